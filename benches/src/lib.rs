@@ -1,0 +1,1 @@
+//! Criterion benches of `ipcr-core`: see the `benches` folder.

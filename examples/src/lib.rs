@@ -1,0 +1,1 @@
+//! Programs that embed `ipcr-core`: see the `examples` folder.

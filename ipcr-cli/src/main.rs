@@ -1,0 +1,2 @@
+//! ipcr.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The home's socket: serving the facade to other processes.

@@ -1,0 +1,143 @@
+//! A block: bytes and the CID that they hash to.
+
+use bytes::Bytes;
+use cid::Cid;
+use cid::multihash::Multihash;
+use sha2::{Digest as _, Sha256, Sha512};
+
+use crate::limits;
+
+/// Multicodec of raw leaves.
+pub const RAW: u64 = 0x55;
+/// Multicodec of dag-pb nodes.
+pub const DAG_PB: u64 = 0x70;
+/// Multicodec of libp2p keys, used in IPNS names.
+pub const LIBP2P_KEY: u64 = 0x72;
+/// Multihash code of the identity function.
+pub const IDENTITY: u64 = 0x00;
+/// Multihash code of SHA-256.
+pub const SHA2_256: u64 = 0x12;
+/// Multihash code of SHA-512.
+pub const SHA2_512: u64 = 0x13;
+
+/// Bytes that were checked against, or made, their CID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    cid: Cid,
+    data: Bytes,
+}
+
+/// Why bytes are not the block of a CID.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlockError {
+    /// The bytes hash to something else.
+    #[error("the bytes are not those of block {cid}")]
+    Mismatch {
+        /// What was asked for.
+        cid: Cid,
+    },
+    /// The block is larger than [`limits::BLOCK_BYTES`].
+    #[error("block {cid} has {size} bytes, more than {limit}", limit = limits::BLOCK_BYTES)]
+    TooLarge {
+        /// What was asked for.
+        cid: Cid,
+        /// Its size in bytes.
+        size: usize,
+    },
+    /// The CID uses a hash function that is not accepted (SHA-256, SHA-512, identity up to 128 bytes).
+    #[error("block {cid} uses hash function 0x{code:x}, which is not accepted")]
+    UnknownHash {
+        /// What was asked for.
+        cid: Cid,
+        /// The multihash code.
+        code: u64,
+    },
+}
+
+impl Block {
+    /// Checks that `data` is what `cid` names.
+    pub fn verify(cid: Cid, data: Bytes) -> Result<Self, BlockError> {
+        if data.len() > limits::BLOCK_BYTES {
+            return Err(BlockError::TooLarge { cid, size: data.len() });
+        }
+        let hash = cid.hash();
+        let same = match hash.code() {
+            SHA2_256 => hash.digest() == Sha256::digest(&data).as_slice(),
+            SHA2_512 => hash.digest() == Sha512::digest(&data).as_slice(),
+            IDENTITY if hash.digest().len() <= limits::IDENTITY_BYTES => hash.digest() == data.as_ref(),
+            code => return Err(BlockError::UnknownHash { cid, code }),
+        };
+        if same { Ok(Self { cid, data }) } else { Err(BlockError::Mismatch { cid }) }
+    }
+
+    /// A raw leaf (CIDv1, SHA-256).
+    pub fn raw(data: Bytes) -> Self {
+        Self { cid: Cid::new_v1(RAW, sha2_256(&data)), data }
+    }
+
+    /// A dag-pb node (CIDv1, SHA-256).
+    pub fn dag_pb(data: Bytes) -> Self {
+        Self { cid: Cid::new_v1(DAG_PB, sha2_256(&data)), data }
+    }
+
+    /// The CID.
+    pub fn cid(&self) -> &Cid {
+        &self.cid
+    }
+
+    /// The bytes.
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// Takes it apart.
+    pub fn into_parts(self) -> (Cid, Bytes) {
+        (self.cid, self.data)
+    }
+}
+
+/// The bytes inside an identity CID, if it is one of an accepted length.
+pub fn identity_data(cid: &Cid) -> Option<Bytes> {
+    let hash = cid.hash();
+    (hash.code() == IDENTITY && hash.digest().len() <= limits::IDENTITY_BYTES)
+        .then(|| Bytes::copy_from_slice(hash.digest()))
+}
+
+fn sha2_256(data: &[u8]) -> Multihash<64> {
+    Multihash::wrap(SHA2_256, &Sha256::digest(data)).expect("32 bytes fit a multihash of 64")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cids_equal_those_of_kubo() {
+        // `printf 'hello\n' | ipfs add --cid-version=1 --raw-leaves`
+        let block = Block::raw(Bytes::from_static(b"hello\n"));
+        assert_eq!(block.cid().to_string(), "bafkreicysg23kiwv34eg2d7qweipxwosdo2py4ldv42nbauguluen5v6am");
+        // The empty UnixFS directory.
+        let block = Block::dag_pb(Bytes::from_static(b"\x0a\x02\x08\x01"));
+        assert_eq!(block.cid().to_string(), "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354");
+    }
+
+    #[test]
+    fn wrong_bytes_are_refused() {
+        let block = Block::raw(Bytes::from_static(b"hello\n"));
+        let refused = Block::verify(*block.cid(), Bytes::from_static(b"hellO\n"));
+        assert!(matches!(refused, Err(BlockError::Mismatch { .. })));
+        let large = Bytes::from(vec![0; limits::BLOCK_BYTES + 1]);
+        let cid = *Block::raw(large.clone()).cid();
+        assert!(matches!(Block::verify(cid, large), Err(BlockError::TooLarge { .. })));
+        let whole = Bytes::from(vec![0; limits::BLOCK_BYTES]);
+        assert!(Block::verify(*Block::raw(whole.clone()).cid(), whole).is_ok());
+    }
+
+    #[test]
+    fn identity_cids_carry_their_bytes() {
+        let cid = Cid::new_v1(RAW, Multihash::wrap(IDENTITY, b"abc").unwrap());
+        assert_eq!(identity_data(&cid).as_deref(), Some(&b"abc"[..]));
+        assert!(Block::verify(cid, Bytes::from_static(b"abc")).is_ok());
+    }
+}

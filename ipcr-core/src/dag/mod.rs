@@ -1,0 +1,3 @@
+//! Blocks and DAGs without any I/O: dag-pb and UnixFS, cutting, layer encodings.
+
+pub mod block;

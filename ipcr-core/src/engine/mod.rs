@@ -1,0 +1,1 @@
+//! Container engines: discovery, Docker and Podman behind one port.

@@ -1,0 +1,268 @@
+//! What an operation tells while it runs: [`Event`], sent by an [`Emitter`].
+//!
+//! Events are facts, never finished sentences, and never the result: that is what the operation returns. Each variant
+//! says whether it is *guaranteed* (always delivered, in order, to a watcher that keeps reading) or *ephemeral* (may be
+//! left out when the watcher is slow; the next one makes up for it). An operation that nobody watches sends nothing.
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::digest::Digest;
+
+/// How many events wait for a slow watcher before guaranteed ones hold the operation back.
+const QUEUE: usize = 256;
+
+/// The steps that operations go through, in the order in which they can occur.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Stage {
+    /// Starting the node, or attaching to the process that holds the home.
+    Starting,
+    /// Looking at the source.
+    Inspecting,
+    /// Following names to a registry root.
+    Resolving,
+    /// Finding and dialling peers that hold the root.
+    Connecting,
+    /// Waiting for the engine's first exported byte.
+    Exporting,
+    /// Cutting, compressing, hashing and storing layers.
+    Storing,
+    /// Receiving blocks.
+    Fetching,
+    /// Handing the image to an engine, a file or another registry.
+    Loading,
+    /// Making the blocks durable and changing the registry.
+    Committing,
+    /// Signing and handing out the record.
+    Publishing,
+    /// Waiting until others hold what was published.
+    Waiting,
+    /// Serving until interrupted.
+    Serving,
+}
+
+/// Something that the user should know although the operation goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(tag = "warning", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Warning {
+    /// The network answered with an older record than one seen before; the kept one is used.
+    StaleAnswer {
+        /// The IPNS name.
+        name: String,
+        /// The sequence that was found.
+        found: u64,
+        /// The sequence that is used.
+        used: u64,
+    },
+    /// Nothing valid was found; the kept record is used.
+    KeptRecord {
+        /// The IPNS name.
+        name: String,
+        /// How long ago the record was last confirmed, in seconds.
+        age: u64,
+    },
+    /// A DNSLink was found at the bare domain, where other software no longer looks.
+    BareDomain {
+        /// The domain.
+        domain: String,
+    },
+    /// The engine knows a repository digest that this push cannot keep.
+    DigestLost {
+        /// `repository@digest` as the engine says it.
+        repo_digest: String,
+    },
+    /// Only this machine holds what was published.
+    OnlyHolder,
+    /// The record could not be handed to anyone.
+    NotPublished {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A peer sent something wrong and was dropped.
+    BadPeer {
+        /// Its peer id.
+        peer: String,
+        /// What it did, for people.
+        reason: String,
+    },
+    /// Anything else, for people.
+    Other {
+        /// The sentence.
+        message: String,
+    },
+}
+
+/// What became of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlobFate {
+    /// Stored now.
+    Stored,
+    /// Already stored: read past or not even asked for.
+    Known,
+    /// Handed to the sink.
+    Delivered,
+    /// The sink had it.
+    Present,
+}
+
+/// One fact about a running operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Event {
+    /// Guaranteed. A stage begins; the one before it has ended.
+    Stage {
+        /// Which.
+        stage: Stage,
+    },
+    /// Guaranteed. One step of a chain of names was followed.
+    Name {
+        /// `dnslink`, `ipns` or `ipfs`.
+        kind: String,
+        /// What was asked.
+        name: String,
+        /// What it says.
+        value: String,
+        /// Who answered.
+        source: String,
+    },
+    /// Guaranteed. A peer takes part.
+    Peer {
+        /// Its peer id.
+        peer: String,
+        /// The address in use.
+        address: String,
+        /// Whether the connection goes through a relay.
+        relayed: bool,
+    },
+    /// Guaranteed. Work on a blob begins. Sizes may be 0 when they are not known yet.
+    BlobStarted {
+        /// The blob, or the layer's uncompressed digest.
+        digest: Option<Digest>,
+        /// A short name for people.
+        label: String,
+        /// Bytes to come.
+        size: u64,
+    },
+    /// Ephemeral. Bytes of a started blob that are done, in total.
+    BlobProgress {
+        /// The label that it was started with.
+        label: String,
+        /// Bytes done.
+        done: u64,
+    },
+    /// Guaranteed. A started blob is complete.
+    BlobDone {
+        /// The label that it was started with.
+        label: String,
+        /// What became of it.
+        fate: BlobFate,
+    },
+    /// Ephemeral. Block bytes received from others so far.
+    Received {
+        /// Bytes.
+        bytes: u64,
+        /// Peers that sent them.
+        peers: usize,
+    },
+    /// Ephemeral. Bytes uploaded to others while serving, in total.
+    Served {
+        /// Bytes.
+        bytes: u64,
+        /// Connected peers.
+        peers: usize,
+    },
+    /// Guaranteed. See [`Warning`].
+    Warning(Warning),
+    /// Guaranteed. A service is ready and can be reached here.
+    Ready {
+        /// Multiaddrs or URLs.
+        addresses: Vec<String>,
+    },
+}
+
+/// The sending side of an operation's events. Clones feed the same watcher.
+#[derive(Clone, Debug, Default)]
+pub struct Emitter(Option<mpsc::Sender<Event>>);
+
+impl Emitter {
+    /// An emitter that nobody watches.
+    pub fn silent() -> Self {
+        Self(None)
+    }
+
+    /// An emitter and its watcher.
+    pub fn watched() -> (Self, mpsc::Receiver<Event>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Self(Some(sender)), receiver)
+    }
+
+    /// Whether anybody watches.
+    pub fn is_watched(&self) -> bool {
+        self.0.as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+
+    /// Sends a guaranteed event; waits while the watcher is slow, and not at all once it is gone.
+    pub async fn tell(&self, event: Event) {
+        if let Some(sender) = &self.0 {
+            let _ = sender.send(event).await;
+        }
+    }
+
+    /// Sends an ephemeral event; leaves it out when the watcher is slow.
+    pub fn hint(&self, event: Event) {
+        if let Some(sender) = &self.0 {
+            let _ = sender.try_send(event);
+        }
+    }
+
+    /// Sends [`Event::Stage`].
+    pub async fn stage(&self, stage: Stage) {
+        self.tell(Event::Stage { stage }).await;
+    }
+
+    /// Sends [`Event::Warning`].
+    pub async fn warn(&self, warning: Warning) {
+        self.tell(Event::Warning(warning)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn guaranteed_events_wait_and_ephemeral_ones_do_not() {
+        let (emitter, mut watcher) = Emitter::watched();
+        for done in 0..2 * QUEUE as u64 {
+            emitter.hint(Event::BlobProgress { label: "a".into(), done });
+        }
+        let tail = tokio::spawn({
+            let emitter = emitter.clone();
+            async move { emitter.stage(Stage::Loading).await }
+        });
+        drop(emitter);
+        let mut count = 0;
+        let mut last = None;
+        while let Some(event) = watcher.recv().await {
+            count += 1;
+            last = Some(event);
+        }
+        tail.await.unwrap();
+        assert_eq!(count, QUEUE + 1);
+        assert_eq!(last, Some(Event::Stage { stage: Stage::Loading }));
+    }
+
+    #[tokio::test]
+    async fn nobody_watching_costs_nothing() {
+        Emitter::silent().stage(Stage::Loading).await;
+        let (emitter, watcher) = Emitter::watched();
+        drop(watcher);
+        emitter.stage(Stage::Loading).await;
+        assert!(!emitter.is_watched());
+    }
+}

@@ -1,0 +1,50 @@
+//! What a failure means to a program: [`ErrorKind`].
+//!
+//! Every error enum of this crate has a `kind()` that answers one of these. Hints and exit codes are the command
+//! line's business; a kind is the only thing that it needs to know for them.
+
+use std::io;
+
+/// The machine-readable class of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Something failed that no other kind describes.
+    Failed,
+    /// The caller asked for something that makes no sense, or no registry has been made here yet.
+    Usage,
+    /// A name, tag, image or block that does not exist.
+    NotFound,
+    /// Nobody could be reached who would know or hold it; trying again later may help.
+    Unavailable,
+    /// Data, a record or a key is not what it claims to be, is too old, or is beyond a limit.
+    Integrity,
+    /// No permission, or no key to decrypt with.
+    Access,
+    /// The container engine refused or failed.
+    Engine,
+    /// Another process holds the home.
+    Locked,
+    /// No space left.
+    DiskFull,
+    /// The user or the caller stopped it.
+    Interrupted,
+}
+
+impl ErrorKind {
+    /// The kind of an I/O error of a local file.
+    pub fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            io::ErrorKind::NotFound => Self::NotFound,
+            io::ErrorKind::PermissionDenied => Self::Access,
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Integrity,
+            io::ErrorKind::Interrupted => Self::Interrupted,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// A cause of any type, kept as the `source` of an error.
+pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;

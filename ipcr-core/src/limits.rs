@@ -1,0 +1,72 @@
+//! Every ceiling on foreign data, with its unit.
+//!
+//! A reader of foreign bytes takes its bound from here and from nowhere else; beyond it the data is refused with
+//! [`crate::kind::ErrorKind::Integrity`].
+
+use std::time::Duration;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// Largest manifest or index, in bytes (OCI distribution-spec, "Pushing Manifests": at least 4 MiB).
+pub const MANIFEST_BYTES: u64 = 4 * MIB;
+/// Largest image configuration, in bytes.
+pub const CONFIG_BYTES: u64 = 8 * MIB;
+/// Deepest nesting of indexes.
+pub const INDEX_DEPTH: usize = 8;
+/// Most manifests and indexes below one root.
+pub const INDEX_NODES: usize = 256;
+/// Most layers of an image that goes into an engine.
+pub const ENGINE_LAYERS: usize = 128;
+/// Most layers of an image that is copied.
+pub const COPY_LAYERS: usize = 512;
+/// Largest IPNS record, in bytes (IPNS specification, "Record Size Limit").
+pub const IPNS_RECORD_BYTES: usize = 10 * 1024;
+/// Longest chain of names.
+pub const NAME_RECURSION: usize = 32;
+/// Largest block, in bytes (Bitswap specification).
+pub const BLOCK_BYTES: usize = 2 << 20;
+/// Largest leaf that is written, in bytes.
+pub const LEAF_BYTES: usize = 1 << 20;
+/// Longest digest of an identity CID, in bytes.
+pub const IDENTITY_BYTES: usize = 128;
+/// Most wants of one peer that are remembered.
+pub const WANTS_PER_PEER: usize = 1024;
+/// Largest Bitswap message, in bytes.
+pub const BITSWAP_FRAME_BYTES: usize = 4 << 20;
+/// Most bytes that wait to be written to one peer.
+pub const QUEUED_BYTES_PER_PEER: usize = 8 << 20;
+/// Most HTTP requests in progress.
+pub const HTTP_REQUESTS: usize = 1024;
+/// Largest README, in bytes.
+pub const README_BYTES: u64 = 256 * KIB;
+/// Longest one-line description, in bytes.
+pub const DESCRIPTION_BYTES: usize = 1024;
+/// Largest `registry.json`, `_image.json` or catalogue shard, in bytes.
+pub const METADATA_BYTES: u64 = 16 * MIB;
+/// Plain bytes after which [`DECOMPRESSION_RATIO`] applies.
+pub const DECOMPRESSION_FREE_BYTES: u64 = 64 * MIB;
+/// Largest ratio of plain to compressed bytes.
+pub const DECOMPRESSION_RATIO: u64 = 1000;
+/// Largest zstd window, as a power of two (128 MiB).
+pub const ZSTD_WINDOW_LOG: u32 = 27;
+/// Name and link entries of one directory that is listed.
+pub const DIRECTORY_ENTRIES: usize = 1 << 20;
+/// Deepest DAG of one file or sharded directory.
+pub const DAG_DEPTH: usize = 64;
+/// Most entries of one image archive.
+pub const ARCHIVE_ENTRIES: usize = 16_384;
+/// Largest JSON file inside an image archive, in bytes.
+pub const ARCHIVE_JSON_BYTES: u64 = 16 * MIB;
+/// Longest tag (OCI distribution-spec, "Pulling manifests").
+pub const TAG_CHARS: usize = 128;
+/// Longest image name, with its authority (OCI distribution-spec).
+pub const NAME_CHARS: usize = 255;
+/// The longest time without progress in one stage, unless told otherwise.
+pub const STALL: Duration = Duration::from_secs(60);
+/// How long the blocks of an unfinished pull are kept.
+pub const LEASE: Duration = Duration::from_secs(24 * 3600);
+/// Lifetime of an IPNS record, unless told otherwise.
+pub const RECORD_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long resolvers may cache an IPNS record of ours.
+pub const RECORD_TTL: Duration = Duration::from_secs(60);

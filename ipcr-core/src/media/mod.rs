@@ -1,0 +1,1 @@
+//! Sources and sinks that are files, streams or OCI registries.

@@ -1,0 +1,1 @@
+//! From a name to a registry root: DNSLink, IPNS records, trust.

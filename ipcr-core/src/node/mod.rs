@@ -1,0 +1,1 @@
+//! The IPFS node: swarm, block exchange, records and provider records.

@@ -1,0 +1,201 @@
+//! Where blocks are kept.
+//!
+//! Blocks are keyed by multihash: the codec of a CID plays no part, so CIDv0 and CIDv1 of the same bytes are one entry.
+//! Identity CIDs are never stored; every implementation answers them from the CID.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cid::Cid;
+
+use crate::dag::block::Block;
+use crate::kind::{Cause, ErrorKind};
+
+/// A keeper of blocks.
+#[async_trait]
+pub trait BlockStore: Debug + Send + Sync + 'static {
+    /// Which of `cids` are held, in their order. Costs look-ups, no reads of block data.
+    async fn has(&self, cids: &[Cid]) -> Result<Vec<bool>, StoreError>;
+
+    /// The bytes of a block, checked against the CID; `None` if it is not held.
+    ///
+    /// A stored block whose bytes are wrong is [`StoreError::Corrupt`], never returned.
+    async fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError>;
+
+    /// Begins to add blocks. While the session lives its blocks are never collected; afterwards, when it was not
+    /// committed and not aborted, they stay for `lease`.
+    async fn begin(&self, lease: Duration) -> Result<Box<dyn StoreSession>, StoreError>;
+
+    /// What is held and what it costs.
+    async fn usage(&self) -> Result<Usage, StoreError>;
+
+    /// Removes what is not `live`. Never takes a block of an open session, nor (with `keep_leases`) a leased one.
+    async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError>;
+
+    /// Looks for damage; with `read_data` every block is read and hashed. Changes nothing.
+    async fn check(&self, read_data: bool) -> Result<StoreReport, StoreError>;
+}
+
+/// Blocks being added. Readable through the store as soon as `put` returns; durable once `commit` returns.
+///
+/// Dropping a session without `commit` or `abort` leaves its blocks leased.
+#[async_trait]
+pub trait StoreSession: Debug + Send + Sync {
+    /// Adds blocks; those that are held already cost a look-up and become part of the session all the same.
+    async fn put(&self, blocks: Vec<Block>) -> Result<Put, StoreError>;
+
+    /// Makes everything added so far durable, in one step. The session stays usable.
+    ///
+    /// Committed blocks that no pin reaches are collected once the session is gone.
+    async fn commit(&self) -> Result<(), StoreError>;
+
+    /// Gives up: what was added since the last commit loses its lease.
+    async fn abort(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// What a `put` changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Put {
+    /// Blocks that were not held before.
+    pub new_blocks: u64,
+    /// Their bytes.
+    pub new_bytes: u64,
+}
+
+/// What a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Usage {
+    /// Blocks held.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes on disk, dead space included (0 for stores in memory).
+    pub disk_bytes: u64,
+}
+
+/// The multihashes (in binary form) that a sweep keeps.
+#[derive(Clone, Debug, Default)]
+pub struct Live(std::collections::HashSet<Vec<u8>>);
+
+impl Live {
+    /// Adds the block of `cid`; false if it was there.
+    pub fn insert(&mut self, cid: &Cid) -> bool {
+        self.0.insert(cid.hash().to_bytes())
+    }
+
+    /// Whether the block with this binary multihash is kept.
+    pub fn contains(&self, multihash: &[u8]) -> bool {
+        self.0.contains(multihash)
+    }
+
+    /// Number of blocks kept.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What a sweep removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Swept {
+    /// Blocks removed.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes given back to the disk.
+    pub disk_bytes: u64,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreReport {
+    /// Blocks looked at.
+    pub blocks: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Blocks whose bytes are wrong or gone.
+    pub damaged: Vec<Cid>,
+    /// Anything else that is wrong, for people.
+    pub problems: Vec<String>,
+}
+
+/// A store's failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A stored block is damaged.
+    #[error("block {cid} is damaged in the store")]
+    Corrupt {
+        /// Which.
+        cid: Cid,
+    },
+    /// No space left.
+    #[error("no space left in {place} while {doing}")]
+    Full {
+        /// A path.
+        place: String,
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The store was written by a newer version.
+    #[error("{place} has store format {found}; this version reads up to {known}")]
+    NewerFormat {
+        /// A path.
+        place: String,
+        /// Its version.
+        found: u32,
+        /// The newest that is known.
+        known: u32,
+    },
+    /// A file operation failed.
+    #[error("{doing} in {place} failed")]
+    Io {
+        /// A path.
+        place: String,
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The table or the connection behind the store failed.
+    #[error("{doing} failed")]
+    Backend {
+        /// What was being done.
+        doing: &'static str,
+        /// The class of the cause.
+        kind: ErrorKind,
+        /// Why.
+        source: Cause,
+    },
+}
+
+impl StoreError {
+    /// Its class.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Corrupt { .. } => ErrorKind::Integrity,
+            Self::Full { .. } => ErrorKind::DiskFull,
+            Self::NewerFormat { .. } => ErrorKind::Failed,
+            Self::Io { source, .. } => match ErrorKind::of_io(source) {
+                ErrorKind::NotFound => ErrorKind::Failed,
+                kind => kind,
+            },
+            Self::Backend { kind, .. } => *kind,
+        }
+    }
+
+    /// Wraps an I/O error; a full disk becomes [`StoreError::Full`].
+    pub fn io(place: impl Into<String>, doing: &'static str, source: std::io::Error) -> Self {
+        let place = place.into();
+        match ErrorKind::of_io(&source) {
+            ErrorKind::DiskFull => Self::Full { place, doing },
+            _ => Self::Io { place, doing, source },
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! One suite per port, run by every implementation.
+
+pub(crate) mod blocks;
+pub(crate) mod dns;
+pub(crate) mod engine;
+pub(crate) mod exchange;
+pub(crate) mod image;
+pub(crate) mod records;
+pub(crate) mod table;

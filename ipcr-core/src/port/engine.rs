@@ -1,0 +1,147 @@
+//! A container engine: [`Engine`].
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use crate::digest::Digest;
+use crate::image::platform::Platform;
+use crate::kind::{Cause, ErrorKind};
+use crate::port::image::ByteStream;
+
+/// Docker or Podman, behind its API socket.
+#[async_trait]
+pub trait Engine: Debug + Send + Sync + 'static {
+    /// What it is; asked anew at each call, so that a restarted engine is noticed.
+    async fn info(&self) -> Result<EngineInfo, EngineError>;
+
+    /// The image that a name or image ID stands for; `None` if there is none.
+    async fn image(&self, name: &str) -> Result<Option<EngineImage>, EngineError>;
+
+    /// Chain IDs of layers that an archive for [`Engine::load`] may leave out. Empty where complete archives are needed.
+    async fn known_chains(&self) -> Result<HashSet<Digest>, EngineError>;
+
+    /// The image as an archive (`docker save`). Failures in the middle end the stream with an error.
+    async fn export(&self, name: &str) -> Result<ByteStream, EngineError>;
+
+    /// Loads an archive (`docker load`) and returns the image IDs and names that the engine says it loaded. Errors inside
+    /// the engine's answer stream are errors; an error of `archive` itself is returned as [`EngineError::Archive`].
+    async fn load(&self, archive: ByteStream) -> Result<Loaded, EngineError>;
+
+    /// Gives an image (by ID) a further name.
+    async fn tag(&self, image_id: &str, name: &str) -> Result<(), EngineError>;
+
+    /// Takes a name away, and the image with its last name.
+    async fn remove(&self, name: &str) -> Result<(), EngineError>;
+}
+
+/// How an engine keeps images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineStore {
+    /// Docker's layer store: uncompressed, addressed by chain ID.
+    Classic,
+    /// containerd's content store: compressed blobs and manifests are kept.
+    Containerd,
+    /// Podman's (containers/storage).
+    Podman,
+}
+
+/// What an engine says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// `Docker` or `Podman`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The API version in use.
+    pub api: String,
+    /// How it keeps images.
+    pub store: EngineStore,
+    /// The platform that it runs.
+    pub platform: Platform,
+    /// Whether it reads zstd layers.
+    pub reads_zstd: bool,
+    /// Where it listens, for people.
+    pub endpoint: String,
+}
+
+/// An image in an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineImage {
+    /// `sha256:…`: the configuration's digest, except in a containerd store, where it is the manifest's or index's.
+    pub id: Digest,
+    /// Its names.
+    pub names: Vec<String>,
+    /// `repository@digest` names.
+    pub repo_digests: Vec<String>,
+    /// Digests of its uncompressed layers, lowest first.
+    pub diff_ids: Vec<Digest>,
+    /// Its platform.
+    pub platform: Platform,
+    /// Bytes, as the engine counts them.
+    pub size: u64,
+}
+
+/// What a load brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Image IDs (`sha256:…`) that the engine reported.
+    pub ids: Vec<String>,
+    /// Names that the engine reported.
+    pub names: Vec<String>,
+}
+
+/// An engine's failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// No engine answers.
+    #[error("no container engine answers at {}", tried.join(", "))]
+    Absent {
+        /// Where it was looked for.
+        tried: Vec<String>,
+        /// Why the last attempt failed.
+        source: Option<Cause>,
+    },
+    /// The engine knows no such image.
+    #[error("the engine has no image {name}")]
+    NoImage {
+        /// What was asked for.
+        name: String,
+    },
+    /// The engine answered with an error.
+    #[error("the engine refused to {doing}: {message}")]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// The engine's words.
+        message: String,
+    },
+    /// The connection broke.
+    #[error("the connection to the engine broke while it was to {doing}")]
+    Broken {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: Cause,
+    },
+    /// The archive that was being loaded could not be read.
+    #[error("the archive for the engine could not be read")]
+    Archive {
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl EngineError {
+    /// Its class.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoImage { .. } => ErrorKind::NotFound,
+            Self::Archive { source } => ErrorKind::of_io(source),
+            _ => ErrorKind::Engine,
+        }
+    }
+}

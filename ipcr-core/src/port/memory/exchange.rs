@@ -1,0 +1,1 @@
+//! An in-memory exchange between stores of one process.

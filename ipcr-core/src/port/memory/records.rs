@@ -1,0 +1,1 @@
+//! An in-memory carrier of IPNS records.

@@ -1,0 +1,3 @@
+//! Names: references to images, image names, tags and keys.
+
+pub mod key;

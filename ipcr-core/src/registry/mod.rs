@@ -1,0 +1,1 @@
+//! The facade: push, pull, resolve and the rest, in this process or through the socket of the one that holds the home.

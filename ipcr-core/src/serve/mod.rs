@@ -1,0 +1,1 @@
+//! The service: one HTTP listener around a running registry.

@@ -1,0 +1,1 @@
+//! The block store and the tables on disk.

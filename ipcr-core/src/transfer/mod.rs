@@ -1,0 +1,1 @@
+//! The pipelines: from a source into blocks, from blocks into a sink.

@@ -1,0 +1,1 @@
+//! The registry directory: reading it and editing it path-wise (docs/format.md).
