@@ -1,0 +1,358 @@
+//! What operations return. The field names are those of `docs/json.md`: serialising an outcome gives the command's object.
+
+use chrono::{DateTime, Utc};
+use cid::Cid;
+use multiaddr::Multiaddr;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::naming::chain::{ChainStep, TrustLevel};
+use crate::port::exchange::PeerShare;
+
+/// Who this registry is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The registry's IPNS name (`k51…`).
+    pub ipns: String,
+    /// The same key as a DID.
+    pub did: String,
+    /// The encryption recipient (`age1…`).
+    pub recipient: String,
+    /// The transport node.
+    pub node: NodeIdentity,
+    /// The TXT records to publish; empty without a domain.
+    pub txt: Vec<TxtRecord>,
+    /// The registry's domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// The registry's title.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+}
+
+/// The transport node's key and addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeIdentity {
+    /// Its peer id (`12D3Koo…`).
+    pub peer_id: String,
+    /// Addresses, each ending in `/p2p/<peer id>`.
+    pub addresses: Vec<Multiaddr>,
+}
+
+/// One TXT record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TxtRecord {
+    /// Its owner name (`_dnslink.hub.test`).
+    pub name: String,
+    /// Its value (`dnslink=/ipns/k51…`).
+    pub value: String,
+}
+
+/// What a push did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushOutcome {
+    /// `authority/name:tag@digest`.
+    pub reference: String,
+    /// The image's name.
+    pub name: String,
+    /// The tag.
+    pub tag: String,
+    /// What the tag names: a manifest or an index.
+    pub digest: Digest,
+    /// The tag folder.
+    #[serde(with = "crate::dag::text::cid")]
+    pub cid: Cid,
+    /// The registry's root.
+    #[serde(with = "crate::dag::text::cid")]
+    pub root: Cid,
+    /// The registry's IPNS name.
+    pub ipns: String,
+    /// The sequence of the registry's current record; 0 when none was ever signed.
+    pub sequence: u64,
+    /// Whether at least one other party accepted the record.
+    pub published: bool,
+    /// Who else confirmed to hold the root.
+    pub holders: Vec<String>,
+    /// Whether others find the root; `None` if that was not asked.
+    pub findable: Option<bool>,
+    /// Whether the tag held exactly this already.
+    pub unchanged: bool,
+    /// Sizes.
+    pub bytes: PushBytes,
+}
+
+/// Sizes of a push, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushBytes {
+    /// All blobs of the image, as they are stored (compressed).
+    pub image: u64,
+    /// Of these, what was read and stored by this push, known parts included.
+    pub stored: u64,
+    /// Block bytes that the store did not hold before.
+    pub new: u64,
+}
+
+/// What a push would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushPlan {
+    /// The source.
+    pub source: String,
+    /// The image's name.
+    pub name: String,
+    /// The tag.
+    pub tag: String,
+    /// What the tag names now, if it exists.
+    pub current: Option<Digest>,
+    /// Its layers, lowest first.
+    pub layers: Vec<PlannedLayer>,
+    /// Whether the source would be read at all.
+    pub reads_source: bool,
+    /// Whether it is known before reading that nothing would change.
+    pub unchanged: bool,
+    /// Whether it would be published.
+    pub publish: bool,
+}
+
+/// One layer of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedLayer {
+    /// Its uncompressed or compressed digest, as far as the source tells.
+    pub digest: Option<Digest>,
+    /// Whether it is stored already.
+    pub known: bool,
+    /// Bytes in the source, if known.
+    pub size: Option<u64>,
+}
+
+/// What a pull did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullOutcome {
+    /// `authority/name:tag@digest`.
+    pub reference: String,
+    /// What the reference names.
+    pub digest: Digest,
+    /// The delivered platform's manifest; `None` when all platforms were delivered.
+    pub manifest: Option<Digest>,
+    /// The delivered platform.
+    pub platform: Option<String>,
+    /// The configuration's digest, which is the image ID in most engines.
+    pub image_id: Option<Digest>,
+    /// The tag folder.
+    #[serde(with = "crate::dag::text::cid")]
+    pub cid: Cid,
+    /// The registry's root.
+    #[serde(with = "crate::dag::text::cid")]
+    pub root: Cid,
+    /// How the name was followed.
+    pub chain: Vec<ChainStep>,
+    /// Why the name is believed.
+    pub trust: TrustLevel,
+    /// Sizes.
+    pub bytes: PullBytes,
+    /// Who sent how much.
+    pub peers: Vec<PeerShare>,
+    /// Where it went, and the name it has there.
+    pub sink: String,
+}
+
+/// Sizes of a pull, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullBytes {
+    /// All blobs of what was delivered.
+    pub image: u64,
+    /// Block bytes received from others.
+    pub fetched: u64,
+    /// Block bytes read from the own store.
+    pub local: u64,
+}
+
+/// Where a reference leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolveOutcome {
+    /// `authority/name:tag@digest`, or without digest when no image was named.
+    pub reference: String,
+    /// How the name was followed.
+    pub chain: Vec<ChainStep>,
+    /// The registry's root.
+    #[serde(with = "crate::dag::text::cid")]
+    pub root: Cid,
+    /// The tag folder, when an image was named.
+    #[serde(with = "crate::dag::text::optional_cid")]
+    pub cid: Option<Cid>,
+    /// What the tag names, when an image was named.
+    pub digest: Option<Digest>,
+    /// Why the name is believed.
+    pub trust: TrustLevel,
+}
+
+/// The images of a registry, or the tags of one image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// The registry: its authority as given, or the own IPNS name.
+    pub registry: String,
+    /// The registry's root; `None` for a registry that has never held anything.
+    #[serde(with = "crate::dag::text::optional_cid")]
+    pub root: Option<Cid>,
+    /// Its images, by name.
+    pub images: Vec<ListedImage>,
+}
+
+/// One image of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedImage {
+    /// Its name.
+    pub name: String,
+    /// Its one-line description.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Its tags, newest first.
+    pub tags: Vec<ListedTag>,
+}
+
+/// One tag of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedTag {
+    /// Its name.
+    pub tag: String,
+    /// What it names; `None` for a folder that is no layout (2020).
+    pub digest: Option<Digest>,
+    /// Bytes of all blobs, compressed.
+    pub size: Option<u64>,
+    /// Its platforms.
+    pub platforms: Vec<String>,
+    /// When it was pushed.
+    pub pushed: Option<DateTime<Utc>>,
+}
+
+/// One image in detail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// `authority/name:tag@digest`.
+    pub reference: String,
+    /// What the reference names.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// The tag folder.
+    #[serde(with = "crate::dag::text::cid")]
+    pub cid: Cid,
+    /// The registry's root.
+    #[serde(with = "crate::dag::text::cid")]
+    pub root: Cid,
+    /// How the name was followed.
+    pub chain: Vec<ChainStep>,
+    /// Why the name is believed.
+    pub trust: TrustLevel,
+    /// Its manifests.
+    pub manifests: Vec<InspectedManifest>,
+    /// Digests of manifests that refer to it.
+    pub referrers: Vec<Digest>,
+    /// The raw bytes of what the reference names.
+    #[serde(skip)]
+    pub raw: Vec<u8>,
+}
+
+/// One image manifest in detail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedManifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its platform.
+    pub platform: Option<String>,
+    /// The configuration's digest: the image ID.
+    pub image_id: Digest,
+    /// When the image was made, as its configuration says.
+    pub created: Option<String>,
+    /// Its layers, lowest first.
+    pub layers: Vec<InspectedLayer>,
+}
+
+/// One layer in detail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedLayer {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its bytes.
+    pub size: u64,
+    /// How ipcr stores it, if the registry says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<String>,
+}
+
+/// What `tag`, `rm` or `publish` changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EditOutcome {
+    /// What was edited: `name:tag@digest`, `name@digest` or `name`; empty for `publish`.
+    pub changed: Vec<String>,
+    /// The registry's root.
+    #[serde(with = "crate::dag::text::cid")]
+    pub root: Cid,
+    /// The registry's IPNS name.
+    pub ipns: String,
+    /// The sequence of the registry's current record; 0 when none was ever signed.
+    pub sequence: u64,
+    /// Whether at least one other party accepted the record.
+    pub published: bool,
+    /// Who else confirmed to hold the root.
+    pub holders: Vec<String>,
+    /// Whether others find the root; `None` if that was not asked.
+    pub findable: Option<bool>,
+    /// Whether nothing had to change.
+    pub unchanged: bool,
+}
+
+/// What a copy did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyOutcome {
+    /// The source.
+    pub source: String,
+    /// Where it went, and the name it has there.
+    pub sink: String,
+    /// What was copied: a manifest or an index.
+    pub digest: Digest,
+    /// The configuration's digest when one image was copied.
+    pub image_id: Option<Digest>,
+    /// Bytes of all blobs.
+    pub bytes: u64,
+}
+
+/// What a garbage collection removed or, as a plan, would remove.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcOutcome {
+    /// Blocks kept.
+    pub kept_blocks: u64,
+    /// Blocks removed.
+    pub removed_blocks: u64,
+    /// Their bytes.
+    pub removed_bytes: u64,
+    /// Bytes given back to the disk.
+    pub freed_bytes: u64,
+}
+
+/// What a check found. It found nothing when `problems` is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckOutcome {
+    /// Blocks looked at.
+    pub blocks: u64,
+    /// Bytes read and hashed.
+    pub bytes_read: u64,
+    /// Tags of this registry that were walked.
+    pub tags: u64,
+    /// What is wrong, for people.
+    pub problems: Vec<String>,
+}
+
+/// One remembered key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustEntry {
+    /// The domain.
+    pub domain: String,
+    /// Its IPNS name, or `keyless`.
+    pub key: String,
+    /// Whether it was ever seen secured by DNSSEC.
+    pub dnssec: bool,
+    /// Since when.
+    pub since: DateTime<Utc>,
+}
