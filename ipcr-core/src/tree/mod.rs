@@ -1,1 +1,3 @@
 //! The registry directory: reading it and editing it path-wise (docs/format.md).
+
+pub mod stored;
