@@ -18,7 +18,7 @@ pub struct Descriptor {
     /// How many there are.
     pub size: u64,
     /// Notes of the publisher.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// The platform, inside an index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,7 +39,12 @@ pub struct PlatformField {
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
     /// The operating system's required features.
-    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        rename = "os.features",
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub os_features: Vec<String>,
     /// The CPU's variant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,4 +70,13 @@ impl PlatformField {
     pub fn platform(&self) -> Platform {
         Platform { os: self.os.clone(), architecture: self.architecture.clone(), variant: self.variant.clone() }
     }
+}
+
+/// Reads `null`, which Go writes for empty lists and maps, as the empty value.
+pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
