@@ -50,6 +50,8 @@ pub const DECOMPRESSION_FREE_BYTES: u64 = 64 * MIB;
 pub const DECOMPRESSION_RATIO: u64 = 1000;
 /// Largest zstd window, as a power of two (128 MiB).
 pub const ZSTD_WINDOW_LOG: u32 = 27;
+/// Most links of one dag-pb node.
+pub const NODE_LINKS: usize = 1 << 16;
 /// Name and link entries of one directory that is listed.
 pub const DIRECTORY_ENTRIES: usize = 1 << 20;
 /// Deepest DAG of one file or sharded directory.

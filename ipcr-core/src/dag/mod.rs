@@ -1,5 +1,14 @@
 //! Blocks and DAGs without any I/O: dag-pb and UnixFS, cutting, layer encodings.
+//!
+//! * [`block`]: bytes checked against their CID.
+//! * [`pb`]: dag-pb nodes with UnixFS data, read from any origin and written canonically.
+//! * [`chunk`], [`file`]: leaves of one size, and the balanced tree over leaves.
+//!
+//! Everything here works on slices and blocks: bytes in, blocks out, no task, file or socket.
 
 pub mod block;
+pub mod chunk;
 pub mod compression;
+pub mod file;
+pub mod pb;
 pub mod text;
