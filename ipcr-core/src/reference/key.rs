@@ -3,12 +3,17 @@
 //! Sources: IPNS specification ("IPNS Name"), libp2p peer-ids specification, did:key method.
 
 use std::fmt;
+use std::str::FromStr;
 
 use cid::Cid;
 use cid::multihash::Multihash;
 use libp2p_identity::PeerId;
 
+use super::{NameError, Problem, did};
 use crate::dag::block::LIBP2P_KEY;
+
+/// Longest text that can be a CID or peer id of a key: generous, and still cheap to try.
+const TEXT_BYTES: usize = 128;
 
 /// The hash of a public key, which names a mutable pointer. Its text form is the CIDv1 in base36 (`k51…`, `k2k4…`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +40,32 @@ impl IpnsName {
     pub fn cid(&self) -> Cid {
         let hash = Multihash::from_bytes(&self.0.to_bytes()).expect("a peer id is a multihash");
         Cid::new_v1(LIBP2P_KEY, hash)
+    }
+}
+
+/// The key that a text spells as a CID or a peer id; `None` for any other text. DIDs are not tried.
+pub(super) fn parse(text: &str) -> Option<IpnsName> {
+    if text.len() > TEXT_BYTES {
+        return None;
+    }
+    // Base58btc without a multibase prefix (libp2p peer-ids specification, "String representation").
+    if text.starts_with('1') || text.starts_with("Qm") {
+        return text.parse::<PeerId>().ok().map(IpnsName);
+    }
+    let cid = Cid::try_from(text).ok().filter(|cid| cid.version() == cid::Version::V1 && cid.codec() == LIBP2P_KEY)?;
+    PeerId::from_bytes(&cid.hash().to_bytes()).ok().map(IpnsName)
+}
+
+impl FromStr for IpnsName {
+    type Err = NameError;
+
+    /// Any spelling: a CIDv1 with the `libp2p-key` codec in any base, a peer id, a `did:key`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrap = |problem| NameError::new("a key", text, problem);
+        if text.starts_with("did:") {
+            return did::from_did_key(text).map_err(wrap);
+        }
+        parse(text).ok_or_else(|| wrap(Problem::NotAKey))
     }
 }
 
