@@ -12,7 +12,7 @@ const KUBO: [[&str; 3]; 3] = [
     [
         "kzwfwjn5ji4pul27pid0opor4lwiquz009s9t8apwo3lgfr5ohf045u05kr7dhp",
         "16Uiu2HAkyBCdSyk7GLDN3bNSzERFpUDfQDu7TBZFXEk5EF96B8Pv",
-        "bafzaajiaiijccarxxgynlpnyemqvyo27pmmil6nqybrusyygpalpbeoosvir4g23bu",
+        "bafzaajiiaijccarxxgynlpnyemqvyo27pmmil6nqybrusyygpalpbeoosvir4g23bu",
     ],
     [
         "k2k4r8kqtrlt9agpu5kbqkxdz6hm9ukogtqv9o7r477dl9cf3r1cfo6d",
