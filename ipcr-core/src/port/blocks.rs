@@ -10,13 +10,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 
-use crate::dag::block::Block;
+use crate::dag::block::{Block, BlockError};
 use crate::kind::{Cause, ErrorKind};
+use crate::limits;
 
 /// A keeper of blocks.
 #[async_trait]
 pub trait BlockStore: Debug + Send + Sync + 'static {
-    /// Which of `cids` are held, in their order. Costs look-ups, no reads of block data.
+    /// Which of `cids` are held, in their order. Costs look-ups, no reads of block data. A block that was found damaged
+    /// does not count, so that it is fetched and stored again.
     async fn has(&self, cids: &[Cid]) -> Result<Vec<bool>, StoreError>;
 
     /// The bytes of a block, checked against the CID; `None` if it is not held.
@@ -45,6 +47,10 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
 pub trait StoreSession: Debug + Send + Sync {
     /// Adds blocks; those that are held already cost a look-up and become part of the session all the same.
     async fn put(&self, blocks: Vec<Block>) -> Result<Put, StoreError>;
+
+    /// Makes those of `cids` that are held part of the session, so that nothing collects them while it lives, and says
+    /// which they are, in their order. Asking the store alone leaves time for a sweep between the answer and its use.
+    async fn hold(&self, cids: &[Cid]) -> Result<Vec<bool>, StoreError>;
 
     /// Makes everything added so far durable, in one step. The session stays usable.
     ///
@@ -135,6 +141,14 @@ pub enum StoreError {
         /// Which.
         cid: Cid,
     },
+    /// A block that no store takes.
+    #[error("block {cid} cannot be stored")]
+    Refused {
+        /// Which.
+        cid: Cid,
+        /// Why.
+        source: BlockError,
+    },
     /// No space left.
     #[error("no space left in {place} while {doing}")]
     Full {
@@ -179,7 +193,7 @@ impl StoreError {
     /// Its class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Corrupt { .. } => ErrorKind::Integrity,
+            Self::Corrupt { .. } | Self::Refused { .. } => ErrorKind::Integrity,
             Self::Full { .. } => ErrorKind::DiskFull,
             Self::NewerFormat { .. } => ErrorKind::Failed,
             Self::Io { source, .. } => match ErrorKind::of_io(source) {
@@ -187,6 +201,17 @@ impl StoreError {
                 kind => kind,
             },
             Self::Backend { kind, .. } => *kind,
+        }
+    }
+
+    /// Refuses blocks above [`limits::BLOCK_BYTES`], which nobody could be sent.
+    pub fn refuse_oversize(blocks: &[Block]) -> Result<(), Self> {
+        match blocks.iter().find(|block| block.data().len() > limits::BLOCK_BYTES) {
+            None => Ok(()),
+            Some(block) => {
+                let (cid, size) = (*block.cid(), block.data().len());
+                Err(Self::Refused { cid, source: BlockError::TooLarge { cid, size } })
+            }
         }
     }
 
