@@ -67,6 +67,15 @@ pub trait Export: Debug + Send {
 
     /// The images that the archive describes; to be called once `next_layer` has returned `None`.
     async fn images(&mut self) -> Result<Vec<ExportedImage>, ImageError>;
+
+    /// The manifests that came along, if the medium turned out to have some that its blobs fulfil (an OCI archive read from
+    /// a stream); to be called once `next_layer` has returned `None`. Then digests are kept: the image is what these
+    /// [`Blobs`] say, not what `images` says. They serve the documents that came along (index, manifests, configurations
+    /// and other small JSON); every other blob was yielded as a layer with its [`ExportedLayer::digest`], is not kept here
+    /// and answers [`ImageError::NoBlob`].
+    async fn manifests(&mut self) -> Result<Option<Arc<dyn Blobs>>, ImageError> {
+        Ok(None)
+    }
 }
 
 /// One layer of an export.
@@ -75,6 +84,10 @@ pub struct ExportedLayer<'a> {
     pub key: String,
     /// Its uncompressed digest if the medium tells it before the bytes (not verified).
     pub diff_id: Option<Digest>,
+    /// The digest of the bytes as they are in the medium, if it tells one (not verified). Then [`Export::manifests`] may
+    /// name these bytes in the end, so they have to be kept in a form that gives them back byte for byte; and they need not
+    /// be a tar stream at all (other artifacts' blobs).
+    pub digest: Option<Digest>,
     /// Bytes in the medium.
     pub size: u64,
     /// The layer: a tar stream, or a gzip or zstd stream of one. `next_layer` skips what was not read.
@@ -86,6 +99,7 @@ impl Debug for ExportedLayer<'_> {
         f.debug_struct("ExportedLayer")
             .field("key", &self.key)
             .field("diff_id", &self.diff_id)
+            .field("digest", &self.digest)
             .field("size", &self.size)
             .finish_non_exhaustive()
     }
