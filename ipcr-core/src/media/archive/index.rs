@@ -1,0 +1,148 @@
+//! Random access to an archive that is a plain file: [`ArchiveIndex`].
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+
+use super::header::{BLOCK, Framer, Member, MemberKind, Step};
+use super::reader::padding;
+use super::{ArchiveError, unpack};
+use crate::media::place::Place;
+use crate::port::image::{ByteStream, ImageError};
+
+/// Where the files of an archive are. Made in one pass over the headers; data is not read.
+#[derive(Debug)]
+pub struct ArchiveIndex {
+    path: PathBuf,
+    place: Place,
+    files: HashMap<String, (u64, u64)>,
+    links: HashMap<String, String>,
+}
+
+impl ArchiveIndex {
+    /// Reads the headers; `None` if the file is compressed, so that there is no random access.
+    pub async fn open(path: &Path, place: &Place) -> Result<Option<Self>, ImageError> {
+        let (path, place) = (path.to_owned(), place.clone());
+        tokio::task::spawn_blocking(move || Self::scan(path, place)).await.expect("scanning does not panic")
+    }
+
+    fn scan(path: PathBuf, place: Place) -> Result<Option<Self>, ImageError> {
+        let opening = |error| place.io("opening", error);
+        let file = File::open(&path).map_err(opening)?;
+        let meta = file.metadata().map_err(opening)?;
+        if !meta.is_file() {
+            return Ok(None);
+        }
+        let length = meta.len();
+        let mut input = BufReader::with_capacity(16 << 10, file);
+        let mut framer = Framer::default();
+        let mut index = Self { path, place: place.clone(), files: HashMap::new(), links: HashMap::new() };
+        let refuse = |error: ArchiveError| place.malformed(error);
+        let read = |input: &mut BufReader<File>, buffer: &mut [u8]| {
+            input.read_exact(buffer).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => refuse(ArchiveError::Truncated),
+                _ => place.io("reading", error),
+            })
+        };
+        let mut at = 0;
+        loop {
+            let mut block = [0; BLOCK as usize];
+            if at == 0 {
+                let filled = fill(&mut input, &mut block).map_err(|error| place.io("reading", error))?;
+                if unpack::sniff(&block[..filled]) != unpack::Packing::None {
+                    return Ok(None);
+                }
+                if filled < block.len() {
+                    return Err(refuse(ArchiveError::Truncated));
+                }
+            } else {
+                read(&mut input, &mut block)?;
+            }
+            at += BLOCK;
+            match framer.header(&block).map_err(refuse)? {
+                Step::Extension(extension) => {
+                    let padded = extension.size + padding(extension.size);
+                    let mut data = vec![0; usize::try_from(padded).expect("bounded by the framer")];
+                    read(&mut input, &mut data)?;
+                    at += padded;
+                    data.truncate(usize::try_from(extension.size).expect("bounded by the framer"));
+                    framer.extension(extension, &data).map_err(refuse)?;
+                }
+                Step::Member(Member { name, kind, size }) => {
+                    match kind {
+                        MemberKind::File => drop(index.files.insert(name, (at, size))),
+                        MemberKind::Link(target) => drop(index.links.insert(name, target)),
+                        MemberKind::Folder => {}
+                    }
+                    let next = size.checked_next_multiple_of(BLOCK).and_then(|padded| at.checked_add(padded));
+                    let next = next.filter(|next| *next < length).ok_or_else(|| refuse(ArchiveError::Truncated))?;
+                    let step = i64::try_from(next - at).map_err(|_| refuse(ArchiveError::Truncated))?;
+                    input.seek_relative(step).map_err(|error| place.io("reading", error))?;
+                    at = next;
+                }
+                Step::End => break,
+            }
+        }
+        let mut buffer = [0; 16 << 10];
+        loop {
+            match input.read(&mut buffer).map_err(|error| place.io("reading", error))? {
+                0 => return Ok(Some(index)),
+                read if buffer[..read].iter().any(|byte| *byte != 0) => return Err(refuse(ArchiveError::Trailing)),
+                _ => {}
+            }
+        }
+    }
+
+    /// What is indexed.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The name under which a file is kept and its size in bytes, if it is there. Links are followed one hop.
+    pub fn find<'a>(&'a self, name: &'a str) -> Option<(&'a str, u64)> {
+        let name = if self.files.contains_key(name) { name } else { self.links.get(name)? };
+        self.files.get(name).map(|(_, size)| (name, *size))
+    }
+
+    /// Opens a file of the archive; `None` if it is not there.
+    pub async fn open_member(&self, name: &str) -> Result<Option<ByteStream>, ImageError> {
+        let Some((name, _)) = self.find(name) else { return Ok(None) };
+        let Some((at, size)) = self.files.get(name).copied() else { return Ok(None) };
+        let opening = |error| self.place.io("opening", error);
+        let mut file = tokio::fs::File::open(&self.path).await.map_err(opening)?;
+        file.seek(SeekFrom::Start(at)).await.map_err(opening)?;
+        Ok(Some(Box::pin(file.take(size))))
+    }
+}
+
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match input.read(&mut buffer[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_compressed_file_has_no_index_and_a_short_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let place = Place::new("a");
+        std::fs::write(&path, [0x1f, 0x8b, 8, 0, 0]).unwrap();
+        assert!(ArchiveIndex::open(&path, &place).await.unwrap().is_none());
+        std::fs::write(&path, b"short").unwrap();
+        assert!(matches!(ArchiveIndex::open(&path, &place).await, Err(ImageError::Malformed { .. })));
+        std::fs::write(&path, b"").unwrap();
+        assert!(matches!(ArchiveIndex::open(&path, &place).await, Err(ImageError::Malformed { .. })));
+    }
+}
