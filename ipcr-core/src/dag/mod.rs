@@ -3,12 +3,15 @@
 //! * [`block`]: bytes checked against their CID.
 //! * [`pb`]: dag-pb nodes with UnixFS data, read from any origin and written canonically.
 //! * [`chunk`], [`file`]: leaves of one size, and the balanced tree over leaves.
+//! * [`directory`], [`hamt`]: flat and sharded directories, edited path by path.
 //!
 //! Everything here works on slices and blocks: bytes in, blocks out, no task, file or socket.
 
 pub mod block;
 pub mod chunk;
 pub mod compression;
+pub mod directory;
 pub mod file;
+pub mod hamt;
 pub mod pb;
 pub mod text;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 
+use super::exchange::ExchangeError;
 use crate::dag::block::{Block, BlockError};
 use crate::kind::{Cause, ErrorKind};
 use crate::limits;
@@ -59,6 +60,61 @@ pub trait StoreSession: Debug + Send + Sync {
 
     /// Gives up: what was added since the last commit loses its lease.
     async fn abort(self: Box<Self>) -> Result<(), StoreError>;
+}
+
+/// A way to read blocks, wherever they are.
+#[async_trait]
+pub trait ReadBlocks: Debug + Send + Sync {
+    /// The bytes of a block, checked against the CID.
+    async fn read(&self, cid: &Cid) -> Result<Bytes, ReadError>;
+}
+
+/// Why a block cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The block is not held, and there is nobody to ask.
+    #[error("block {cid} is not stored here")]
+    Missing {
+        /// Which.
+        cid: Cid,
+    },
+    /// The store failed.
+    #[error("block {cid} could not be read from the store")]
+    Store {
+        /// Which.
+        cid: Cid,
+        /// Why.
+        source: StoreError,
+    },
+    /// Nobody sent the block.
+    #[error("block {cid} could not be fetched")]
+    Fetch {
+        /// Which.
+        cid: Cid,
+        /// Why.
+        source: ExchangeError,
+    },
+    /// The bytes are not those of the block.
+    #[error("block {cid} is wrong")]
+    Wrong {
+        /// Which.
+        cid: Cid,
+        /// Why.
+        source: BlockError,
+    },
+}
+
+impl ReadError {
+    /// Its class.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing { .. } => ErrorKind::Unavailable,
+            Self::Store { source, .. } => source.kind(),
+            Self::Fetch { source, .. } => source.kind(),
+            Self::Wrong { .. } => ErrorKind::Integrity,
+        }
+    }
 }
 
 /// What a `put` changed.
