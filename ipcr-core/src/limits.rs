@@ -64,6 +64,8 @@ pub const ARCHIVE_JSON_BYTES: u64 = 16 * MIB;
 pub const TAG_CHARS: usize = 128;
 /// Longest image name, with its authority (OCI distribution-spec).
 pub const NAME_CHARS: usize = 255;
+/// Largest file of keys, in bytes.
+pub const KEY_FILE_BYTES: usize = 64 << 10;
 /// The longest time without progress in one stage, unless told otherwise.
 pub const STALL: Duration = Duration::from_secs(60);
 /// How long the blocks of an unfinished pull are kept.
