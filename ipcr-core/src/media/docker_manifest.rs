@@ -1,28 +1,12 @@
-//! `manifest.json`, the table of contents of `docker save` archives: [`images`].
+//! Finding images through `manifest.json`, the table of contents of `docker save` archives.
 
-use serde::{Deserialize, Serialize};
-
-use super::archive::header::inside;
 use super::files::{Files, document};
 use super::place::Place;
 use crate::digest::Digest;
+use crate::image::config::parse_config;
+use crate::image::layout::{ARCHIVE_FILE, ArchiveImage, parse_archive};
 use crate::limits;
 use crate::port::image::{ExportedImage, ImageError};
-
-/// The file's name.
-pub(crate) const MANIFEST: &str = "manifest.json";
-
-/// One image of `manifest.json`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct Entry {
-    /// Path of the configuration.
-    pub(crate) config: String,
-    /// Names.
-    pub(crate) repo_tags: Option<Vec<String>>,
-    /// Paths of the layers, lowest first.
-    pub(crate) layers: Option<Vec<String>>,
-}
 
 /// An image with what its configuration says about its layers.
 #[derive(Clone, Debug)]
@@ -32,34 +16,21 @@ pub(crate) struct Listed {
     pub(crate) diff_ids: Vec<Digest>,
 }
 
-#[derive(Deserialize)]
-struct Config {
-    rootfs: RootFs,
-}
-
-#[derive(Deserialize)]
-struct RootFs {
-    #[serde(default)]
-    diff_ids: Option<Vec<Digest>>,
-}
-
-/// The entries of a `manifest.json`.
-pub(crate) fn parse(place: &Place, bytes: &[u8]) -> Result<Vec<Entry>, ImageError> {
-    let entries: Vec<Entry> =
-        serde_json::from_slice(bytes).map_err(|error| place.malformed(format_args!("{MANIFEST}: {error}")))?;
-    if entries.len() > limits::INDEX_NODES {
-        return Err(place.malformed(format_args!("{MANIFEST} lists more than {} images", limits::INDEX_NODES)));
-    }
-    Ok(entries)
-}
-
 /// The image that `want` names, by a name or by its ID; without it the only one.
-pub(crate) fn select(place: &Place, mut entries: Vec<Entry>, want: Option<&str>) -> Result<Entry, ImageError> {
+pub(crate) async fn find(files: &dyn Files, want: Option<&str>) -> Result<Listed, ImageError> {
+    let place = files.place();
+    let Some(bytes) = document(files, ARCHIVE_FILE, limits::ARCHIVE_JSON_BYTES).await? else {
+        return Err(place.malformed("it has neither a manifest.json nor a complete OCI layout"));
+    };
+    let entries = parse_archive(&bytes).map_err(|error| place.refused(&error))?;
+    resolve(files, select(place, entries, want)?).await
+}
+
+fn select(place: &Place, mut entries: Vec<ArchiveImage>, want: Option<&str>) -> Result<ArchiveImage, ImageError> {
     if let Some(want) = want {
+        let id = want.strip_prefix("sha256:").unwrap_or(want);
         let found = entries.into_iter().find(|entry| {
-            let tags = entry.repo_tags.iter().flatten();
-            let id = want.strip_prefix("sha256:").unwrap_or(want);
-            tags.map(|tag| familiar(tag)).any(|tag| tag == familiar(want))
+            entry.repo_tags.iter().any(|tag| familiar(tag) == familiar(want))
                 || (id.len() == 64 && entry.config.contains(id))
         });
         return found.ok_or_else(|| ImageError::NoImage { place: place.to_string(), name: want.to_owned() });
@@ -68,45 +39,55 @@ pub(crate) fn select(place: &Place, mut entries: Vec<Entry>, want: Option<&str>)
         0 => Err(place.malformed("it holds no image")),
         1 => Ok(entries.remove(0)),
         _ => {
-            let name = |entry: &Entry| entry.repo_tags.iter().flatten().next().cloned();
-            let names = entries.iter().map(|entry| name(entry).unwrap_or_else(|| entry.config.clone())).collect();
-            Err(ImageError::Ambiguous { place: place.to_string(), names })
+            let name = |entry: &ArchiveImage| entry.repo_tags.first().unwrap_or(&entry.config).clone();
+            Err(ImageError::Ambiguous { place: place.to_string(), names: entries.iter().map(name).collect() })
         }
     }
 }
 
 /// A name without what Docker and Podman put before and behind short ones.
 fn familiar(name: &str) -> String {
-    let short = ["docker.io/library/", "docker.io/", "localhost/"].iter().find_map(|prefix| name.strip_prefix(prefix));
-    let short = short.unwrap_or(name);
+    let prefixes = ["docker.io/library/", "docker.io/", "localhost/"];
+    let short = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
     let tagged = short.rsplit('/').next().is_some_and(|last| last.contains(':'));
     if tagged { short.to_owned() } else { format!("{short}:latest") }
 }
 
 /// Reads the configuration of `entry` and finds its layers among `files`.
-pub(crate) async fn resolve(files: &dyn Files, entry: Entry) -> Result<Listed, ImageError> {
+async fn resolve(files: &dyn Files, entry: ArchiveImage) -> Result<Listed, ImageError> {
     let place = files.place();
-    let path = |name: &str| {
-        inside("", name).ok_or_else(|| place.malformed(format_args!("{MANIFEST}: `{name}` leads out of the archive")))
-    };
-    let missing = |name: &str| place.malformed(format_args!("{MANIFEST} names `{name}`, which is not there"));
-    let name = path(&entry.config)?;
-    let config = document(files, &name, limits::CONFIG_BYTES).await?.ok_or_else(|| missing(&name))?;
-    let parsed: Config =
-        serde_json::from_slice(&config).map_err(|error| place.malformed(format_args!("{name}: {error}")))?;
-    let diff_ids = parsed.rootfs.diff_ids.unwrap_or_default();
-    let paths = entry.layers.unwrap_or_default();
-    if paths.len() != diff_ids.len() || paths.len() > limits::COPY_LAYERS {
-        let (paths, limit) = (paths.len(), limits::COPY_LAYERS);
-        let reason = format!("it lists {paths} layers for {} in the configuration, of at most {limit}", diff_ids.len());
-        return Err(place.malformed(reason));
+    let missing = |name: &str| place.malformed(format_args!("manifest.json names `{name}`, which is not there"));
+    let bytes = document(files, &entry.config, limits::CONFIG_BYTES).await?;
+    let bytes = bytes.ok_or_else(|| missing(&entry.config))?;
+    let config = parse_config(bytes.clone()).map_err(|error| place.refused(&error))?;
+    let (found, expected) = (entry.layers.len(), config.diff_ids.len());
+    if found != expected {
+        return Err(place.malformed(format_args!("it lists {found} layers, and the configuration {expected}")));
     }
-    let mut layers = Vec::with_capacity(paths.len());
-    for name in paths {
-        let name = path(&name)?;
+    let mut layers = Vec::with_capacity(found);
+    for name in entry.layers {
         let (real, _) = files.find(&name).await?.ok_or_else(|| missing(&name))?;
         layers.push(real);
     }
-    let names = entry.repo_tags.unwrap_or_default();
-    Ok(Listed { image: ExportedImage { config, layers, names }, diff_ids })
+    let image = ExportedImage { config: bytes, layers, names: entry.repo_tags };
+    Ok(Listed { image, diff_ids: config.diff_ids })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_as_people_write_them() {
+        for (a, b) in [
+            ("docker.io/library/app:1", "app:1"),
+            ("localhost/app:latest", "app"),
+            ("docker.io/team/app:1", "team/app:1"),
+            ("hub.test:5000/app", "hub.test:5000/app:latest"),
+        ] {
+            assert_eq!(familiar(a), familiar(b));
+        }
+        assert_ne!(familiar("app:1"), familiar("app"));
+        assert_ne!(familiar("hub.test/app:1"), familiar("app:1"));
+    }
 }

@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use super::archive::header::{Member, MemberKind, checksum};
 use super::archive::reader::ArchiveReader;
 use super::archive::unpack::{self, Packing};
-use super::docker_manifest::{self, Listed, MANIFEST};
-use super::files::{Files, document};
-use super::layout::{Chosen, INDEX, Kept, Layout, MARKER};
+use super::docker_manifest::{self, Listed};
+use super::files::Files;
+use super::layout::{Chosen, Kept, Layout};
 use super::place::Place;
 use crate::digest::Digest;
+use crate::image::layout::{ARCHIVE_FILE, INDEX_FILE, OCI_LAYOUT_FILE};
 use crate::limits;
 use crate::port::image::{Blobs, ByteStream, Export, ExportedImage, ExportedLayer, ImageError};
 
@@ -58,7 +59,7 @@ impl StreamExport {
                 }
                 MemberKind::File => {}
             }
-            if [MANIFEST, INDEX, MARKER].contains(&member.name.as_str()) {
+            if [ARCHIVE_FILE, INDEX_FILE, OCI_LAYOUT_FILE].contains(&member.name.as_str()) {
                 let bytes = self.reader.document(&member, limits::ARCHIVE_JSON_BYTES).await?;
                 self.kept.documents.insert(member.name, bytes);
                 continue;
@@ -106,11 +107,7 @@ impl Export for StreamExport {
     }
 
     async fn images(&mut self) -> Result<Vec<ExportedImage>, ImageError> {
-        let place = self.reader.place();
-        let bytes = self.kept.documents.get(MANIFEST);
-        let bytes = bytes.ok_or_else(|| place.malformed("it has neither a manifest.json nor a complete OCI layout"))?;
-        let entry = docker_manifest::select(place, docker_manifest::parse(place, bytes)?, self.want.as_deref())?;
-        Ok(vec![docker_manifest::resolve(&self.kept, entry).await?.image])
+        Ok(vec![docker_manifest::find(&self.kept, self.want.as_deref()).await?.image])
     }
 
     async fn manifests(&mut self) -> Result<Option<Arc<dyn Blobs>>, ImageError> {
@@ -125,12 +122,12 @@ impl Export for StreamExport {
 /// They are if every blob is there, and the archive was not made by a classic Docker store: that one puts a manifest with
 /// uncompressed layers beside `manifest.json`, which nobody has ever pushed.
 pub(crate) async fn with_manifests<F: Files>(files: &F, want: Option<&str>) -> Result<Option<Chosen>, ImageError> {
-    for name in [INDEX, MARKER] {
+    for name in [INDEX_FILE, OCI_LAYOUT_FILE] {
         if files.find(name).await?.is_none() {
             return Ok(None);
         }
     }
-    let docker = files.find(MANIFEST).await?.is_some();
+    let docker = files.find(ARCHIVE_FILE).await?.is_some();
     let chosen = match Chosen::among(files, want).await {
         // It may be the name of an image in `manifest.json`.
         Err(ImageError::NoImage { .. }) if docker => return Ok(None),
@@ -190,11 +187,7 @@ pub(crate) struct ListedExport<F> {
 impl<F: Files> ListedExport<F> {
     /// Reads the table of contents and chooses an image.
     pub(crate) async fn open(files: F, want: Option<&str>) -> Result<Self, ImageError> {
-        let place = files.place();
-        let bytes = document(&files, MANIFEST, limits::ARCHIVE_JSON_BYTES).await?;
-        let bytes = bytes.ok_or_else(|| place.malformed("it has neither a manifest.json nor an OCI layout"))?;
-        let entry = docker_manifest::select(place, docker_manifest::parse(place, &bytes)?, want)?;
-        let listed = docker_manifest::resolve(&files, entry).await?;
+        let listed = docker_manifest::find(&files, want).await?;
         let mut seen = HashSet::new();
         let layers = listed.image.layers.iter().cloned().zip(listed.diff_ids.iter().copied());
         let todo = layers.filter(|(key, _)| seen.insert(key.clone())).collect();

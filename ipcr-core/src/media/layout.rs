@@ -1,6 +1,6 @@
 //! The rules of OCI image layouts, wherever their files are: [`Layout`] (image-spec, "OCI Image Layout").
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,50 +8,17 @@ use serde::Deserialize;
 
 use super::files::{Files, document};
 use super::place::Place;
+use crate::dag::compression::Compression;
 use crate::digest::Digest;
 use crate::image::descriptor::Descriptor;
+use crate::image::layout::{IMAGE_NAME, INDEX_FILE, OCI_LAYOUT_FILE, REF_NAME, check_oci_layout, parse_layout_index};
+use crate::image::manifest::{Parsed, parse_manifest};
+use crate::image::media_type;
 use crate::limits;
 use crate::port::image::{Blobs, ByteStream, ImageError};
 
-/// The annotation that names an image inside a layout: a tag, or any other text.
-pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The annotation in which containerd, Docker and Podman keep the full name.
-pub const IMAGE_NAME: &str = "io.containerd.image.name";
-/// The file that says that a folder is a layout.
-pub const MARKER: &str = "oci-layout";
-/// What it says.
-pub const MARKER_CONTENT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-/// The list of a layout's images.
-pub const INDEX: &str = "index.json";
-
 /// Most images and referrers of one layout.
 const ENTRIES: usize = 4096;
-
-/// A manifest or index of any kind, as far as layouts need to know it; whoever reads it for its content parses it strictly.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Document {
-    pub(crate) media_type: Option<String>,
-    pub(crate) artifact_type: Option<String>,
-    #[serde(default)]
-    pub(crate) manifests: Option<Vec<Descriptor>>,
-    pub(crate) config: Option<Descriptor>,
-    #[serde(default)]
-    pub(crate) layers: Option<Vec<Descriptor>>,
-    pub(crate) subject: Option<Descriptor>,
-    #[serde(default)]
-    pub(crate) annotations: Option<BTreeMap<String, String>>,
-}
-
-impl Document {
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
-    }
-
-    pub(crate) fn children(&self) -> &[Descriptor] {
-        self.manifests.as_deref().unwrap_or_default()
-    }
-}
 
 /// Which image of a layout is meant, and what refers to its manifests.
 #[derive(Debug)]
@@ -65,12 +32,14 @@ impl Chosen {
     /// The image that `want` names: an annotation or a digest; without it the layout must have exactly one.
     pub(crate) async fn among<F: Files>(files: &F, want: Option<&str>) -> Result<Self, ImageError> {
         let place = files.place();
-        check_marker(files).await?;
-        let Some(bytes) = document(files, INDEX, limits::MANIFEST_BYTES).await? else {
+        let Some(marker) = document(files, OCI_LAYOUT_FILE, limits::METADATA_BYTES).await? else {
+            return Err(place.malformed("it has no oci-layout file"));
+        };
+        check_oci_layout(&marker).map_err(|error| place.refused(&error))?;
+        let Some(index) = document(files, INDEX_FILE, limits::ARCHIVE_JSON_BYTES).await? else {
             return Err(place.malformed("it has no index.json"));
         };
-        let index = Document::parse(&bytes).map_err(|error| place.malformed(format_args!("index.json: {error}")))?;
-        let entries = index.manifests.ok_or_else(|| place.malformed("index.json lists no manifests"))?;
+        let entries = parse_layout_index(&index).map_err(|error| place.refused(&error))?;
         let known = Known::learn(files, &entries).await?;
         let root = known.select(files, entries, want).await?;
         let name = name(&root);
@@ -92,11 +61,16 @@ impl Chosen {
                 survey.complete = false;
                 continue;
             };
-            for blob in document.config.iter().chain(document.layers.iter().flatten()) {
-                survey.complete &= files.find(&blob.digest.layout_path()).await?.is_some();
-                survey.uncompressed |= blob.media_type.ends_with(".tar");
+            match document {
+                Parsed::Index(index) => todo.extend(index.manifests),
+                Parsed::Manifest(manifest) => {
+                    for blob in manifest.blobs() {
+                        survey.complete &= files.find(&blob.digest.layout_path()).await?.is_some();
+                        survey.uncompressed |=
+                            media_type::layer_compression(&blob.media_type) == Some(Compression::None);
+                    }
+                }
             }
-            todo.extend(document.manifests.into_iter().flatten());
         }
         Ok(survey)
     }
@@ -142,30 +116,35 @@ impl Known {
             return Err(files.place().malformed(format_args!("index.json lists more than {ENTRIES} manifests")));
         }
         for entry in entries {
-            let Some(mut document) = manifest(files, entry).await? else { continue };
-            let members = document.manifests.take().unwrap_or_default();
-            if let Some(subject) = &document.subject {
-                known.refer(subject.digest, entry.clone(), document);
-            } else if let Some(subject) = entry.annotations.get(REF_NAME).and_then(|name| subject_of_tag(name)) {
-                known.parts.insert(entry.digest);
-                for member in members {
-                    let document = manifest(files, &member).await?.unwrap_or_default();
-                    known.refer(subject, member, document);
+            // What cannot be read is nobody's referrer; whoever asks for it will be told why.
+            let document = match manifest(files, entry).await {
+                Err(ImageError::Malformed { .. }) => None,
+                document => document?,
+            };
+            let Some(document) = document else { continue };
+            let tagged = entry.annotations.get(REF_NAME).and_then(|name| subject_of_tag(name));
+            match (document.subject(), tagged, &document) {
+                (Some(subject), _, _) => known.refer(subject.digest, entry.clone(), Some(&document)),
+                (None, Some(subject), Parsed::Index(list)) => {
+                    known.parts.insert(entry.digest);
+                    for member in &list.manifests {
+                        known.refer(subject, member.clone(), None);
+                    }
                 }
-            } else {
-                known.parts.extend(members.iter().map(|member| member.digest).filter(|part| *part != entry.digest));
+                (None, _, Parsed::Index(index)) => known.parts.extend(index.manifests.iter().map(|part| part.digest)),
+                (None, _, Parsed::Manifest(_)) => {}
             }
         }
         Ok(known)
     }
 
-    fn refer(&mut self, subject: Digest, mut referrer: Descriptor, document: Document) {
+    fn refer(&mut self, subject: Digest, mut referrer: Descriptor, document: Option<&Parsed>) {
         self.parts.insert(referrer.digest);
-        if referrer.artifact_type.is_none() {
-            referrer.artifact_type = document.artifact_type.or(document.config.map(|config| config.media_type));
-        }
-        if referrer.annotations.is_empty() {
-            referrer.annotations = document.annotations.unwrap_or_default();
+        if let Some(document) = document {
+            referrer.artifact_type = referrer.artifact_type.or(document.artifact_type().map(str::to_owned));
+            if referrer.annotations.is_empty() {
+                referrer.annotations.clone_from(document.annotations());
+            }
         }
         let list = self.referrers.entry(subject).or_default();
         if list.iter().all(|other| other.digest != referrer.digest) {
@@ -197,7 +176,7 @@ impl Known {
         if let Some(digest) = digest
             && let Some((_, size)) = files.find(&digest.layout_path()).await?
             && size <= limits::MANIFEST_BYTES
-            && let Some(media_type) = media_type(files, digest, size).await?
+            && let Some(media_type) = type_of(files, digest).await?
         {
             return Ok(Descriptor::new(media_type, digest, size));
         }
@@ -219,36 +198,16 @@ impl Known {
     }
 }
 
-/// A folder or archive is a layout of a version that this reader knows, or an error.
-async fn check_marker<F: Files>(files: &F) -> Result<(), ImageError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Marker {
-        image_layout_version: String,
-    }
-    let place = files.place();
-    let Some(bytes) = document(files, MARKER, limits::METADATA_BYTES).await? else {
-        return Err(place.malformed("it has no oci-layout file"));
-    };
-    let marker: Marker =
-        serde_json::from_slice(&bytes).map_err(|error| place.malformed(format_args!("oci-layout: {error}")))?;
-    if marker.image_layout_version.starts_with("1.") {
-        Ok(())
-    } else {
-        Err(place.malformed(format_args!("layout version {} is not known", marker.image_layout_version)))
-    }
-}
-
 /// Of an index whose other members were not saved, the only one that was.
 async fn narrowed<F: Files>(files: &F, root: Descriptor) -> Result<Descriptor, ImageError> {
-    let Some(document) = manifest(files, &root).await? else { return Ok(root) };
+    let Some(Parsed::Index(index)) = manifest(files, &root).await? else { return Ok(root) };
     let mut present = Vec::new();
-    for member in document.children() {
+    for member in &index.manifests {
         if files.find(&member.digest.layout_path()).await?.is_some() {
             present.push(member.clone());
         }
     }
-    let all = present.len() == document.children().len();
+    let all = present.len() == index.manifests.len();
     present.retain(|member| !member.annotations.contains_key("vnd.docker.reference.type"));
     match present.len() {
         1 if !all => Ok(present.remove(0)),
@@ -256,30 +215,36 @@ async fn narrowed<F: Files>(files: &F, root: Descriptor) -> Result<Descriptor, I
     }
 }
 
-/// The manifest or index that `descriptor` names, if it is one and is there.
-pub(crate) async fn manifest<F: Files>(files: &F, descriptor: &Descriptor) -> Result<Option<Document>, ImageError> {
+/// The manifest or index that `descriptor` names; `None` if it is not there or of a kind that nobody here reads.
+async fn manifest<F: Files>(files: &F, descriptor: &Descriptor) -> Result<Option<Parsed>, ImageError> {
+    if !media_type::is_manifest(&descriptor.media_type) && !media_type::is_index(&descriptor.media_type) {
+        return Ok(None);
+    }
     let path = descriptor.digest.layout_path();
     let Some(bytes) = document(files, &path, limits::MANIFEST_BYTES).await? else { return Ok(None) };
     if !descriptor.digest.matches(&bytes) {
-        return Err(wrong(files.place(), &descriptor.digest));
+        return Err(files.place().malformed(format_args!("the bytes under {} have another digest", descriptor.digest)));
     }
-    let document = Document::parse(&bytes);
-    document.map(Some).map_err(|error| files.place().malformed(format_args!("{}: {error}", descriptor.digest)))
+    parse_manifest(bytes, &descriptor.media_type).map(Some).map_err(|error| files.place().refused(&error))
 }
 
-/// A blob's bytes are not those that its name promises.
-pub(crate) fn wrong(place: &Place, digest: &Digest) -> ImageError {
-    place.malformed(format_args!("the bytes under {digest} have another digest"))
-}
-
-async fn media_type<F: Files>(files: &F, digest: Digest, size: u64) -> Result<Option<String>, ImageError> {
-    let document = manifest(files, &Descriptor::new("", digest, size)).await?.unwrap_or_default();
-    let by_shape = match (&document.manifests, &document.layers) {
-        (Some(_), None) => Some("application/vnd.oci.image.index.v1+json".to_owned()),
-        (None, Some(_)) => Some("application/vnd.oci.image.manifest.v1+json".to_owned()),
+/// The media type of a manifest that no descriptor of the layout names: its own word, or its shape.
+async fn type_of<F: Files>(files: &F, digest: Digest) -> Result<Option<String>, ImageError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Shape {
+        media_type: Option<String>,
+        manifests: Option<serde::de::IgnoredAny>,
+        layers: Option<serde::de::IgnoredAny>,
+    }
+    let bytes = document(files, &digest.layout_path(), limits::MANIFEST_BYTES).await?.unwrap_or_default();
+    let Ok(shape) = serde_json::from_slice::<Shape>(&bytes) else { return Ok(None) };
+    Ok(match (shape.media_type, shape.manifests, shape.layers) {
+        (Some(own), _, _) => Some(own),
+        (None, Some(_), None) => Some(media_type::OCI_INDEX.to_owned()),
+        (None, None, Some(_)) => Some(media_type::OCI_MANIFEST.to_owned()),
         _ => None,
-    };
-    Ok(by_shape.map(|by_shape| document.media_type.unwrap_or(by_shape)))
+    })
 }
 
 /// `sha256-<hex>`: the tag under which registries without a referrers API keep the list of a manifest's referrers

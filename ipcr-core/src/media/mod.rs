@@ -2,16 +2,23 @@
 //!
 //! * [`archive`]: reading and writing outer archives, whatever is in them.
 //! * [`docker_archive`]: images in archives, from files and streams. [`export`]: those without manifests.
-//! * [`layout`]: the rules of OCI image layouts.
+//! * [`archive_sink`]: writing one as an archive into any stream; [`archive_file`]: into a file.
+//! * [`oci_layout`]: images in folders. [`none`]: a sink that keeps nothing.
 //!
-//! Sources hand out what they find and check its framing, not the digests of blobs: whoever reads does that. Sinks check
-//! what they are given, and leave nothing behind that looks like an image unless it is complete.
+//! Sources hand out what they find and check its framing, not the digests of blobs: whoever reads does that. Sinks
+//! leave nothing behind that looks like an image unless it is complete.
 
 pub mod archive;
+pub mod archive_file;
+pub mod archive_sink;
 pub mod docker_archive;
 pub mod export;
-pub mod layout;
+pub mod none;
+pub mod oci_layout;
 pub mod place;
 
 mod docker_manifest;
 mod files;
+mod layout;
+mod layout_sink;
+mod parts;

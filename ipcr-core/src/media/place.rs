@@ -21,6 +21,18 @@ impl Place {
         ImageError::Malformed { place: self.to_string(), reason: reason.to_string() }
     }
 
+    /// What was read is not what it claims to be, as its parser says, with all causes.
+    pub(crate) fn refused(&self, error: &dyn std::error::Error) -> ImageError {
+        let mut reason = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            reason.push_str(": ");
+            reason.push_str(&error.to_string());
+            cause = error.source();
+        }
+        self.malformed(reason)
+    }
+
     /// A file operation failed.
     pub(crate) fn io(&self, doing: &'static str, source: io::Error) -> ImageError {
         ImageError::Io { place: self.to_string(), doing, source }

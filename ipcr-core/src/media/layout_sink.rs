@@ -1,0 +1,386 @@
+//! Writing an image into a folder: [`LayoutSink`].
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+
+use super::parts;
+use super::place::Place;
+use crate::digest::{Digest, Hasher};
+use crate::image::descriptor::Descriptor;
+use crate::image::layout::{
+    IMAGE_NAME, INDEX_FILE, OCI_LAYOUT, OCI_LAYOUT_FILE, REF_NAME, check_oci_layout, parse_layout_index,
+    write_layout_index,
+};
+use crate::kind::ErrorKind;
+use crate::limits;
+use crate::port::image::{Abilities, ByteStream, Delivered, Form, ImageError, ImageParts, ImageSink, Need};
+
+/// Bytes that are handed to the writing thread at once.
+const CHUNK: usize = 256 << 10;
+
+/// Adds an image to the OCI image layout in a folder, which is made when there is none.
+///
+/// Blobs that are there are checked and kept; others are written under temporary names, hashed, made durable and renamed.
+/// `index.json` is replaced last: before, the image is not there. Dropped before, the sink takes back what it added.
+#[derive(Debug)]
+pub struct LayoutSink {
+    path: PathBuf,
+    tag: Option<String>,
+    place: Place,
+    parts: Option<ImageParts>,
+    undo: Undo,
+}
+
+impl LayoutSink {
+    /// Into the folder at `path`, under the reference name `tag`, which moves if the layout has it already.
+    pub fn new(path: impl Into<PathBuf>, tag: Option<String>) -> Self {
+        let path = path.into();
+        let place = Place::new(path.display().to_string());
+        Self { path, tag, place, parts: None, undo: Undo::default() }
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.path.join(digest.layout_path())
+    }
+
+    /// Makes the folder, or makes sure that it is a layout.
+    async fn prepare(&mut self) -> Result<(), ImageError> {
+        let (path, place) = (self.path.clone(), self.place.clone());
+        let mut undo = std::mem::take(&mut self.undo);
+        let done = move || {
+            let result = prepare(&path, &place, &mut undo);
+            (undo, result)
+        };
+        let (undo, result) = tokio::task::spawn_blocking(done).await.expect("preparing does not panic");
+        self.undo = undo;
+        result
+    }
+
+    /// Writes a document whose digest is known.
+    async fn put(&mut self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), ImageError> {
+        if descriptor.size != bytes.len() as u64 || !descriptor.digest.matches(bytes) {
+            return Err(self.place.malformed(format_args!("{} is not what was announced", descriptor.digest)));
+        }
+        let stream = Box::pin(io::Cursor::new(bytes.to_vec()));
+        self.receive(descriptor.digest, descriptor.size, stream).await
+    }
+
+    async fn receive(&mut self, digest: Digest, size: u64, mut data: ByteStream) -> Result<(), ImageError> {
+        let place = self.place.clone();
+        let target = self.blob_path(&digest);
+        let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(4);
+        let writer = {
+            let (place, target) = (place.clone(), target.clone());
+            tokio::task::spawn_blocking(move || {
+                let folder = target.parent().expect("blobs are in a folder");
+                let mut temporary = Temporary::create(folder).map_err(|error| place.io("writing", error))?;
+                let mut hasher = Hasher::new(digest.algorithm());
+                let mut written = 0;
+                while let Some(chunk) = chunks.blocking_recv() {
+                    if chunk.is_empty() {
+                        if written != size || hasher.finish() != digest {
+                            return Err(place.malformed(format_args!("the bytes for {digest} are others")));
+                        }
+                        return temporary.persist(&target).map_err(|error| place.io("writing", error));
+                    }
+                    hasher.update(&chunk);
+                    written += chunk.len() as u64;
+                    temporary.file.write_all(&chunk).map_err(|error| place.io("writing", error))?;
+                }
+                // The stream broke: the temporary file goes.
+                Ok(())
+            })
+        };
+        let existed = tokio::fs::try_exists(&target).await.unwrap_or(false);
+        let copied = copy(&mut data, size, sender).await;
+        // The writer knows better than the sender why it has stopped to listen.
+        writer.await.expect("writing does not panic")?;
+        copied.map_err(|error| place.reading(error))?;
+        if !existed {
+            self.undo.files.push(target);
+        }
+        Ok(())
+    }
+
+    /// Whether a blob is there and right.
+    async fn holds(&self, descriptor: &Descriptor) -> Result<bool, ImageError> {
+        let (path, digest, size) = (self.blob_path(&descriptor.digest), descriptor.digest, descriptor.size);
+        let check = move || match std::fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_file() && meta.len() == size => hash(&path, digest),
+            _ => Ok(false),
+        };
+        let checked = tokio::task::spawn_blocking(check).await.expect("hashing does not panic");
+        checked.map_err(|error| self.place.io("reading", error))
+    }
+}
+
+/// Sends the stream in chunks and, when it has ended well, an empty one.
+async fn copy(data: &mut ByteStream, size: u64, sender: mpsc::Sender<Vec<u8>>) -> io::Result<()> {
+    let mut copied = 0;
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        while chunk.len() < CHUNK {
+            if data.read_buf(&mut chunk).await? == 0 {
+                break;
+            }
+        }
+        copied += chunk.len() as u64;
+        let ended = chunk.is_empty();
+        if copied > size {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a blob is longer than announced"));
+        }
+        if sender.send(chunk).await.is_err() || ended {
+            return Ok(());
+        }
+    }
+}
+
+fn hash(path: &Path, digest: Digest) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finish() == digest),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
+}
+
+fn prepare(path: &Path, place: &Place, undo: &mut Undo) -> Result<(), ImageError> {
+    let writing = |error| place.io("writing", error);
+    let marker = path.join(OCI_LAYOUT_FILE);
+    match std::fs::read_dir(path) {
+        Ok(mut entries) => {
+            if marker.try_exists().map_err(writing)? {
+                let bytes = read_bounded(&marker, limits::METADATA_BYTES).map_err(|error| place.reading(error))?;
+                check_oci_layout(&bytes).map_err(|error| place.refused(&error))?;
+            } else if entries.next().is_some() {
+                let reason = "the folder holds other things and is no OCI image layout".to_owned();
+                return Err(ImageError::Unfit { place: place.to_string(), reason, kind: ErrorKind::Usage });
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            let reason = "it is no folder".to_owned();
+            return Err(ImageError::Unfit { place: place.to_string(), reason, kind: ErrorKind::Usage });
+        }
+        Err(error) => return Err(writing(error)),
+    }
+    for folder in ["", "blobs", "blobs/sha256"] {
+        undo.folder(&path.join(folder)).map_err(writing)?;
+    }
+    if !marker.try_exists().map_err(writing)? {
+        undo.files.push(marker.clone());
+        replace(&marker, OCI_LAYOUT.as_bytes()).map_err(writing)?;
+    }
+    Ok(())
+}
+
+fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if read as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} is too large", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// Adds an image and what refers to it to `index.json`; everything else in it stays as it is.
+fn add_to_index(
+    path: &Path,
+    tag: Option<&str>,
+    root: Descriptor,
+    referrers: Vec<Descriptor>,
+    place: &Place,
+) -> Result<(), ImageError> {
+    // Two that add to one layout take turns.
+    let marker = File::open(path.with_file_name(OCI_LAYOUT_FILE)).map_err(|error| place.io("locking", error))?;
+    marker.lock().map_err(|error| place.io("locking", error))?;
+    let bytes = if path.try_exists().map_err(|error| place.io("reading", error))? {
+        read_bounded(path, limits::ARCHIVE_JSON_BYTES).map_err(|error| place.reading(error))?
+    } else {
+        write_layout_index(&[]).to_vec()
+    };
+    parse_layout_index(&bytes).map_err(|error| place.refused(&error))?;
+    let mut index: Value = serde_json::from_slice(&bytes).map_err(|error| place.refused(&error))?;
+    if index["manifests"].is_null() {
+        index["manifests"] = Value::Array(Vec::new());
+    }
+    let entries = index["manifests"].as_array_mut().expect("it was parsed as a list");
+    // The tag moves; and what has no tag of its own is listed once.
+    let digest = |entry: &Value| entry["digest"].as_str().map(str::to_owned);
+    entries.retain(|entry| {
+        let name = entry["annotations"][REF_NAME].as_str();
+        let moves = name.is_some() && name == tag;
+        !moves && !(name.is_none() && digest(entry) == Some(root.digest.to_string()))
+    });
+    for added in std::iter::once(root).chain(referrers) {
+        let name = added.annotations.get(REF_NAME).cloned();
+        let listed = |entry: &Value| {
+            digest(entry) == Some(added.digest.to_string())
+                && entry["annotations"][REF_NAME].as_str() == name.as_deref()
+        };
+        if !entries.iter().any(listed) {
+            entries.push(serde_json::to_value(&added).map_err(|error| place.refused(&error))?);
+        }
+    }
+    let text = serde_json::to_vec(&index).map_err(|error| place.refused(&error))?;
+    replace(path, &text).map_err(|error| place.io("writing", error))
+}
+
+/// Replaces a file at once, and makes that durable.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().expect("files are in a folder");
+    let mut temporary = Temporary::create(folder)?;
+    temporary.file.write_all(bytes)?;
+    temporary.persist(path)
+}
+
+/// A file under a temporary name, removed unless it is persisted.
+#[derive(Debug)]
+pub(crate) struct Temporary {
+    pub(crate) file: File,
+    path: Option<PathBuf>,
+}
+
+impl Temporary {
+    /// A new file in `folder`.
+    pub(crate) fn create(folder: &Path) -> io::Result<Self> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!(".ipcr-{}-{number}.tmp", std::process::id()));
+            match File::options().read(true).write(true).create_new(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                file => return Ok(Self { file: file?, path: Some(path) }),
+            }
+        }
+    }
+
+    /// Makes it durable under `target`.
+    pub(crate) fn persist(&mut self, target: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        let path = self.path.as_ref().expect("it is persisted once");
+        std::fs::rename(path, target)?;
+        self.path = None;
+        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// What was added and goes away again unless the image is completed.
+#[derive(Debug, Default)]
+struct Undo {
+    files: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+impl Undo {
+    /// Makes a folder and those above it.
+    fn folder(&mut self, path: &Path) -> io::Result<()> {
+        let mut missing = Vec::new();
+        let mut at = Some(path);
+        while let Some(folder) = at.filter(|folder| !folder.as_os_str().is_empty()) {
+            if folder.is_dir() {
+                break;
+            }
+            missing.push(folder.to_owned());
+            at = folder.parent();
+        }
+        for folder in missing.into_iter().rev() {
+            match std::fs::create_dir(&folder) {
+                Ok(()) => self.folders.push(folder),
+                // Somebody else was faster.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        for file in &self.files {
+            let _ = std::fs::remove_file(file);
+        }
+        for folder in self.folders.iter().rev() {
+            // Not if somebody else has put something there.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+#[async_trait]
+impl ImageSink for LayoutSink {
+    fn describe(&self) -> String {
+        self.place.to_string()
+    }
+
+    async fn abilities(&mut self) -> Result<Abilities, ImageError> {
+        Ok(Abilities { indexes: true, zstd: true, layers: limits::COPY_LAYERS, platform: None, keeps_digests: true })
+    }
+
+    async fn plan(&mut self, parts: &ImageParts) -> Result<Vec<Need>, ImageError> {
+        parts::check(parts, limits::COPY_LAYERS, &self.place)?;
+        self.prepare().await?;
+        let mut needs = Vec::new();
+        let mut seen = HashSet::new();
+        for layer in parts.images.iter().flat_map(|image| &image.layers) {
+            if seen.insert(layer.digest) && !self.holds(layer).await? {
+                needs.push(Need { blob: layer.clone(), form: Form::Stored });
+            }
+        }
+        self.parts = Some(parts.clone());
+        Ok(needs)
+    }
+
+    async fn write(&mut self, need: &Need, size: u64, data: ByteStream) -> Result<(), ImageError> {
+        let folder = self.blob_path(&need.blob.digest);
+        let folder = folder.parent().expect("blobs are in a folder");
+        self.undo.folder(folder).map_err(|error| self.place.io("writing", error))?;
+        self.receive(need.blob.digest, size, data).await
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Delivered, ImageError> {
+        let Some(parts) = self.parts.take() else {
+            return Err(self.place.io("writing", io::Error::other("nothing was planned")));
+        };
+        let configs = parts.images.iter().map(|image| &image.config);
+        for (descriptor, bytes) in configs.chain(&parts.manifests) {
+            if !self.holds(descriptor).await? {
+                let folder = self.blob_path(&descriptor.digest);
+                let folder = folder.parent().expect("blobs are in a folder");
+                self.undo.folder(folder).map_err(|error| self.place.io("writing", error))?;
+                self.put(descriptor, bytes).await?;
+            }
+        }
+        let mut root = Descriptor { annotations: Default::default(), ..parts.root.clone() };
+        root.annotations.extend(self.tag.iter().map(|tag| (REF_NAME.to_owned(), tag.clone())));
+        root.annotations.extend(parts.name.iter().map(|name| (IMAGE_NAME.to_owned(), name.clone())));
+        let referrers = parts::referrers(&parts);
+        let (path, tag, place) = (self.path.join(INDEX_FILE), self.tag.clone(), self.place.clone());
+        let complete = move || add_to_index(&path, tag.as_deref(), root, referrers, &place);
+        tokio::task::spawn_blocking(complete).await.expect("writing does not panic")?;
+        self.undo.files.clear();
+        self.undo.folders.clear();
+        Ok(Delivered { place: self.place.to_string(), image_id: None })
+    }
+}
