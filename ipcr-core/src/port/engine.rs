@@ -36,6 +36,16 @@ pub trait Engine: Debug + Send + Sync + 'static {
     async fn remove(&self, name: &str) -> Result<(), EngineError>;
 }
 
+/// Which engine is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    /// The one that a user of `docker` works with, whatever program answers there.
+    Docker,
+    /// Podman.
+    Podman,
+}
+
 /// How an engine keeps images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
