@@ -1,1 +1,13 @@
-//! Container engines: discovery, Docker and Podman behind one port.
+//! Container engines: Docker 20.10 to 29 and Podman through its Docker API.
+//!
+//! * [`discovery`]: where an engine may listen, and which one answers.
+//! * [`docker`]: [`docker::DockerEngine`], the [`crate::port::engine::Engine`] behind that socket, and the only file that
+//!   names the client library.
+//!
+//! Nothing here looks into an archive: an engine takes and gives byte streams. Facts about what the engines do with them are
+//! collected in `docs/design/001-engine-facts.md`.
+
+pub mod discovery;
+pub mod docker;
+
+mod answer;

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
+use std::io;
 
 use async_trait::async_trait;
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest, Hasher};
 use crate::image::platform::Platform;
 use crate::kind::{Cause, ErrorKind};
 use crate::port::image::ByteStream;
@@ -141,11 +142,38 @@ pub enum EngineError {
     #[error("the archive for the engine could not be read")]
     Archive {
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
+/// Chain IDs of the layers with these uncompressed digests, lowest first (OCI image-spec, "Layer ChainID"). An engine with
+/// layers finds each by all that lies below it.
+pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chains: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        chains.push(match chains.last() {
+            None => *diff_id,
+            Some(below) => {
+                let mut hasher = Hasher::new(Algorithm::Sha256);
+                hasher.update(format!("{below} {diff_id}").as_bytes());
+                hasher.finish()
+            }
+        });
+    }
+    chains
+}
+
 impl EngineError {
+    /// As an I/O error, for a stream that an engine writes or reads; [`EngineError::from_io`] is the way back.
+    pub fn into_io(self) -> io::Error {
+        io::Error::new(io::ErrorKind::ConnectionAborted, self)
+    }
+
+    /// The engine's failure inside an I/O error, if that is what it holds.
+    pub fn from_io(error: io::Error) -> Result<Self, io::Error> {
+        error.downcast()
+    }
+
     /// Its class.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -153,5 +181,27 @@ impl EngineError {
             Self::Archive { source } => ErrorKind::of_io(source),
             _ => ErrorKind::Engine,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_as_the_image_specification_computes_them() {
+        let diff = [Digest::sha256(b"a"), Digest::sha256(b"b"), Digest::sha256(b"c")];
+        let chains = chain_ids(&diff);
+        assert_eq!(chains[0], diff[0]);
+        assert_eq!(chains[1], Digest::sha256(format!("{} {}", diff[0], diff[1]).as_bytes()));
+        assert_eq!(chains[2], Digest::sha256(format!("{} {}", chains[1], diff[2]).as_bytes()));
+        assert_eq!(chain_ids(&diff[..2]), chains[..2]);
+    }
+
+    #[test]
+    fn an_error_survives_a_stream() {
+        let error = EngineError::NoImage { name: "x".into() };
+        assert!(matches!(EngineError::from_io(error.into_io()), Ok(EngineError::NoImage { .. })));
+        assert!(EngineError::from_io(io::Error::other("else")).is_err());
     }
 }

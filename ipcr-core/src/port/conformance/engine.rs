@@ -1,1 +1,221 @@
 //! What every implementation of `port::engine` must do.
+//!
+//! `tests/engines.rs` includes this file to run it against real engines.
+
+use std::io;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+
+use crate::digest::Digest;
+use crate::port::engine::{Engine, EngineError, EngineStore, chain_ids};
+use crate::port::image::ByteStream;
+
+/// A small image of three layers that nobody else has.
+pub(crate) struct Sample {
+    pub(crate) layers: Vec<Vec<u8>>,
+    pub(crate) config: Vec<u8>,
+}
+
+impl Sample {
+    pub(crate) fn new(seed: &str) -> Self {
+        let nonce = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+        Self::exactly(&format!("{seed}-{nonce}-{}", std::process::id()))
+    }
+
+    /// The same image for the same seed.
+    pub(crate) fn exactly(seed: &str) -> Self {
+        let layer = |n: usize| tar(&[(format!("file-{n}"), format!("{seed} {n}\n").repeat(100).into_bytes())], true);
+        let layers: Vec<Vec<u8>> = (0..3).map(layer).collect();
+        let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::sha256(layer)).collect();
+        let config = serde_json::json!({
+            "architecture": "amd64",
+            "os": "linux",
+            "created": "2026-01-02T03:04:05Z",
+            "config": { "Cmd": ["/file-0"], "Labels": { "seed": seed } },
+            "rootfs": { "type": "layers", "diff_ids": diff_ids },
+            "history": (0..3).map(|n| serde_json::json!({ "created_by": format!("layer {n}") })).collect::<Vec<_>>(),
+        });
+        Self { layers, config: serde_json::to_vec(&config).unwrap() }
+    }
+
+    pub(crate) fn id(&self) -> Digest {
+        Digest::sha256(&self.config)
+    }
+
+    pub(crate) fn diff_ids(&self) -> Vec<Digest> {
+        self.layers.iter().map(|layer| Digest::sha256(layer)).collect()
+    }
+
+    /// A docker-archive that names `blobs/sha256/<hex>`, without the layers of these numbers.
+    pub(crate) fn bytes(&self, names: &[&str], without: &[usize]) -> Vec<u8> {
+        let path = |bytes: &[u8]| Digest::sha256(bytes).layout_path();
+        let entry = serde_json::json!([{
+            "Config": path(&self.config),
+            "RepoTags": names,
+            "Layers": self.layers.iter().map(|layer| path(layer)).collect::<Vec<_>>(),
+        }]);
+        let mut files = vec![("manifest.json".to_owned(), serde_json::to_vec(&entry).unwrap())];
+        files.push((path(&self.config), self.config.clone()));
+        let sent = self.layers.iter().enumerate().filter(|(n, _)| !without.contains(n));
+        files.extend(sent.map(|(_, layer)| (path(layer), layer.clone())));
+        tar(&files, true)
+    }
+
+    pub(crate) fn archive(&self, names: &[&str], without: &[usize]) -> ByteStream {
+        stream(self.bytes(names, without))
+    }
+}
+
+pub(crate) fn stream(bytes: Vec<u8>) -> ByteStream {
+    Box::pin(io::Cursor::new(bytes))
+}
+
+/// An archive whose reader fails after `bytes`.
+pub(crate) fn failing(bytes: Vec<u8>, error: io::Error) -> ByteStream {
+    let rest = futures::stream::iter([Err::<Bytes, _>(error)]);
+    Box::pin(io::Cursor::new(bytes).chain(tokio_util::io::StreamReader::new(rest)))
+}
+
+pub(crate) fn tar(files: &[(String, Vec<u8>)], ended: bool) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        builder.append_data(&mut header, path, bytes.as_slice()).unwrap();
+    }
+    if ended { builder.into_inner().unwrap() } else { builder.get_ref().clone() }
+}
+
+/// Runs everything; `repository` is a name with a host, so that every engine keeps it as it is.
+pub(crate) async fn run(engine: &dyn Engine, repository: &str) {
+    let sample = Sample::new("conformance");
+    let name = |tag: &str| format!("{repository}:{tag}");
+    unknown_images(engine, &name("unknown")).await;
+    failed_loads_leave_nothing(engine, &sample).await;
+    loads_and_names(engine, &sample, &name("1"), &name("2")).await;
+    exports(engine, &sample, &name("1")).await;
+    missing_layers(engine, &sample, &name("1")).await;
+    removal(engine, &sample, &name("1"), &name("2")).await;
+}
+
+async fn unknown_images(engine: &dyn Engine, name: &str) {
+    let none = Sample::new("none").id().to_string();
+    for name in [name, &none, "a b", "../x", "x?y", ""] {
+        let is_missing = |error: &EngineError| matches!(error, EngineError::NoImage { .. });
+        assert!(engine.image(name).await.is_ok_and(|image| image.is_none()) || !name.contains(':'), "{name}");
+        assert!(engine.export(name).await.err().is_some_and(|error| is_missing(&error)), "export of {name:?}");
+        assert!(engine.remove(name).await.err().is_some_and(|error| is_missing(&error)), "removal of {name:?}");
+        let tagged = engine.tag(name, "localhost/ipcr-never:1").await;
+        assert!(tagged.err().is_some_and(|error| is_missing(&error)), "tag of {name:?}");
+    }
+}
+
+async fn failed_loads_leave_nothing(engine: &dyn Engine, sample: &Sample) {
+    let whole = sample.bytes(&[], &[]);
+    let told = || io::Error::new(io::ErrorKind::InvalidData, "the layer is not what it claims to be");
+    for length in [0, 700, whole.len() / 2, whole.len() - 1024] {
+        let error = engine.load(failing(whole[..length].to_vec(), told())).await.unwrap_err();
+        let EngineError::Archive { source } = error else { panic!("at {length}: {error:?}") };
+        assert_eq!(source.to_string(), told().to_string());
+        assert_eq!(engine.image(&sample.id().to_string()).await.unwrap(), None, "after {length} bytes");
+    }
+    let other = Sample::new("other");
+    let swapped = Sample { layers: other.layers.clone(), config: sample.config.clone() };
+    let cases = [
+        ("nothing", vec![]),
+        ("no archive", b"garbage".repeat(2000)),
+        ("cut off", whole[..whole.len() / 2 - whole.len() / 2 % 512 + 100].to_vec()),
+        ("other layers", swapped.bytes(&[], &[])),
+        ("a missing layer", sample.bytes(&[], &[1])),
+        ("no image", tar(&[("manifest.json".into(), b"[]".to_vec())], true)),
+    ];
+    for (what, archive) in cases {
+        let error = match engine.load(stream(archive)).await {
+            Ok(loaded) if what == "no image" && loaded.ids.is_empty() && loaded.names.is_empty() => continue,
+            outcome => outcome.expect_err(what),
+        };
+        assert!(matches!(error, EngineError::Refused { .. }), "{what}: {error:?}");
+        assert_eq!(engine.image(&sample.id().to_string()).await.unwrap(), None, "after {what}");
+    }
+}
+
+async fn loads_and_names(engine: &dyn Engine, sample: &Sample, first: &str, second: &str) {
+    let id = sample.id().to_string();
+    let loaded = engine.load(sample.archive(&[], &[])).await.unwrap();
+    let keeps_config_ids = engine.info().await.unwrap().store != EngineStore::Containerd;
+    if keeps_config_ids {
+        assert_eq!(loaded.ids, [id.as_str()]);
+        assert!(loaded.names.is_empty());
+    }
+    engine.tag(&id, first).await.unwrap();
+    engine.tag(&id, second).await.unwrap();
+    engine.tag(&id, second).await.unwrap();
+    let image = engine.image(first).await.unwrap().expect("it was named");
+    assert_eq!(image.diff_ids, sample.diff_ids());
+    assert_eq!(image.platform.to_string(), "linux/amd64");
+    assert!(image.names.iter().any(|name| name == first) && image.names.iter().any(|name| name == second), "{image:?}");
+    assert_eq!(engine.image(&id).await.unwrap().map(|image| image.id), Some(image.id));
+    if keeps_config_ids {
+        assert_eq!(image.id, sample.id());
+    }
+}
+
+async fn exports(engine: &dyn Engine, sample: &Sample, name: &str) {
+    let mut archive = Vec::new();
+    engine.export(name).await.unwrap().read_to_end(&mut archive).await.unwrap();
+    let mut digests = Vec::new();
+    for entry in tar::Archive::new(archive.as_slice()).entries().unwrap() {
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut entry.unwrap(), &mut bytes).unwrap();
+        digests.push(Digest::sha256(&bytes));
+    }
+    for digest in sample.diff_ids().into_iter().chain([sample.id()]) {
+        assert!(digests.contains(&digest), "{digest} is in the export");
+    }
+    // One that is dropped does no harm.
+    let mut dropped = engine.export(name).await.unwrap();
+    let mut some = [0; 600];
+    dropped.read_exact(&mut some).await.unwrap();
+    drop(dropped);
+    assert!(engine.image(name).await.unwrap().is_some());
+}
+
+async fn missing_layers(engine: &dyn Engine, sample: &Sample, name: &str) {
+    let chains = chain_ids(&sample.diff_ids());
+    let known = engine.known_chains().await.unwrap();
+    if engine.info().await.unwrap().store != EngineStore::Classic {
+        assert!(known.is_empty());
+        return;
+    }
+    assert!(chains.iter().all(|chain| known.contains(chain)));
+    // A second image on the same two layers: they need not be sent.
+    let mut second = Sample::new("second");
+    second.layers.splice(..2, sample.layers[..2].iter().cloned());
+    let config = String::from_utf8(second.config.clone()).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    config["rootfs"]["diff_ids"] = serde_json::to_value(second.diff_ids()).unwrap();
+    second.config = serde_json::to_vec(&config).unwrap();
+    let further = format!("{name}-second");
+    engine.load(second.archive(&[&further], &[0, 1])).await.unwrap();
+    let image = engine.image(&further).await.unwrap().expect("it was loaded");
+    assert_eq!((image.id, image.diff_ids), (second.id(), second.diff_ids()));
+    engine.remove(&further).await.unwrap();
+    // Their order matters: the same layer elsewhere has another chain ID.
+    let known = engine.known_chains().await.unwrap();
+    assert!(!known.contains(&sample.diff_ids()[1]) && known.contains(&chains[1]));
+}
+
+async fn removal(engine: &dyn Engine, sample: &Sample, first: &str, second: &str) {
+    let id = sample.id().to_string();
+    engine.remove(first).await.unwrap();
+    assert_eq!(engine.image(first).await.unwrap(), None);
+    assert!(engine.image(&id).await.unwrap().is_some(), "its other name keeps it");
+    engine.remove(second).await.unwrap();
+    assert_eq!(engine.image(&id).await.unwrap(), None, "it goes with its last name");
+    let known = engine.known_chains().await.unwrap();
+    assert!(!known.contains(&chain_ids(&sample.diff_ids())[2]));
+    assert!(matches!(engine.export(second).await.err(), Some(EngineError::NoImage { .. })));
+}

@@ -1,0 +1,168 @@
+//! Real container engines: Docker at `IPCR_TEST_DOCKER` (default `unix:///var/run/docker.sock`), and Podman, whose service
+//! is started here. Where one is missing the test says `SKIPPED: why`, or fails when `IPCR_TEST_REQUIRE_PEERS` is set.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipcr_core::engine::discovery::Discovery;
+use ipcr_core::engine::docker::DockerEngine;
+use ipcr_core::port::engine::{Engine, EngineError, EngineKind, EngineStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+// What the conformance suite finds under `crate::` inside the library.
+use ipcr_core::{digest, port};
+
+#[path = "../src/port/conformance/engine.rs"]
+mod conformance;
+
+use conformance::{Sample, failing, run};
+
+fn skip(why: &str) {
+    assert!(std::env::var_os("IPCR_TEST_REQUIRE_PEERS").is_none(), "needed by this run: {why}");
+    println!("SKIPPED: {why}");
+}
+
+async fn docker() -> Option<DockerEngine> {
+    let endpoint = std::env::var("IPCR_TEST_DOCKER").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+    match DockerEngine::connect(&endpoint).await {
+        Ok(engine) => Some(engine),
+        Err(error) => {
+            skip(&format!("no Docker Engine at {endpoint}: {error}"));
+            None
+        }
+    }
+}
+
+/// A Podman service with a storage of its own.
+struct Podman {
+    folder: tempfile::TempDir,
+    service: Child,
+}
+
+impl Podman {
+    async fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = format!("unix://{}", folder.path().join("podman.sock").display());
+        let service = podman(folder.path()).args(["system", "service", "--time=0", &socket]).spawn();
+        let Ok(service) = service else {
+            skip("podman is not installed");
+            return None;
+        };
+        let podman = Self { folder, service };
+        let begun = Instant::now();
+        while DockerEngine::connect(&podman.endpoint()).await.is_err() {
+            if begun.elapsed() > Duration::from_secs(20) {
+                skip("podman's service does not come up");
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Some(podman)
+    }
+
+    fn endpoint(&self) -> String {
+        format!("unix://{}", self.folder.path().join("podman.sock").display())
+    }
+}
+
+fn podman(folder: &std::path::Path) -> Command {
+    let mut command = Command::new("podman");
+    command.arg("--root").arg(folder.join("root")).arg("--runroot").arg(folder.join("run"));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let _ = self.service.kill();
+        let _ = self.service.wait();
+        // Its storage holds mounts; `system reset` takes them down so that the folder can go.
+        let _ = podman(self.folder.path()).args(["system", "reset", "--force"]).status();
+    }
+}
+
+#[tokio::test]
+async fn docker_conforms() {
+    let Some(engine) = docker().await else { return };
+    let info = engine.info().await.unwrap();
+    assert_eq!(info.name, "Docker");
+    println!("Docker {} (API {}, {:?} store)", info.version, info.api, info.store);
+    run(&engine, "localhost/ipcr-conformance").await;
+}
+
+#[tokio::test]
+async fn podman_conforms() {
+    let Some(podman) = Podman::start().await else { return };
+    let engine = DockerEngine::connect(&podman.endpoint()).await.unwrap();
+    let info = engine.info().await.unwrap();
+    assert_eq!((info.name.as_str(), info.store, info.reads_zstd), ("Podman", EngineStore::Podman, true));
+    println!("Podman {} (API {})", info.version, info.api);
+    run(&engine, "localhost/ipcr-conformance").await;
+
+    // A name without a host gets Podman's own, not Docker Hub's.
+    let sample = Sample::new("names");
+    engine.load(sample.archive(&[], &[])).await.unwrap();
+    engine.tag(&sample.id().to_string(), "app:1").await.unwrap();
+    assert_eq!(engine.image("app:1").await.unwrap().unwrap().names, ["localhost/app:1"]);
+    engine.remove("app:1").await.unwrap();
+
+    let mut discovery = Discovery::default();
+    discovery.docker_host = Some(podman.endpoint());
+    for kind in [EngineKind::Docker, EngineKind::Podman] {
+        assert_eq!(discovery.discover(kind).await.unwrap().info().await.unwrap().name, "Podman");
+    }
+}
+
+#[tokio::test]
+async fn docker_is_not_podman() {
+    let Some(engine) = docker().await else { return };
+    let mut discovery = Discovery::default();
+    discovery.container_host = Some(engine.info().await.unwrap().endpoint);
+    let error = discovery.discover(EngineKind::Podman).await.unwrap_err();
+    assert!(matches!(error, EngineError::Absent { source: Some(_), .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_long_archive_that_is_none_is_refused_in_the_engines_words() {
+    let Some(engine) = docker().await else { return };
+    // Far more than any buffer between here and the engine: it answers while it is still being sent.
+    let long = Box::pin(tokio::io::repeat(0x55).take(256 << 20));
+    let error = engine.load(long).await.unwrap_err();
+    let EngineError::Refused { message, .. } = &error else { panic!("{error:?}") };
+    assert!(message.contains("tar"), "{message}");
+}
+
+#[tokio::test]
+async fn dropping_a_load_ends_it() {
+    let Some(engine) = docker().await else { return };
+    let engine = Arc::new(engine);
+    let sample = Sample::new("dropped");
+    let (reader, mut writer) = tokio::io::duplex(64 << 10);
+    let archive = sample.bytes(&[], &[]);
+    let loading = tokio::spawn({
+        let engine = Arc::clone(&engine);
+        async move { engine.load(Box::pin(reader)).await }
+    });
+    writer.write_all(&archive[..archive.len() / 2]).await.unwrap();
+    loading.abort();
+    assert!(loading.await.unwrap_err().is_cancelled());
+    // The other end of the pipe notices: nobody reads any more.
+    let rest = async { while writer.write_all(&[0; 4096]).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(10), rest).await.expect("the archive was dropped");
+    assert_eq!(engine.image(&sample.id().to_string()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_archive_that_fails_at_its_very_end_is_an_error_too() {
+    let Some(engine) = docker().await else { return };
+    let sample = Sample::new("late");
+    // The engine has got everything; only the end of the request is missing.
+    let told = std::io::Error::new(std::io::ErrorKind::InvalidData, "wrong digest");
+    match engine.load(failing(sample.bytes(&[], &[]), told)).await {
+        Err(EngineError::Archive { source }) => assert_eq!(source.to_string(), "wrong digest"),
+        other => panic!("{other:?}"),
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    println!("loaded all the same: {}", engine.image(&sample.id().to_string()).await.unwrap().is_some());
+    let _ = engine.remove(&sample.id().to_string()).await;
+}
