@@ -1,1 +1,230 @@
 //! The IPFS node: swarm, block exchange, records and provider records.
+//!
+//! * [`config`](NodeConfig): plain data that a node is started with.
+//! * `host`: rust-ipfs with its transports and NAT helpers; `hub`: the one custom behaviour through which everything else
+//!   dials, opens and accepts streams.
+//! * `bitswap`: the block exchange, behind [`Exchange`].
+//! * `resolve`: names in multiaddrs, before anything is dialled.
+//!
+//! Only this module names `rust_ipfs` and `libp2p`. The node speaks to the rest of the crate through ports only, so that
+//! its host can be replaced.
+
+mod bitswap;
+mod config;
+mod error;
+mod frame;
+mod host;
+mod hub;
+mod protobuf;
+mod resolve;
+mod traffic;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cid::Cid;
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::bitswap::{Bitswap, Discovery, Found, Session};
+pub use self::config::{DEFAULT_PORT, NodeConfig, PUBLIC_BOOTSTRAP};
+pub use self::error::NodeError;
+use self::host::Host;
+use self::hub::{Acceptor, Hub, Inbound};
+use self::traffic::Counters;
+pub use self::traffic::Traffic;
+use crate::net::addresses;
+pub use crate::net::addresses::{NetworkMode, SwarmKey};
+use crate::port::blocks::BlockStore;
+use crate::port::dns::Dns;
+use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession};
+use crate::port::records::RecordShelf;
+
+/// How long [`Node::shutdown`] waits for tasks.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long to wait before a configured peer is dialled again, at first and at most.
+const REDIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// A running node.
+///
+/// It serves every block of its store to whoever is within its network mode, from [`Node::start`] on.
+#[must_use = "a node ends when it is dropped; use Node::shutdown to end it cleanly"]
+pub struct Node {
+    local: PeerId,
+    online: Option<Online>,
+    counters: Arc<Counters>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The parts of a node that has a network.
+struct Online {
+    host: Host,
+    hub: Hub,
+    bitswap: Arc<Bitswap>,
+    network: Arc<Network>,
+}
+
+/// Finding others.
+struct Network {
+    dns: Arc<dyn Dns>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("peer", &self.local)
+            .field("online", &self.online.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Node {
+    /// Starts a node that serves the blocks of `store` and the records of `shelf`, and resolves names with `dns`. Returns
+    /// once it listens. To be called inside of a tokio runtime with I/O and time.
+    pub async fn start(
+        config: NodeConfig,
+        store: Arc<dyn BlockStore>,
+        shelf: Arc<dyn RecordShelf>,
+        dns: Arc<dyn Dns>,
+    ) -> Result<Arc<Self>, NodeError> {
+        let local = config.keypair.public().to_peer_id();
+        let counters = Arc::new(Counters::default());
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let _ = shelf;
+        let online = if config.offline {
+            None
+        } else {
+            let engine: Arc<OnceLock<Weak<Bitswap>>> = Arc::default();
+            let (hub, behaviour) = Hub::new(local, config.mode.clone(), vec![(bitswap::PROTOCOL, acceptor(&engine))]);
+            let bitswap = Bitswap::new(hub.clone(), store, counters.clone(), tasks.clone(), stop.clone());
+            let _ = engine.set(Arc::downgrade(&bitswap));
+            let host = Host::start(&config, behaviour).await?;
+            let network = Arc::new(Network { dns });
+            Some(Online { host, hub, bitswap, network })
+        };
+        let node = Arc::new(Self { local, online, counters, tasks, stop });
+        node.keep_peers(config.peers);
+        Ok(node)
+    }
+
+    /// The port at which the node listens, when all its listeners share one; to be remembered for the next start.
+    pub fn port(&self) -> Option<u16> {
+        self.online.as_ref().and_then(|online| online.host.port)
+    }
+
+    /// What was exchanged since the start.
+    pub fn traffic(&self) -> Traffic {
+        self.counters.traffic(self.online.as_ref().map_or(0, |online| online.hub.connected().len()))
+    }
+
+    /// Says that blocks were added to the store, so that peers that wait for them get them at once instead of within half
+    /// a second.
+    pub fn blocks_added(&self) {
+        if let Some(online) = &self.online {
+            online.bitswap.blocks_added();
+        }
+    }
+
+    /// Ends the node: nothing new is begun, what is being written gets two seconds, then connections are closed.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(GRACE, self.tasks.wait()).await;
+        if let Some(online) = &self.online {
+            online.host.stop();
+        }
+    }
+
+    fn online(&self) -> Result<&Online, &'static str> {
+        match &self.online {
+            _ if self.stop.is_cancelled() => Err("the node has stopped"),
+            Some(online) => Ok(online),
+            None => Err("offline mode"),
+        }
+    }
+
+    /// Keeps the configured peers connected.
+    fn keep_peers(&self, peers: Vec<Multiaddr>) {
+        let Some(online) = &self.online else { return };
+        for address in peers {
+            let (hub, network, stop) = (online.hub.clone(), online.network.clone(), self.stop.clone());
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = keep_peer(hub, network, address) => {}
+                }
+            });
+        }
+    }
+}
+
+/// Hands inbound streams to the engine once it exists.
+fn acceptor(engine: &Arc<OnceLock<Weak<Bitswap>>>) -> Acceptor {
+    let engine = engine.clone();
+    Box::new(move |inbound: Inbound| {
+        if let Some(engine) = engine.get().and_then(Weak::upgrade) {
+            engine.accept(inbound);
+        }
+    })
+}
+
+async fn keep_peer(hub: Hub, network: Arc<Network>, address: Multiaddr) {
+    let Some(peer) = addresses::peer(&address) else {
+        tracing::warn!(%address, "a peer's address without a peer id is ignored");
+        return;
+    };
+    let _hold = hub.hold(peer);
+    let mut changes = hub.changes();
+    let mut pause = REDIAL.0;
+    loop {
+        let resolved = network.resolve(std::slice::from_ref(&address)).await;
+        match hub.dial(peer, &resolved).await {
+            Ok(()) => {
+                pause = REDIAL.0;
+                while hub.epoch(&peer).is_some() {
+                    if changes.changed().await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%peer, %error, "a configured peer was not reached"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REDIAL.1);
+    }
+}
+
+#[async_trait]
+impl Discovery for Network {
+    async fn discover(&self, _root: &Cid, _found: mpsc::Sender<Found>) {}
+
+    async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr> {
+        resolve::resolve_all(&*self.dns, addresses).await
+    }
+}
+
+#[async_trait]
+impl Exchange for Node {
+    async fn open(&self, request: FetchRequest) -> Result<Arc<dyn FetchSession>, ExchangeError> {
+        let online = self.online().map_err(|reason| ExchangeError::Offline { reason: reason.into() })?;
+        Ok(Arc::new(Session::open(online.bitswap.clone(), online.network.clone(), request)))
+    }
+}

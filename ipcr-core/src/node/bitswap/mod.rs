@@ -1,0 +1,345 @@
+//! The block exchange: Bitswap 1.2.0, client and server, as plain tasks around the [`Hub`].
+//!
+//! * [`message`]: the wire format.
+//! * [`wants`]: what is asked of one peer, written in batches over a stream that is opened on demand, opened again after
+//!   failures and closed when idle.
+//! * [`ledger`]: what one peer asks of this node, and the task that answers it.
+//! * [`session`]: blocks of one DAG from several peers; [`schedule`]: which peer is asked for what.
+//!
+//! Any number of inbound streams per connection is read at once (Kubo opens one per message). Blocks are hashed on the
+//! blocking pool and delivered from there; until a block is hashed its frame counts against the budgets of its peer and of
+//! the node, so that foreign bytes never pile up.
+
+mod ledger;
+mod message;
+mod schedule;
+mod session;
+mod wants;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cid::Cid;
+use libp2p::StreamProtocol;
+use libp2p_identity::PeerId;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::ledger::Ledger;
+use self::message::{Message, Payload};
+use self::session::Shared as SessionShared;
+pub(super) use self::session::{Discovery, Found, Session};
+use self::wants::Wants;
+use super::frame;
+use super::hub::{Hub, Inbound};
+use super::traffic::Counters;
+use crate::limits;
+use crate::port::blocks::BlockStore;
+
+/// The protocol.
+pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/bitswap/1.2.0");
+
+/// How long an outbound stream without messages stays open. Helia resets streams after 10 s without one.
+const STREAM_IDLE: Duration = Duration::from_secs(5);
+/// Most bytes of frames of one peer that are being read or hashed.
+const INBOUND_BYTES_PER_PEER: usize = 4 * limits::BITSWAP_FRAME_BYTES;
+/// Most bytes of frames of all peers that are being read or hashed.
+const INBOUND_BYTES: usize = 128 << 20;
+/// Most bytes of blocks that are read from the store and not yet written to their peers.
+const OUTBOUND_BYTES: usize = 32 * limits::QUEUED_BYTES_PER_PEER;
+/// Wrong things that a peer may send before it is dropped.
+const STRIKES: u32 = 3;
+
+/// The exchange of one node.
+pub(super) struct Bitswap {
+    hub: Hub,
+    store: Arc<dyn BlockStore>,
+    counters: Arc<Counters>,
+    peers: Mutex<HashMap<PeerId, Arc<Peer>>>,
+    sessions: Mutex<Sessions>,
+    inbound: Arc<Semaphore>,
+    outbound: Arc<Semaphore>,
+    /// Woken when blocks were added to the store.
+    added: Notify,
+    runtime: Handle,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    this: Weak<Self>,
+}
+
+#[derive(Default)]
+struct Sessions {
+    next: u64,
+    open: HashMap<u64, Weak<SessionShared>>,
+}
+
+/// What the exchange knows about one peer.
+struct Peer {
+    id: PeerId,
+    wants: Wants,
+    ledger: Ledger,
+    inbound: Arc<Semaphore>,
+    strikes: std::sync::atomic::AtomicU32,
+}
+
+impl fmt::Debug for Bitswap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bitswap").field("hub", &self.hub).finish_non_exhaustive()
+    }
+}
+
+/// Locks a mutex; a panic of another holder leaves nothing half-done here that matters.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Bitswap {
+    /// To be called inside of a runtime.
+    pub(super) fn new(
+        hub: Hub,
+        store: Arc<dyn BlockStore>,
+        counters: Arc<Counters>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let bitswap = Arc::new_cyclic(|this| Self {
+            hub,
+            store,
+            counters,
+            peers: Mutex::default(),
+            sessions: Mutex::default(),
+            inbound: Arc::new(Semaphore::new(INBOUND_BYTES)),
+            outbound: Arc::new(Semaphore::new(OUTBOUND_BYTES)),
+            added: Notify::new(),
+            runtime: Handle::current(),
+            tasks,
+            stop,
+            this: this.clone(),
+        });
+        bitswap.spawn(Self::watch(bitswap.clone()));
+        bitswap
+    }
+
+    /// Says that the store has blocks that it did not have before; peers that wait for them get them at once.
+    pub(super) fn blocks_added(&self) {
+        self.added.notify_waiters();
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn_on(
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = task => {}
+                }
+            },
+            &self.runtime,
+        );
+    }
+
+    /// A strong handle of itself, for tasks.
+    fn this(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
+    }
+
+    fn peer(&self, id: PeerId) -> Arc<Peer> {
+        let mut peers = lock(&self.peers);
+        peers
+            .entry(id)
+            .or_insert_with(|| {
+                Arc::new(Peer {
+                    id,
+                    wants: Wants::default(),
+                    ledger: Ledger::default(),
+                    inbound: Arc::new(Semaphore::new(INBOUND_BYTES_PER_PEER)),
+                    strikes: 0.into(),
+                })
+            })
+            .clone()
+    }
+
+    fn open_sessions(&self) -> Vec<Arc<SessionShared>> {
+        let mut sessions = lock(&self.sessions);
+        sessions.open.retain(|_, session| session.strong_count() > 0);
+        sessions.open.values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn register(&self, session: &Arc<SessionShared>) {
+        let mut sessions = lock(&self.sessions);
+        let id = sessions.next;
+        sessions.next += 1;
+        sessions.open.insert(id, Arc::downgrade(session));
+    }
+
+    /// Forgets peers that are gone: what they wanted, and what they were asked.
+    async fn watch(self: Arc<Self>) {
+        let mut changes = self.hub.changes();
+        while changes.changed().await.is_ok() {
+            let connected: std::collections::HashSet<_> = self.hub.connected().into_iter().collect();
+            let gone: Vec<Arc<Peer>> = {
+                let peers = lock(&self.peers);
+                peers.values().filter(|peer| !connected.contains(&peer.id)).cloned().collect()
+            };
+            for peer in gone {
+                peer.ledger.clear();
+                let mut peers = lock(&self.peers);
+                // One is this task's, one the table's; a peer in use by a stream or a session stays.
+                if Arc::strong_count(&peer) == 2 {
+                    peers.remove(&peer.id);
+                }
+            }
+        }
+    }
+
+    /// Takes an inbound stream.
+    pub(super) fn accept(&self, inbound: Inbound) {
+        if let Some(this) = self.this() {
+            self.spawn(async move {
+                let peer = inbound.peer;
+                if let Err(error) = this.receive(inbound).await {
+                    tracing::debug!(%peer, %error, "an inbound bitswap stream ended");
+                }
+            });
+        }
+    }
+
+    async fn receive(self: Arc<Self>, inbound: Inbound) -> std::io::Result<()> {
+        let Inbound { peer, mut stream, slot: _slot } = inbound;
+        let peer = self.peer(peer);
+        while let Some(length) = frame::read_length(&mut stream, limits::BITSWAP_FRAME_BYTES).await? {
+            let budget = (budget(&peer.inbound, length).await?, budget(&self.inbound, length).await?);
+            let body = Bytes::from(frame::read_body(&mut stream, length).await?);
+            let Ok(message) = Message::decode(&body) else {
+                self.strike(&peer, "it sent a message that is not Bitswap");
+                return Ok(());
+            };
+            self.handle(&peer, message, budget);
+        }
+        Ok(())
+    }
+
+    fn handle(&self, peer: &Arc<Peer>, message: Message, budget: (OwnedSemaphorePermit, OwnedSemaphorePermit)) {
+        let Message { full, wants, blocks, presences, skipped } = message;
+        if skipped > 0 {
+            tracing::debug!(peer = %peer.id, skipped, "entries of a message could not be read");
+        }
+        if (full || !wants.is_empty()) && peer.ledger.update(full, wants) {
+            self.answer(peer);
+        }
+        if !presences.is_empty() {
+            for session in self.open_sessions() {
+                session.on_presences(peer.id, &presences);
+            }
+        }
+        if !blocks.is_empty()
+            && let Some(this) = self.this()
+        {
+            let peer = peer.clone();
+            self.runtime.spawn_blocking(move || {
+                for block in blocks {
+                    this.deliver(&peer, block);
+                }
+                drop(budget);
+            });
+        }
+    }
+
+    /// Verifies a block, by making its CID, and hands it to those who want it. Blocking.
+    fn deliver(&self, peer: &Arc<Peer>, block: Payload) {
+        let Payload { prefix, data } = block;
+        let Some(cid) = prefix.cid(&data) else {
+            self.strike(peer, "it sent a block with an unacceptable hash or size");
+            return;
+        };
+        let asked = peer.wants.was_asked(&cid);
+        let mut wanted = false;
+        for session in self.open_sessions() {
+            wanted |= session.on_block(peer.id, &cid, &data);
+        }
+        if wanted {
+            self.counters.received(data.len() as u64);
+        } else if !asked {
+            self.strike(peer, "it sent a block that nobody asked for");
+        }
+    }
+
+    fn strike(&self, peer: &Arc<Peer>, reason: &'static str) {
+        let strikes = 1 + peer.strikes.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        tracing::debug!(peer = %peer.id, strikes, reason, "a peer misbehaved");
+        if strikes == STRIKES {
+            for session in self.open_sessions() {
+                session.on_bad_peer(peer.id, reason);
+            }
+        }
+    }
+
+    fn is_bad(&self, peer: PeerId) -> bool {
+        let known = lock(&self.peers).get(&peer).cloned();
+        known.is_some_and(|peer| peer.strikes.load(std::sync::atomic::Ordering::Acquire) >= STRIKES)
+    }
+
+    /// Asks a peer for a block; every call is to be followed by one of [`Bitswap::release`].
+    fn want(&self, peer: PeerId, cid: &Cid) {
+        let peer = self.peer(peer);
+        if peer.wants.add(cid) {
+            self.write_wants(&peer);
+        }
+    }
+
+    /// Asks a peer for a block that it has been asked for before.
+    fn ask_again(&self, peer: PeerId, cid: &Cid) {
+        let peer = self.peer(peer);
+        if peer.wants.repeat(cid) {
+            self.write_wants(&peer);
+        }
+    }
+
+    /// Asks a peer whether it has a block.
+    fn probe(&self, peer: PeerId, cid: &Cid) {
+        let peer = self.peer(peer);
+        if peer.wants.probe(cid) {
+            self.write_wants(&peer);
+        }
+    }
+
+    /// Wants a block of a peer no more; with `cancel` the peer is told.
+    fn release(&self, peer: PeerId, cid: &Cid, cancel: bool) {
+        let known = lock(&self.peers).get(&peer).cloned();
+        if let Some(peer) = known
+            && peer.wants.release(cid, cancel)
+        {
+            self.write_wants(&peer);
+        }
+    }
+
+    fn write_wants(&self, peer: &Arc<Peer>) {
+        if let Some(this) = self.this() {
+            self.spawn(wants::write(this, peer.clone()));
+        }
+    }
+
+    fn answer(&self, peer: &Arc<Peer>) {
+        if let Some(this) = self.this() {
+            self.spawn(ledger::answer(this, peer.clone()));
+        }
+    }
+
+    /// Wants could not be written to a peer.
+    fn failed(&self, peer: PeerId) {
+        for session in self.open_sessions() {
+            session.on_failure(peer);
+        }
+    }
+}
+
+/// Takes `bytes` from a budget; a frame of nothing costs one byte.
+async fn budget(semaphore: &Arc<Semaphore>, bytes: usize) -> std::io::Result<OwnedSemaphorePermit> {
+    let count = u32::try_from(bytes.max(1)).map_err(std::io::Error::other)?;
+    semaphore.clone().acquire_many_owned(count).await.map_err(std::io::Error::other)
+}

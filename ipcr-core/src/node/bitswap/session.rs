@@ -1,0 +1,596 @@
+//! Blocks of one DAG from several peers: [`Session`].
+//!
+//! Who is asked: hinted peers (dialled first, all at once, and dialled again whenever they are lost), providers that the
+//! [`Discovery`] finds meanwhile, and connected peers that say they have the root. Holders are sent wants for blocks
+//! straight away; each block is asked of one peer, and of another when that one refuses, leaves or makes no progress.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cid::Cid;
+use cid::multihash::Multihash;
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::message::Presence;
+use super::schedule::{Choice, Schedule, Standing};
+use super::{Bitswap, PROTOCOL, lock};
+use crate::dag::block::{self, BlockError};
+use crate::event::{Event, Warning};
+use crate::net::addresses;
+use crate::node::hub::DialError;
+use crate::port::exchange::{ExchangeError, FetchRequest, FetchSession, PeerShare};
+
+/// How often clocks are looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// How long a block that everybody refused is not asked for again.
+const REFUSED: Duration = Duration::from_secs(2);
+/// Blocks that are looked at for one free place.
+const LOOK_AHEAD: usize = 64;
+/// Most peers of a session that nobody hinted at.
+const FOUND_PEERS: usize = 32;
+/// How long to wait before a lost or unreachable peer is dialled again, at first and at most.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// Dials of a found peer that was never reached.
+const FOUND_DIALS: usize = 3;
+/// How long blocks must fail to come before providers are looked for although peers were hinted at.
+const HINTED_FIRST: Duration = Duration::from_secs(2);
+/// How long to wait between two searches for providers.
+const SEARCH_AGAIN: Duration = Duration::from_secs(15);
+/// Shortest time between two [`Event::Received`].
+const REPORT: Duration = Duration::from_millis(50);
+
+/// Who may hold a DAG.
+#[async_trait]
+pub(in crate::node) trait Discovery: fmt::Debug + Send + Sync {
+    /// Sends everyone who is said to hold `root`; returns when nobody else can be found.
+    async fn discover(&self, root: &Cid, found: mpsc::Sender<Found>);
+
+    /// Replaces names in addresses.
+    async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr>;
+}
+
+/// A peer that is said to hold something.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct Found {
+    pub(in crate::node) peer: PeerId,
+    pub(in crate::node) addresses: Vec<Multiaddr>,
+}
+
+/// A session in use. Dropping it cancels everything.
+pub(in crate::node) struct Session(Arc<Shared>);
+
+/// What a session and its tasks share.
+pub(super) struct Shared {
+    bitswap: Arc<Bitswap>,
+    discovery: Arc<dyn Discovery>,
+    request: FetchRequest,
+    opened: Instant,
+    state: Mutex<State>,
+    wake: Notify,
+    closed: CancellationToken,
+    tried: AtomicUsize,
+}
+
+struct State {
+    wants: HashMap<Multihash<64>, Want>,
+    /// Wants that nobody is asked for.
+    queue: VecDeque<Multihash<64>>,
+    /// Wants that everybody refused, with the time when they are asked for again.
+    refused: VecDeque<(Instant, Multihash<64>)>,
+    schedule: Schedule,
+    /// When the last block came.
+    progress: Instant,
+    reported: Instant,
+    waiters: u64,
+}
+
+struct Want {
+    cid: Cid,
+    waiters: Vec<Waiter>,
+    asked: Vec<PeerId>,
+    refused: Vec<PeerId>,
+}
+
+struct Waiter {
+    id: u64,
+    since: Instant,
+    reply: oneshot::Sender<Result<Bytes, ExchangeError>>,
+}
+
+/// Takes a fetch back when its future is dropped.
+struct Ticket<'a> {
+    shared: &'a Shared,
+    hash: Multihash<64>,
+    id: u64,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.shared.give_up(&self.hash, self.id);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("root", &self.0.request.root).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.0.closed.cancel();
+        let mut state = lock(&self.0.state);
+        state.queue.clear();
+        for (_, want) in std::mem::take(&mut state.wants) {
+            for peer in &want.asked {
+                self.0.bitswap.release(*peer, &want.cid, true);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl FetchSession for Session {
+    async fn fetch(&self, cid: &Cid) -> Result<Bytes, ExchangeError> {
+        match cid.hash().code() {
+            block::SHA2_256 | block::SHA2_512 => {}
+            block::IDENTITY if block::identity_data(cid).is_some() => {
+                return Ok(block::identity_data(cid).unwrap_or_default());
+            }
+            code => {
+                return Err(ExchangeError::Refused { cid: *cid, source: BlockError::UnknownHash { cid: *cid, code } });
+            }
+        }
+        let (id, answer) = self.0.want(cid);
+        let _ticket = Ticket { shared: &self.0, hash: *cid.hash(), id };
+        tokio::select! {
+            () = self.0.bitswap.stop.cancelled() => Err(stopped()),
+            answer = answer => answer.unwrap_or_else(|_| Err(stopped())),
+        }
+    }
+
+    fn peers(&self) -> Vec<PeerShare> {
+        let state = lock(&self.0.state);
+        let members = state.schedule.members().filter(|(_, member)| member.standing == Standing::Holder);
+        let shares = members.map(|(peer, member)| {
+            let link = self.0.bitswap.hub.link(peer);
+            PeerShare {
+                peer: *peer,
+                relayed: link.as_ref().is_some_and(|link| link.relayed),
+                address: link.map(|link| addresses::with_peer(&link.address, *peer)),
+                blocks: member.blocks,
+                bytes: member.bytes,
+            }
+        });
+        shares.collect()
+    }
+}
+
+fn stopped() -> ExchangeError {
+    ExchangeError::Offline { reason: "the node has stopped".into() }
+}
+
+impl Session {
+    pub(in crate::node) fn open(bitswap: Arc<Bitswap>, discovery: Arc<dyn Discovery>, request: FetchRequest) -> Self {
+        let now = Instant::now();
+        let shared = Arc::new(Shared {
+            bitswap,
+            discovery,
+            request,
+            opened: now,
+            state: Mutex::new(State {
+                wants: HashMap::new(),
+                queue: VecDeque::new(),
+                refused: VecDeque::new(),
+                schedule: Schedule::default(),
+                progress: now,
+                reported: now,
+                waiters: 0,
+            }),
+            wake: Notify::new(),
+            closed: CancellationToken::new(),
+            tried: AtomicUsize::new(0),
+        });
+        shared.bitswap.register(&shared);
+        shared.spawn(Shared::drive(shared.clone()));
+        shared.spawn(Shared::dial_hints(shared.clone()));
+        shared.spawn(Shared::find_providers(shared.clone()));
+        Self(shared)
+    }
+}
+
+impl Shared {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let closed = self.closed.clone();
+        self.bitswap.spawn(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    fn want(&self, cid: &Cid) -> (u64, oneshot::Receiver<Result<Bytes, ExchangeError>>) {
+        let (reply, answer) = oneshot::channel();
+        let mut state = lock(&self.state);
+        state.waiters += 1;
+        let id = state.waiters;
+        let hash = *cid.hash();
+        let waiter = Waiter { id, since: Instant::now(), reply };
+        match state.wants.get_mut(&hash) {
+            Some(want) => want.waiters.push(waiter),
+            None => {
+                let want = Want { cid: *cid, waiters: vec![waiter], asked: Vec::new(), refused: Vec::new() };
+                state.wants.insert(hash, want);
+                state.queue.push_back(hash);
+                self.assign(&mut state);
+            }
+        }
+        (id, answer)
+    }
+
+    fn give_up(&self, hash: &Multihash<64>, id: u64) {
+        let mut state = lock(&self.state);
+        let Some(want) = state.wants.get_mut(hash) else { return };
+        want.waiters.retain(|waiter| waiter.id != id);
+        if want.waiters.is_empty()
+            && let Some(want) = state.wants.remove(hash)
+        {
+            for peer in &want.asked {
+                state.schedule.settled(peer);
+                self.bitswap.release(*peer, &want.cid, true);
+            }
+            self.assign(&mut state);
+        }
+    }
+
+    /// Asks for what nobody is asked for, as far as peers have room.
+    fn assign(&self, state: &mut State) {
+        let now = Instant::now();
+        let mut later = Vec::new();
+        while later.len() < LOOK_AHEAD
+            && state.schedule.has_room(now)
+            && let Some(hash) = state.queue.pop_front()
+        {
+            let Some(want) = state.wants.get_mut(&hash) else { continue };
+            match state.schedule.choose(&want.refused, now) {
+                Choice::Ask(peer) => {
+                    want.asked.push(peer);
+                    state.schedule.asked(&peer, now);
+                    self.bitswap.want(peer, &want.cid);
+                }
+                Choice::Later => later.push(hash),
+                Choice::Nobody => state.refused.push_back((now + REFUSED, hash)),
+            }
+        }
+        for hash in later.into_iter().rev() {
+            state.queue.push_front(hash);
+        }
+    }
+
+    /// A block came; true if it was wanted here.
+    pub(super) fn on_block(&self, peer: PeerId, cid: &Cid, data: &Bytes) -> bool {
+        let now = Instant::now();
+        let mut state = lock(&self.state);
+        let Some(want) = state.wants.remove(cid.hash()) else { return false };
+        for asked in &want.asked {
+            state.schedule.settled(asked);
+            self.bitswap.release(*asked, &want.cid, *asked != peer);
+        }
+        state.schedule.received(&peer, data.len(), now);
+        state.progress = now;
+        for waiter in want.waiters {
+            let _ = waiter.reply.send(Ok(data.clone()));
+        }
+        self.assign(&mut state);
+        if now.duration_since(state.reported) > REPORT && self.request.events.is_watched() {
+            state.reported = now;
+            let senders = state.schedule.members().filter(|(_, member)| member.blocks > 0);
+            let (peers, bytes) = senders.fold((0, 0), |(peers, bytes), (_, member)| (peers + 1, bytes + member.bytes));
+            drop(state);
+            self.request.events.hint(Event::Received { bytes, peers });
+        }
+        true
+    }
+
+    /// A peer said what it has and has not.
+    pub(super) fn on_presences(&self, peer: PeerId, presences: &[Presence]) {
+        let mut state = lock(&self.state);
+        if !state.schedule.contains(&peer) {
+            return;
+        }
+        for Presence { cid, have } in presences {
+            if cid.hash() == self.request.root.hash() {
+                state.schedule.learn(&peer, *have);
+            }
+            if *have {
+                continue;
+            }
+            let State { wants, queue, schedule, .. } = &mut *state;
+            if let Some(want) = wants.get_mut(cid.hash())
+                && let Some(index) = want.asked.iter().position(|asked| *asked == peer)
+            {
+                want.asked.swap_remove(index);
+                want.refused.push(peer);
+                schedule.settled(&peer);
+                self.bitswap.release(peer, &want.cid, true);
+                if want.asked.is_empty() {
+                    queue.push_front(*cid.hash());
+                }
+            }
+        }
+        self.assign(&mut state);
+    }
+
+    /// A peer has sent too many wrong things.
+    pub(super) fn on_bad_peer(&self, peer: PeerId, reason: &str) {
+        let mut state = lock(&self.state);
+        if state.schedule.ban(&peer) {
+            self.take_back(&mut state, peer, true);
+            self.assign(&mut state);
+            drop(state);
+            let events = self.request.events.clone();
+            let warning = Warning::BadPeer { peer: peer.to_string(), reason: reason.into() };
+            self.spawn(async move { events.warn(warning).await });
+        }
+    }
+
+    /// A peer could not be written to.
+    pub(super) fn on_failure(&self, peer: PeerId) {
+        let mut state = lock(&self.state);
+        state.schedule.fail(&peer, Instant::now());
+        self.take_back(&mut state, peer, false);
+        self.assign(&mut state);
+    }
+
+    /// Asks others for what a peer was asked for.
+    fn take_back(&self, state: &mut State, peer: PeerId, cancel: bool) {
+        let State { wants, queue, schedule, .. } = state;
+        for (hash, want) in wants {
+            let Some(index) = want.asked.iter().position(|asked| *asked == peer) else { continue };
+            want.asked.swap_remove(index);
+            schedule.settled(&peer);
+            self.bitswap.release(peer, &want.cid, cancel);
+            if want.asked.is_empty() {
+                queue.push_front(*hash);
+            }
+        }
+    }
+
+    /// Watches connections and clocks.
+    async fn drive(self: Arc<Self>) {
+        let mut changes = self.bitswap.hub.changes();
+        loop {
+            self.tick();
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    }
+
+    fn tick(&self) {
+        let now = Instant::now();
+        let speakers = self.bitswap.hub.speakers(&PROTOCOL);
+        let mut state = lock(&self.state);
+        self.follow_connections(&mut state);
+        self.probe_connected(&mut state, &speakers, now);
+        for (peer, others) in state.schedule.overdue(now) {
+            tracing::debug!(%peer, others, "a peer makes no progress");
+            if others {
+                self.take_back(&mut state, peer, true);
+            } else {
+                let asked = state.wants.values().filter(|want| want.asked.contains(&peer));
+                asked.for_each(|want| self.bitswap.ask_again(peer, &want.cid));
+            }
+        }
+        while state.refused.front().is_some_and(|(until, _)| *until <= now) {
+            if let Some((_, hash)) = state.refused.pop_front() {
+                let State { wants, queue, .. } = &mut *state;
+                if let Some(want) = wants.get_mut(&hash) {
+                    want.refused.clear();
+                    queue.push_back(hash);
+                }
+            }
+        }
+        self.assign(&mut state);
+        self.fail_stalled(&mut state, now);
+    }
+
+    /// Notices peers that came, went, or went and came back.
+    fn follow_connections(&self, state: &mut State) {
+        let mut lost = Vec::new();
+        for (peer, member) in state.schedule.members_mut() {
+            let epoch = self.bitswap.hub.epoch(peer);
+            if member.epoch != epoch {
+                member.epoch = epoch;
+                lost.push(*peer);
+            }
+        }
+        for peer in lost {
+            self.take_back(state, peer, false);
+        }
+    }
+
+    /// Asks connected peers that are no members yet whether they have the root.
+    fn probe_connected(&self, state: &mut State, speakers: &[PeerId], now: Instant) {
+        for peer in speakers {
+            let members = state.schedule.members().count();
+            if members < FOUND_PEERS && !state.schedule.contains(peer) && !self.bitswap.is_bad(*peer) {
+                state.schedule.join(*peer, Standing::Asked, self.bitswap.hub.epoch(peer), now);
+                self.bitswap.probe(*peer, &self.request.root);
+            }
+        }
+    }
+
+    /// Ends fetches that have waited for too long.
+    fn fail_stalled(&self, state: &mut State, now: Instant) {
+        let stall = self.request.stall;
+        let progress = state.progress;
+        let late = |since: Instant| now.saturating_duration_since(since.max(progress)) >= stall;
+        let peers = state.schedule.connected();
+        let mut done = Vec::new();
+        for (hash, want) in &mut state.wants {
+            let (failed, waiting): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut want.waiters).into_iter().partition(|waiter| late(waiter.since));
+            want.waiters = waiting;
+            for waiter in failed {
+                let Waiter { since, reply, .. } = waiter;
+                let waited = now.saturating_duration_since(since.max(progress));
+                let error = if peers == 0 {
+                    ExchangeError::NoProvider {
+                        root: self.request.root,
+                        waited,
+                        tried: self.tried.load(Ordering::Acquire),
+                    }
+                } else {
+                    ExchangeError::Stalled { cid: want.cid, waited, peers }
+                };
+                let _ = reply.send(Err(error));
+            }
+            if want.waiters.is_empty() {
+                done.push(*hash);
+            }
+        }
+        for hash in done {
+            if let Some(want) = state.wants.remove(&hash) {
+                for peer in &want.asked {
+                    state.schedule.settled(peer);
+                    self.bitswap.release(*peer, &want.cid, true);
+                }
+            }
+        }
+    }
+
+    /// Dials the hinted peers, all at once.
+    async fn dial_hints(self: Arc<Self>) {
+        let mut known: Vec<PeerId> = Vec::new();
+        let mut open = self.request.hints.clone();
+        while !open.is_empty() {
+            let mut unresolved = Vec::new();
+            let mut peers: HashMap<PeerId, Vec<Multiaddr>> = HashMap::new();
+            for hint in open {
+                let resolved = self.discovery.resolve(std::slice::from_ref(&hint)).await;
+                if resolved.is_empty() {
+                    unresolved.push(hint);
+                }
+                for address in resolved {
+                    match addresses::peer(&address) {
+                        Some(peer) => peers.entry(peer).or_default().push(address),
+                        None => tracing::warn!(%address, "a hint without a peer id is ignored"),
+                    }
+                }
+            }
+            for (peer, addresses) in peers {
+                if !known.contains(&peer) {
+                    known.push(peer);
+                    self.spawn(Self::keep_connected(self.clone(), Found { peer, addresses }, usize::MAX));
+                }
+            }
+            open = unresolved;
+            tokio::time::sleep(REDIAL.1).await;
+        }
+    }
+
+    /// Looks for providers, again and again while blocks fail to come.
+    async fn find_providers(self: Arc<Self>) {
+        let mut known: Vec<PeerId> = Vec::new();
+        loop {
+            while !self.request.hints.is_empty() && self.since_progress() < HINTED_FIRST {
+                tokio::time::sleep(TICK).await;
+            }
+            let (sender, mut found) = mpsc::channel(FOUND_PEERS);
+            let search = self.discovery.discover(&self.request.root, sender);
+            let take = async {
+                while let Some(one) = found.recv().await {
+                    if known.len() < FOUND_PEERS && !known.contains(&one.peer) && one.peer != self.bitswap.hub.local() {
+                        known.push(one.peer);
+                        self.spawn(Self::keep_connected(self.clone(), one, FOUND_DIALS));
+                    }
+                }
+            };
+            tokio::join!(search, take);
+            tokio::time::sleep(SEARCH_AGAIN).await;
+            while self.since_progress() < SEARCH_AGAIN {
+                tokio::time::sleep(SEARCH_AGAIN).await;
+            }
+        }
+    }
+
+    fn since_progress(&self) -> Duration {
+        lock(&self.state).progress.elapsed()
+    }
+
+    /// Connects to a holder, and again whenever the connection is lost.
+    async fn keep_connected(self: Arc<Self>, found: Found, dials: usize) {
+        let Found { peer, addresses } = found;
+        if self.bitswap.is_bad(peer) {
+            return;
+        }
+        let hub = &self.bitswap.hub;
+        let _hold = hub.hold(peer);
+        self.tried.fetch_add(1, Ordering::AcqRel);
+        let mut changes = hub.changes();
+        let (mut pause, mut failures, mut told) = (REDIAL.0, 0, false);
+        loop {
+            match hub.dial(peer, &addresses).await {
+                Ok(()) => {
+                    (pause, failures) = (REDIAL.0, 0);
+                    self.join(peer);
+                    if !std::mem::replace(&mut told, true) {
+                        self.tell(peer).await;
+                    }
+                    while hub.epoch(&peer).is_some() {
+                        if changes.changed().await.is_err() {
+                            return;
+                        }
+                    }
+                    tracing::debug!(%peer, "a holder was lost");
+                }
+                Err(error @ (DialError::NoAddress | DialError::Oneself | DialError::Stopped)) => {
+                    tracing::debug!(%peer, %error, "a holder cannot be dialled");
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "a holder was not reached");
+                    failures += 1;
+                    if failures >= dials && !told {
+                        return;
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(REDIAL.1);
+        }
+    }
+
+    /// Makes a connected peer a holder.
+    fn join(&self, peer: PeerId) {
+        let mut state = lock(&self.state);
+        state.schedule.join(peer, Standing::Holder, self.bitswap.hub.epoch(&peer), Instant::now());
+        self.follow_connections(&mut state);
+        self.assign(&mut state);
+    }
+
+    async fn tell(&self, peer: PeerId) {
+        if let Some(link) = self.bitswap.hub.link(&peer) {
+            tracing::debug!(%peer, after = ?self.opened.elapsed(), "a holder is connected");
+            let address = addresses::with_peer(&link.address, peer).to_string();
+            self.request.events.tell(Event::Peer { peer: peer.to_string(), address, relayed: link.relayed }).await;
+        }
+    }
+}

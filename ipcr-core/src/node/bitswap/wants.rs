@@ -1,0 +1,228 @@
+//! What is asked of one peer: [`Wants`], and the task that writes it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use cid::Cid;
+use cid::multihash::Multihash;
+use futures::AsyncWriteExt as _;
+use libp2p::Stream;
+use tokio::sync::Notify;
+
+use super::message::{Message, Want};
+use super::{Bitswap, PROTOCOL, Peer, STREAM_IDLE, lock};
+use crate::node::frame;
+
+/// Most entries of one message.
+const BATCH: usize = 512;
+/// Hashes of asked blocks that are remembered, to tell late answers from blocks that nobody asked for.
+const REMEMBERED: usize = 16_384;
+
+/// The wantlist for one peer.
+#[derive(Default)]
+pub(super) struct Wants {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many sessions want a block from the peer.
+    counts: HashMap<Cid, usize>,
+    /// Entries that wait to be written.
+    queue: VecDeque<Want>,
+    /// Whether a task writes them.
+    writing: bool,
+    asked: HashSet<Multihash<64>>,
+    asked_order: VecDeque<Multihash<64>>,
+}
+
+impl State {
+    /// Queues an entry; true if a writer has to be started.
+    fn push(&mut self, want: Want) -> bool {
+        self.queue.push_back(want);
+        !std::mem::replace(&mut self.writing, true)
+    }
+
+    fn remember(&mut self, cid: &Cid) {
+        if self.asked.insert(*cid.hash()) {
+            self.asked_order.push_back(*cid.hash());
+            if self.asked_order.len() > REMEMBERED
+                && let Some(oldest) = self.asked_order.pop_front()
+            {
+                self.asked.remove(&oldest);
+            }
+        }
+    }
+}
+
+fn entry(cid: &Cid) -> Want {
+    Want { cid: *cid, priority: 1, cancel: false, have: false, send_dont_have: true }
+}
+
+impl Wants {
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) -> bool {
+        let start = change(&mut lock(&self.state));
+        self.wake.notify_one();
+        start
+    }
+
+    /// One session more wants the block. True (as below) if a writer has to be started.
+    pub(super) fn add(&self, cid: &Cid) -> bool {
+        self.change(|state| {
+            state.remember(cid);
+            let count = state.counts.entry(*cid).or_default();
+            *count += 1;
+            // Also when another session has asked: the peer may have forgotten since.
+            state.push(entry(cid))
+        })
+    }
+
+    /// The peer is asked once more.
+    pub(super) fn repeat(&self, cid: &Cid) -> bool {
+        self.change(|state| state.counts.contains_key(cid) && state.push(entry(cid)))
+    }
+
+    /// The peer is asked whether it has the block.
+    pub(super) fn probe(&self, cid: &Cid) -> bool {
+        self.change(|state| !state.counts.contains_key(cid) && state.push(Want { have: true, ..entry(cid) }))
+    }
+
+    /// One session less wants the block; with `cancel` the peer is told when it was the last one.
+    pub(super) fn release(&self, cid: &Cid, cancel: bool) -> bool {
+        self.change(|state| {
+            match state.counts.get_mut(cid) {
+                Some(1) => state.counts.remove(cid),
+                Some(count) => {
+                    *count -= 1;
+                    return false;
+                }
+                None => return false,
+            };
+            let unsent = state.queue.iter().position(|want| want.cid == *cid && !want.cancel && !want.have);
+            match unsent {
+                Some(index) => {
+                    state.queue.remove(index);
+                    false
+                }
+                None if !cancel => false,
+                None => state.push(Want { cancel: true, send_dont_have: false, ..entry(cid) }),
+            }
+        })
+    }
+
+    /// Whether the peer was asked for a block with this hash, not too long ago.
+    pub(super) fn was_asked(&self, cid: &Cid) -> bool {
+        lock(&self.state).asked.contains(cid.hash())
+    }
+
+    fn take(&self) -> Vec<Want> {
+        let mut state = lock(&self.state);
+        let count = state.queue.len().min(BATCH);
+        state.queue.drain(..count).collect()
+    }
+
+    /// Ends the writer, unless there is something to write.
+    fn finish(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.writing = !state.queue.is_empty();
+        !state.writing
+    }
+
+    fn give_up(&self) {
+        let mut state = lock(&self.state);
+        state.queue.clear();
+        state.writing = false;
+    }
+}
+
+/// Writes what is queued until nothing comes for a while.
+pub(super) async fn write(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
+    let mut stream: Option<Stream> = None;
+    loop {
+        let batch = peer.wants.take();
+        if batch.is_empty() {
+            let idle = tokio::time::timeout(STREAM_IDLE, peer.wants.wake.notified()).await.is_err();
+            if idle && peer.wants.finish() {
+                break;
+            }
+            continue;
+        }
+        let message = Message { wants: batch, ..Message::default() };
+        if !send(&bitswap, &peer, &mut stream, &message).await {
+            peer.wants.give_up();
+            bitswap.failed(peer.id);
+            break;
+        }
+    }
+    if let Some(mut stream) = stream {
+        let _ = tokio::time::timeout(STREAM_IDLE, stream.close()).await;
+    }
+}
+
+/// Writes one message, with a new stream if there is none or if the one that there is fails.
+pub(super) async fn send(bitswap: &Bitswap, peer: &Peer, stream: &mut Option<Stream>, message: &Message) -> bool {
+    let parts = message.encode();
+    let parts: Vec<&[u8]> = parts.iter().map(AsRef::as_ref).collect();
+    for attempt in 0..2 {
+        let mut open = match stream.take() {
+            Some(open) => open,
+            None => match bitswap.hub.open(&peer.id, &PROTOCOL).await {
+                Ok(open) => open,
+                Err(error) => {
+                    tracing::debug!(peer = %peer.id, %error, attempt, "no bitswap stream");
+                    continue;
+                }
+            },
+        };
+        match frame::write(&mut open, &parts).await {
+            Ok(()) => {
+                *stream = Some(open);
+                return true;
+            }
+            Err(error) => tracing::debug!(peer = %peer.id, %error, attempt, "a bitswap stream failed"),
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dag::block::Block;
+
+    fn cid(text: &'static str) -> Cid {
+        *Block::raw(text.as_bytes().into()).cid()
+    }
+
+    #[test]
+    fn a_block_is_cancelled_when_the_last_session_lets_it_go() {
+        let wants = Wants::default();
+        assert!(wants.add(&cid("a")), "the first entry starts a writer");
+        assert!(!wants.add(&cid("a")));
+        assert_eq!(wants.take(), [entry(&cid("a")), entry(&cid("a"))]);
+        wants.release(&cid("a"), true);
+        assert!(wants.take().is_empty());
+        wants.release(&cid("a"), true);
+        assert!(wants.take()[0].cancel);
+        assert!(wants.was_asked(&cid("a")) && !wants.was_asked(&cid("b")));
+    }
+
+    #[test]
+    fn what_was_not_sent_needs_no_cancel() {
+        let wants = Wants::default();
+        wants.add(&cid("a"));
+        wants.release(&cid("a"), true);
+        assert!(wants.take().is_empty());
+    }
+
+    #[test]
+    fn a_writer_ends_only_with_nothing_to_write() {
+        let wants = Wants::default();
+        wants.add(&cid("a"));
+        assert!(!wants.finish());
+        wants.take();
+        assert!(wants.finish());
+        assert!(wants.add(&cid("b")), "the next entry starts another");
+    }
+}

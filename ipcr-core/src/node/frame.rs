@@ -1,0 +1,113 @@
+//! Messages on a stream: an unsigned varint (multiformats) with the length, then the bytes.
+
+use std::io;
+use std::time::Duration;
+
+use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+/// How long one read or write may make no progress.
+pub(super) const PROGRESS: Duration = Duration::from_secs(30);
+
+/// Reads the length of the next message; `None` if the stream ends before it. Waits for ever for its first byte.
+pub(super) async fn read_length<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> io::Result<Option<usize>> {
+    let mut length: u64 = 0;
+    for index in 0..10 {
+        let mut byte = [0];
+        let count = if index == 0 { reader.read(&mut byte).await? } else { read_some(reader, &mut byte).await? };
+        if count == 0 {
+            return if index == 0 { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        }
+        length |= u64::from(byte[0] & 0x7f) << (7 * index);
+        if byte[0] & 0x80 == 0 {
+            return match usize::try_from(length) {
+                Ok(length) if length <= limit => Ok(Some(length)),
+                _ => Err(invalid("a message is longer than its limit")),
+            };
+        }
+        if index == 8 {
+            break;
+        }
+    }
+    Err(invalid("a length is longer than nine bytes"))
+}
+
+/// Reads the bytes of a message; a sender that pauses longer than [`PROGRESS`] is an error.
+pub(super) async fn read_body<R: AsyncRead + Unpin>(reader: &mut R, length: usize) -> io::Result<Vec<u8>> {
+    let mut body = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match read_some(reader, &mut body[filled..]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => filled += count,
+        }
+    }
+    Ok(body)
+}
+
+/// Reads one message of at most `limit` bytes.
+pub(super) async fn read<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    match read_length(reader, limit).await? {
+        Some(length) => Ok(Some(read_body(reader, length).await?)),
+        None => Ok(None),
+    }
+}
+
+/// Writes one message, given in parts that follow each other, and flushes it. A reader that takes nothing for longer
+/// than [`PROGRESS`] is an error.
+pub(super) async fn write<W: AsyncWrite + Unpin>(writer: &mut W, parts: &[&[u8]]) -> io::Result<()> {
+    let mut length = Vec::with_capacity(10);
+    super::protobuf::put_varint(&mut length, parts.iter().map(|part| part.len() as u64).sum());
+    write_all(writer, &length).await?;
+    for part in parts {
+        write_all(writer, part).await?;
+    }
+    timeout(PROGRESS, writer.flush()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match timeout(PROGRESS, writer.write(bytes)).await {
+            Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(Ok(count)) => bytes = &bytes[count..],
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+    Ok(())
+}
+
+async fn read_some<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut [u8]) -> io::Result<usize> {
+    timeout(PROGRESS, reader.read(buffer)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::io::Cursor;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_come_back() {
+        for size in [0, 1, 127, 128, 300, 70_000] {
+            let data = vec![7; size];
+            let mut wire = Vec::new();
+            write(&mut wire, &[&data[..size / 2], &data[size / 2..]]).await.unwrap();
+            let mut reader = Cursor::new(wire);
+            assert_eq!(read(&mut reader, 70_000).await.unwrap(), Some(data));
+            assert_eq!(read(&mut reader, 70_000).await.unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn long_lengths_and_short_bodies_are_refused() {
+        assert!(read(&mut Cursor::new(vec![0x81, 0x01]), 128).await.is_err());
+        assert!(read(&mut Cursor::new(vec![0x80]), 128).await.is_err());
+        assert!(read(&mut Cursor::new(vec![3, 1, 2]), 128).await.is_err());
+        assert!(read(&mut Cursor::new(vec![0xff; 12]), 128).await.is_err());
+    }
+}

@@ -1,0 +1,202 @@
+//! The hub's part in the swarm.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
+};
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use tokio::sync::{mpsc, oneshot};
+
+use super::handler::Handler;
+use super::{Command, Connection, DialError, Link, OUTBOUND_REQUESTS, OpenRequest, Shared};
+use crate::net::addresses::{self, NetworkMode};
+
+/// Most peers of the local network that are dialled unasked.
+const LOCAL_PEERS: usize = 32;
+
+#[derive(Debug, thiserror::Error)]
+#[error("address {0} is outside of the network mode")]
+struct OutsideOfMode(Multiaddr);
+
+pub(in crate::node) struct Behaviour {
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    /// Dials under way.
+    dials: HashMap<ConnectionId, oneshot::Sender<Result<(), DialError>>>,
+    /// Connections whose handler exists, and which are not established yet.
+    prepared: HashMap<ConnectionId, (Link, mpsc::Sender<OpenRequest>)>,
+    /// Peers of the local network that were found.
+    found: VecDeque<(PeerId, Multiaddr)>,
+    /// Times that some peer became connected.
+    epochs: u64,
+}
+
+impl fmt::Debug for Behaviour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Behaviour").finish_non_exhaustive()
+    }
+}
+
+impl Behaviour {
+    pub(super) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
+        Self { shared, commands, dials: HashMap::new(), prepared: HashMap::new(), found: VecDeque::new(), epochs: 0 }
+    }
+
+    /// Prepares the handler of a new connection.
+    fn admit(&mut self, id: ConnectionId, peer: PeerId, address: &Multiaddr) -> Result<Handler, ConnectionDenied> {
+        let relayed = addresses::is_relayed(address);
+        if let Some(ip) = addresses::ip(address)
+            && !self.shared.mode.allows_ip(ip)
+        {
+            return Err(ConnectionDenied::new(OutsideOfMode(address.clone())));
+        }
+        let (sender, receiver) = mpsc::channel(OUTBOUND_REQUESTS);
+        self.prepared.insert(id, (Link { address: address.clone(), relayed }, sender));
+        let holds = self.shared.peers().entry(peer).or_default().holds.clone();
+        Ok(Handler::new(peer, self.shared.clone(), receiver, holds))
+    }
+
+    fn established(&mut self, peer: PeerId, id: ConnectionId) {
+        if let Some((link, requests)) = self.prepared.remove(&id) {
+            let mut peers = self.shared.peers();
+            let entry = peers.entry(peer).or_default();
+            if entry.connections.is_empty() {
+                self.epochs += 1;
+                entry.epoch = self.epochs;
+            }
+            entry.connections.push(Connection { id, link, requests });
+        }
+        self.shared.changed();
+        if let Some(reply) = self.dials.remove(&id) {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    fn closed(&mut self, peer: PeerId, id: ConnectionId) {
+        let mut peers = self.shared.peers();
+        if let Some(entry) = peers.get_mut(&peer) {
+            entry.connections.retain(|connection| connection.id != id);
+            if entry.connections.is_empty() {
+                entry.protocols.clear();
+                // Others hold the count as long as somebody wants the connection back.
+                if Arc::strong_count(&entry.holds) == 1 {
+                    peers.remove(&peer);
+                }
+            }
+        }
+        drop(peers);
+        self.shared.changed();
+    }
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        match addresses::ip(remote) {
+            Some(ip) if !self.shared.mode.allows_ip(ip) => Err(ConnectionDenied::new(OutsideOfMode(remote.clone()))),
+            _ => Ok(()),
+        }
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.admit(id, peer, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        _: Option<PeerId>,
+        candidates: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        // Other behaviours (relay client, hole punching) dial too.
+        match candidates.iter().find(|candidate| !self.shared.mode.allows(candidate)) {
+            Some(outside) => Err(ConnectionDenied::new(OutsideOfMode(outside.clone()))),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.admit(id, peer, address)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(event) => self.established(event.peer_id, event.connection_id),
+            FromSwarm::ConnectionClosed(event) => self.closed(event.peer_id, event.connection_id),
+            FromSwarm::DialFailure(event) => {
+                self.prepared.remove(&event.connection_id);
+                if let Some(reply) = self.dials.remove(&event.connection_id) {
+                    let _ = reply.send(Err(DialError::Failed(event.error.to_string())));
+                }
+            }
+            FromSwarm::ListenFailure(event) => {
+                self.prepared.remove(&event.connection_id);
+            }
+            FromSwarm::NewExternalAddrOfPeer(event)
+                if self.shared.mode == NetworkMode::Lan
+                    && self.found.len() < LOCAL_PEERS
+                    && self.shared.mode.allows(event.addr) =>
+            {
+                self.found.push_back((event.peer_id, event.addr.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        while let Some((peer, address)) = self.found.pop_front() {
+            let peers = self.shared.peers();
+            let known = peers.get(&peer).is_some_and(|entry| !entry.connections.is_empty());
+            if !known && peers.len() < LOCAL_PEERS {
+                let opts = DialOpts::peer_id(peer).addresses(vec![addresses::with_peer(&address, peer)]).build();
+                return Poll::Ready(ToSwarm::Dial { opts });
+            }
+        }
+        match self.commands.poll_recv(cx) {
+            Poll::Ready(Some(Command::Dial { peer, addresses, reply })) => {
+                let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build();
+                self.dials.insert(opts.connection_id(), reply);
+                Poll::Ready(ToSwarm::Dial { opts })
+            }
+            Poll::Ready(Some(Command::Disconnect { peer })) => {
+                Poll::Ready(ToSwarm::CloseConnection { peer_id: peer, connection: CloseConnection::All })
+            }
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+}

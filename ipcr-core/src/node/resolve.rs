@@ -1,0 +1,141 @@
+//! Names in multiaddrs are resolved here, before anything is dialled: [`resolve`].
+//!
+//! Source: multiaddr specification, "DNS" (`/dns`, `/dns4`, `/dns6`, `/dnsaddr` with TXT records at `_dnsaddr.<domain>`).
+
+use std::net::IpAddr;
+
+use multiaddr::{Multiaddr, Protocol};
+
+use crate::net::addresses;
+use crate::port::dns::Dns;
+
+/// Deepest chain of `/dnsaddr` records.
+const DEPTH: usize = 4;
+/// Most addresses that one address may become.
+const ADDRESSES: usize = 64;
+
+/// The address with all names replaced by what they stand for; names that do not resolve vanish.
+pub(super) async fn resolve(dns: &dyn Dns, address: &Multiaddr) -> Vec<Multiaddr> {
+    let mut open = vec![(address.clone(), 0)];
+    let mut resolved = Vec::new();
+    while let Some((address, depth)) = open.pop() {
+        let Some((index, name)) = address.iter().enumerate().find(|(_, part)| is_name(part)) else {
+            if resolved.len() < ADDRESSES && !resolved.contains(&address) {
+                resolved.push(address);
+            }
+            continue;
+        };
+        if depth < DEPTH && open.len() < ADDRESSES {
+            open.extend(step(dns, &address, index, &name).await.into_iter().map(|address| (address, depth + 1)));
+        }
+    }
+    resolved
+}
+
+/// All addresses of a list, resolved.
+pub(super) async fn resolve_all(dns: &dyn Dns, list: &[Multiaddr]) -> Vec<Multiaddr> {
+    futures::future::join_all(list.iter().map(|address| resolve(dns, address))).await.concat()
+}
+
+fn is_name(part: &Protocol<'_>) -> bool {
+    matches!(part, Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_))
+}
+
+async fn step(dns: &dyn Dns, address: &Multiaddr, index: usize, name: &Protocol<'_>) -> Vec<Multiaddr> {
+    let host = match name {
+        Protocol::Dnsaddr(domain) => return dnsaddr(dns, address, index, domain).await,
+        Protocol::Dns(host) | Protocol::Dns4(host) | Protocol::Dns6(host) => host,
+        _ => return Vec::new(),
+    };
+    let found = dns.addresses(host).await.unwrap_or_else(|error| {
+        tracing::debug!(%host, %error, "a host name does not resolve");
+        Vec::new()
+    });
+    let wanted = |ip: &IpAddr| match name {
+        Protocol::Dns4(_) => ip.is_ipv4(),
+        Protocol::Dns6(_) => ip.is_ipv6(),
+        _ => true,
+    };
+    found.into_iter().filter(wanted).filter_map(|ip| address.replace(index, |_| Some(ip.into()))).collect()
+}
+
+async fn dnsaddr(dns: &dyn Dns, address: &Multiaddr, index: usize, domain: &str) -> Vec<Multiaddr> {
+    let answer = match dns.txt(&format!("_dnsaddr.{domain}")).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::debug!(%domain, %error, "a dnsaddr does not resolve");
+            return Vec::new();
+        }
+    };
+    let rest: Multiaddr = address.iter().skip(index + 1).collect();
+    let records = answer.records.iter().filter_map(|record| record.trim().strip_prefix("dnsaddr="));
+    let parsed = records.filter_map(|text| text.parse::<Multiaddr>().ok());
+    // What follows the name says which of the records is meant (usually the peer).
+    let matching = parsed.filter(|found| ends_with(found, &rest));
+    let mut matching: Vec<_> = matching.take(ADDRESSES).collect();
+    matching.dedup();
+    matching
+}
+
+fn ends_with(address: &Multiaddr, suffix: &Multiaddr) -> bool {
+    let (whole, end): (Vec<_>, Vec<_>) = (address.iter().collect(), suffix.iter().collect());
+    whole.ends_with(&end) || (addresses::peer(suffix).is_some() && addresses::peer(address) == addresses::peer(suffix))
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::port::dns::{DnsError, Security, TxtAnswer};
+
+    #[derive(Debug)]
+    struct Zone;
+
+    const PEER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
+
+    #[async_trait]
+    impl Dns for Zone {
+        async fn txt(&self, name: &str) -> Result<TxtAnswer, DnsError> {
+            let records = match name {
+                "_dnsaddr.a.test" => vec![format!("dnsaddr=/dnsaddr/b.test/p2p/{PEER}"), "junk".into()],
+                "_dnsaddr.b.test" => vec![
+                    format!("dnsaddr=/ip4/192.0.2.1/tcp/1/p2p/{PEER}"),
+                    format!("dnsaddr=/dns4/host.test/tcp/2/p2p/{PEER}"),
+                    "dnsaddr=/ip4/192.0.2.9/tcp/1/p2p/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ".into(),
+                ],
+                "_dnsaddr.loop.test" => vec!["dnsaddr=/dnsaddr/loop.test".into()],
+                _ => Vec::new(),
+            };
+            Ok(TxtAnswer { records, security: Security::Insecure, ttl: 1 })
+        }
+
+        async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, DnsError> {
+            Ok(if host == "host.test" {
+                vec!["192.0.2.2".parse().unwrap(), "2001:db8::2".parse().unwrap()]
+            } else {
+                vec![]
+            })
+        }
+    }
+
+    async fn texts(address: &str) -> Vec<String> {
+        let mut texts: Vec<_> =
+            resolve(&Zone, &address.parse().unwrap()).await.iter().map(ToString::to_string).collect();
+        texts.sort();
+        texts
+    }
+
+    #[tokio::test]
+    async fn names_become_addresses() {
+        assert_eq!(texts("/ip4/127.0.0.1/tcp/1").await, ["/ip4/127.0.0.1/tcp/1"]);
+        assert_eq!(texts("/dns/host.test/tcp/1").await, ["/ip4/192.0.2.2/tcp/1", "/ip6/2001:db8::2/tcp/1"]);
+        assert_eq!(texts("/dns6/host.test/tcp/1").await, ["/ip6/2001:db8::2/tcp/1"]);
+        assert_eq!(
+            texts(&format!("/dnsaddr/a.test/p2p/{PEER}")).await,
+            [format!("/ip4/192.0.2.1/tcp/1/p2p/{PEER}"), format!("/ip4/192.0.2.2/tcp/2/p2p/{PEER}")]
+        );
+        assert!(texts("/dnsaddr/loop.test").await.is_empty());
+        assert!(texts("/dns4/nowhere.test/tcp/1").await.is_empty());
+    }
+}
