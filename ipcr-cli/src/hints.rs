@@ -1,0 +1,106 @@
+//! What to do next: one sentence per reason of a failure and command. The library knows nothing of commands and options, so
+//! this is the only place that does.
+
+use ipcr_core::kind::ErrorKind;
+use ipcr_core::registry::error::Topic;
+
+/// Advice for a failure of `command`, where there is any.
+pub(crate) fn hint(kind: ErrorKind, topic: Topic, command: &str) -> Option<String> {
+    by_topic(topic, command).or_else(|| by_kind(kind)).map(str::to_owned)
+}
+
+fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
+    let engine_image = "`docker images` lists the images of the engine; other sources need a prefix, such as `oci:DIR`";
+    Some(match topic {
+        Topic::NoRegistry => "`ipcr init` makes one",
+        Topic::AlreadyInitialised => "`ipcr id` shows it; another one needs another `--home DIR`",
+        Topic::NameNeeded => "name it: `--as NAME:TAG`",
+        Topic::BadName if command == "push" => {
+            "registry names look like `app:1` or `team/app:1`; give one with `--as NAME:TAG`"
+        }
+        Topic::BadName => {
+            "references look like `some.domain/app:1`, `k51…/app:1` or `ipfs/<CID>`; `app:1` is an own image"
+        }
+        Topic::NoImage => "`ipcr ls` lists own images, `ipcr ls some.domain` those of a registry",
+        Topic::NoSourceImage if command == "push" => engine_image,
+        Topic::NoSourceImage => "`ipcr ls` lists own images; an engine's needs the prefix `docker-daemon:`",
+        Topic::Ambiguous => "choose one of them by appending its name: `oci-archive:FILE:NAME`",
+        Topic::NoPlatform => {
+            "`ipcr inspect REF` lists the platforms; choose one with `--platform`, or take all with `--all-platforms`"
+        }
+        Topic::NoDnslink => {
+            "its owner has to add the TXT records that `ipcr id` prints there; meanwhile use the registry's `k51…` name instead of the domain"
+        }
+        Topic::ManyDnslinks => {
+            "the zone must hold exactly one `dnslink=` record at `_dnslink`; ask its owner to remove the others"
+        }
+        Topic::DnsDown => "check the network, or ask another server with `--dns ADDR`",
+        Topic::DnsBogus => {
+            "somebody may be forging answers; try another server with `--dns`, or ask the owner of the domain"
+        }
+        Topic::NoRecord => {
+            "its publisher may be offline; if you know an address, add `--peer /ip4/…/tcp/4001/p2p/12D3Koo…`"
+        }
+        Topic::ExpiredRecord => "its publisher may be offline; `--allow-stale` accepts what was valid last",
+        Topic::Rollback => {
+            "somebody may be hiding newer versions; try other peers with `--peer`, or ask the publisher to run `ipcr publish`"
+        }
+        Topic::Fork => "two homes may have published at once; the publisher's next `ipcr publish` settles it",
+        Topic::KeyChanged => "if its owner confirms the new key, accept it with `ipcr trust add DOMAIN KEY`",
+        Topic::Conflict => "look at both with `ipcr inspect`; `--force` makes ours win",
+        Topic::NotMerged => "run `ipcr publish` once another home or mirror that holds it is reachable",
+        Topic::NoProvider => {
+            "whoever holds it may be offline; if you know an address, add `--peer /ip4/…/tcp/4001/p2p/12D3Koo…`"
+        }
+        Topic::Stalled => {
+            "what has arrived is kept for 24 hours: run the command again to go on; `--timeout` waits longer"
+        }
+        Topic::Offline => "leave out `--offline`",
+        Topic::NoEngine if command == "pull" => {
+            "start Docker or Podman, set DOCKER_HOST, or pull into a file: `--into oci-archive:FILE`"
+        }
+        Topic::NoEngine => {
+            "start Docker or Podman, set DOCKER_HOST, or use another source: `oci:DIR`, `docker-archive:FILE`"
+        }
+        Topic::Engine => "the engine's own log may say more; run the command again once it works",
+        Topic::Corrupt if matches!(command, "check" | "gc" | "ls" | "tag" | "rm" | "publish") => {
+            "`ipcr check --read-data` says what is damaged"
+        }
+        Topic::Corrupt if command == "push" => "make or download the source again; nothing was stored under a tag",
+        Topic::Corrupt => "nothing was delivered; try another peer, or tell the publisher",
+        Topic::Limit => "docs/operating.md lists the limits; nothing was delivered",
+        Topic::Locked => "end the other process, wait longer with `--lock-wait SECONDS`, or use another `--home DIR`",
+        Topic::DiskFull => "`ipcr gc` gives space back; nothing that was acknowledged is lost",
+        Topic::Access => "check the owner and mode of the file, and that this user may use the engine",
+        _ => return None,
+    })
+}
+
+fn by_kind(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::Unavailable => "try again later, or add an address with `--peer`",
+        ErrorKind::Engine => "the engine's own log may say more",
+        ErrorKind::Locked => "end the other process, or wait longer with `--lock-wait SECONDS`",
+        ErrorKind::DiskFull => "`ipcr gc` gives space back; nothing that was acknowledged is lost",
+        ErrorKind::Integrity => "nothing was delivered or changed",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_decides_what_helps() {
+        let push = hint(ErrorKind::Engine, Topic::NoEngine, "push").unwrap();
+        let pull = hint(ErrorKind::Engine, Topic::NoEngine, "pull").unwrap();
+        assert!(push.contains("oci:DIR") && pull.contains("--into"), "{push} / {pull}");
+    }
+
+    #[test]
+    fn a_kind_helps_where_the_reason_is_not_known() {
+        assert!(hint(ErrorKind::DiskFull, Topic::Other, "push").unwrap().contains("gc"));
+        assert_eq!(hint(ErrorKind::Failed, Topic::Other, "push"), None);
+    }
+}

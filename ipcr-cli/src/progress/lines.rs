@@ -1,0 +1,103 @@
+//! Progress as plain lines: each stage at once, figures every few seconds.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use ipcr_core::event::{Event, Stage};
+
+use super::stage_name;
+use crate::text;
+use crate::ui::Ui;
+
+/// The time between two lines of figures.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// The lines of one operation.
+#[derive(Debug)]
+pub(super) struct Lines<'a> {
+    ui: &'a Ui,
+    stage: Option<Stage>,
+    blobs: BTreeMap<String, Blob>,
+    received: u64,
+    peers: usize,
+    last: Instant,
+    last_done: u64,
+}
+
+#[derive(Debug)]
+struct Blob {
+    size: u64,
+    done: u64,
+    complete: bool,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(ui: &'a Ui) -> Self {
+        Self { ui, stage: None, blobs: BTreeMap::new(), received: 0, peers: 0, last: Instant::now(), last_done: 0 }
+    }
+
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Stage { stage } => {
+                self.stage = Some(*stage);
+                self.last = Instant::now();
+                self.ui.progress_line(stage_name(*stage));
+            }
+            Event::Name { kind, name, value, source } => {
+                self.ui.progress_line(&format!("  {kind} {name}: {value} ({source})"));
+            }
+            Event::Peer { peer, address, relayed } => {
+                let relay = if *relayed { " through a relay" } else { "" };
+                self.ui.progress_line(&format!("  peer {peer} at {address}{relay}"));
+            }
+            Event::BlobStarted { label, size, .. } => {
+                self.blobs.insert(label.clone(), Blob { size: *size, done: 0, complete: false });
+            }
+            Event::BlobProgress { label, done } => {
+                if let Some(blob) = self.blobs.get_mut(label) {
+                    blob.done = *done;
+                }
+            }
+            Event::BlobDone { label, .. } => {
+                if let Some(blob) = self.blobs.get_mut(label) {
+                    blob.complete = true;
+                    blob.done = blob.done.max(blob.size);
+                }
+            }
+            Event::Received { bytes, peers } => (self.received, self.peers) = (*bytes, *peers),
+            Event::Ready { addresses } => {
+                for address in addresses {
+                    self.ui.progress_line(&format!("  {address}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        let passed = self.last.elapsed();
+        if passed < PAUSE {
+            return;
+        }
+        self.last = Instant::now();
+        let Some(stage) = self.stage.filter(|stage| *stage != Stage::Serving) else { return };
+        let done = self.received.max(self.blobs.values().map(|blob| blob.done).sum());
+        let mut line = stage_name(stage).to_owned();
+        if done > 0 {
+            let size: u64 = self.blobs.values().map(|blob| blob.size).sum();
+            let of = if size >= done { format!(" of {}", text::bytes(size)) } else { String::new() };
+            let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
+            let speed = done.saturating_sub(self.last_done).saturating_mul(1000) / millis;
+            line += &format!(": {}{of}, {}/s", text::bytes(done), text::bytes(speed));
+            self.last_done = done;
+        }
+        if !self.blobs.is_empty() {
+            let complete = self.blobs.values().filter(|blob| blob.complete).count();
+            line += &format!(", {complete} of {} blobs", self.blobs.len());
+        }
+        if self.peers > 0 {
+            line += &format!(", {} peers", self.peers);
+        }
+        self.ui.progress_line(&line);
+    }
+}
