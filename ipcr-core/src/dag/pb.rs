@@ -224,20 +224,31 @@ impl Node {
 
     /// Reads a node.
     pub fn decode(data: &Bytes) -> Result<Self, NodeError> {
-        let mut reader = Reader { data, at: 0 };
-        let mut links = Vec::new();
-        let mut message = None;
-        while let Some((field, value)) = reader.field()? {
-            match (field, value) {
-                (2, Value::Bytes(bytes)) => push_bounded(&mut links, decode_link(&bytes)?)?,
-                (1, Value::Bytes(bytes)) if message.is_none() => message = Some(bytes),
-                (1, Value::Bytes(_)) => return Err(NodeError::Malformed { what: "two data fields" }),
-                _ => return Err(NodeError::Malformed { what: "unknown dag-pb field" }),
-            }
-        }
+        let (links, message) = split(data)?;
         let message = message.ok_or(NodeError::Malformed { what: "no UnixFS data" })?;
         Ok(Self { links, data: UnixFs::decode(&message)? })
     }
+
+    /// Reads the links of a dag-pb node, whatever its data is.
+    pub fn decode_links(data: &Bytes) -> Result<Vec<Link>, NodeError> {
+        split(data).map(|(links, _)| links)
+    }
+}
+
+/// The links and the data of a dag-pb node.
+fn split(data: &Bytes) -> Result<(Vec<Link>, Option<Bytes>), NodeError> {
+    let mut reader = Reader { data, at: 0 };
+    let mut links = Vec::new();
+    let mut message = None;
+    while let Some((field, value)) = reader.field()? {
+        match (field, value) {
+            (2, Value::Bytes(bytes)) => push_bounded(&mut links, decode_link(&bytes)?)?,
+            (1, Value::Bytes(bytes)) if message.is_none() => message = Some(bytes),
+            (1, Value::Bytes(_)) => return Err(NodeError::Malformed { what: "two data fields" }),
+            _ => return Err(NodeError::Malformed { what: "unknown dag-pb field" }),
+        }
+    }
+    Ok((links, message))
 }
 
 /// Whether a name can be one component of a path: not empty, not `.` or `..`, without `/` and NUL.

@@ -1,1 +1,20 @@
-//! Reading DAGs: local blocks first, missing ones through an exchange, ahead of the reader.
+//! Reading and editing DAGs whose blocks are stored here or held by others.
+//!
+//! * [`reader`]: [`reader::Reader`], blocks from the store first, then from others, kept as soon as they come.
+//! * [`window`]: [`window::Window`], the memory that files being read share.
+//! * [`file`](mod@file): [`file::File`], a UnixFS file in order, its blocks fetched ahead.
+//! * [`path`]: following names through directories, listing them.
+//! * [`directory`]: editing directories.
+//! * [`walk`]: every block below a root, for marking, completeness and mirroring.
+//!
+//! The formats themselves are in [`crate::dag`]; what is here adds the waiting.
+
+pub mod directory;
+pub mod file;
+pub mod path;
+pub mod reader;
+pub mod walk;
+pub mod window;
+
+#[cfg(test)]
+mod tests;

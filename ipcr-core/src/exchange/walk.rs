@@ -1,0 +1,216 @@
+//! Every block below a root: [`walk`] over what is stored here, [`fetch_all`] for getting what is not.
+//!
+//! Both go over links, not over files and directories, so they see whatever a writer put into the DAG. Raw leaves are
+//! never read. Memory: 16 bytes for each block seen (or what the caller's `visit` keeps) and the links of the nodes on
+//! the way down.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cid::Cid;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::reader::Reader;
+use crate::dag::block::{DAG_PB, IDENTITY, RAW};
+use crate::dag::pb::{Link, Node, NodeError};
+use crate::kind::ErrorKind;
+use crate::limits;
+use crate::port::blocks::{BlockStore, Live, ReadBlocks as _, ReadError, StoreError};
+
+/// Most reads of one [`fetch_all`] at a time.
+const READS_AT_ONCE: usize = 256;
+/// What a read counts at least towards the bytes in flight.
+const SMALLEST_SHARE: usize = 16 << 10;
+/// Most missing blocks that a [`Walked`] names.
+pub const MISSING_NAMED: usize = 1024;
+
+/// Why a walk ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WalkError {
+    /// The store failed.
+    #[error("block {cid} could not be looked up")]
+    Store {
+        /// Which.
+        cid: Cid,
+        /// Why.
+        source: StoreError,
+    },
+    /// A block cannot be had.
+    #[error("a block below {root} cannot be read")]
+    Read {
+        /// The root.
+        root: Cid,
+        /// Why.
+        source: ReadError,
+    },
+    /// A block's links cannot be read.
+    #[error("block {cid} cannot be read")]
+    Node {
+        /// Which.
+        cid: Cid,
+        /// Why.
+        source: NodeError,
+    },
+}
+
+impl WalkError {
+    /// Its class.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store { source, .. } => source.kind(),
+            Self::Read { source, .. } => source.kind(),
+            Self::Node { source, .. } => source.kind(),
+        }
+    }
+}
+
+/// What a walk saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Walked {
+    /// Blocks that were visited and are stored here.
+    pub blocks: u64,
+    /// Blocks that are not. What is below them is not known.
+    pub missing: u64,
+    /// The first [`MISSING_NAMED`] of them.
+    pub missing_cids: Vec<Cid>,
+}
+
+impl Walked {
+    /// Whether everything is stored here.
+    pub fn is_complete(&self) -> bool {
+        self.missing == 0
+    }
+
+    fn lacks(&mut self, cid: Cid) {
+        self.missing += 1;
+        if self.missing_cids.len() < MISSING_NAMED {
+            self.missing_cids.push(cid);
+        }
+    }
+}
+
+/// Calls `visit` with every CID reachable from `root` by blocks that are stored here, missing ones included. Where it
+/// says false, the walk does not go on: it is for the caller to know what was visited before.
+pub async fn walk(
+    store: &dyn BlockStore,
+    root: &Cid,
+    mut visit: impl FnMut(&Cid) -> bool + Send,
+) -> Result<Walked, WalkError> {
+    let mut walked = Walked::default();
+    let mut stack = if visit(root) { vec![*root] } else { vec![] };
+    let mut leaves = Vec::new();
+    while let Some(cid) = stack.pop() {
+        if cid.codec() == RAW {
+            leaves.push(cid);
+        } else {
+            match store.get(&cid).await.map_err(|source| WalkError::Store { cid, source })? {
+                None => walked.lacks(cid),
+                Some(data) => {
+                    walked.blocks += 1;
+                    for link in links(&cid, &data)? {
+                        if visit(&link.cid) {
+                            stack.push(link.cid);
+                        }
+                    }
+                }
+            }
+        }
+        if leaves.len() >= READS_AT_ONCE || (stack.is_empty() && !leaves.is_empty()) {
+            let held = store.has(&leaves).await.map_err(|source| WalkError::Store { cid, source })?;
+            for (leaf, held) in leaves.drain(..).zip(held) {
+                if held {
+                    walked.blocks += 1;
+                } else {
+                    walked.lacks(leaf);
+                }
+            }
+        }
+    }
+    Ok(walked)
+}
+
+/// Adds everything reachable from `root` to `live`; what is in `live` already is taken to be complete.
+pub async fn mark(store: &dyn BlockStore, root: &Cid, live: &mut Live) -> Result<Walked, WalkError> {
+    walk(store, root, |cid| live.insert(cid)).await
+}
+
+/// Whether everything below `root` is stored here.
+pub async fn survey(store: &dyn BlockStore, root: &Cid) -> Result<Walked, WalkError> {
+    let mut seen = Seen::default();
+    walk(store, root, |cid| seen.insert(cid)).await
+}
+
+/// Reads everything below `root` through `reader`, which fetches and keeps what is missing. At most `bytes` of blocks
+/// are in flight. Answers how many blocks there are.
+pub async fn fetch_all(reader: &Reader, root: &Cid, bytes: usize) -> Result<u64, WalkError> {
+    let budget = Arc::new(Semaphore::new(bytes.max(limits::BLOCK_BYTES)));
+    let mut seen = Seen::default();
+    seen.insert(root);
+    let mut count = 0;
+    let mut waiting = vec![(*root, limits::BLOCK_BYTES)];
+    let mut reads = JoinSet::new();
+    loop {
+        while reads.len() < READS_AT_ONCE
+            && let Some((cid, share)) = waiting.last().copied()
+        {
+            let share = u32::try_from(share).expect("a block's size fits 32 bits");
+            let Ok(permit) = budget.clone().try_acquire_many_owned(share) else { break };
+            waiting.pop();
+            let reader = reader.clone();
+            reads.spawn(async move {
+                let data = reader.read(&cid).await;
+                drop(permit);
+                (cid, data.map(|data| if cid.codec() == RAW { Bytes::new() } else { data }))
+            });
+        }
+        let Some(done) = reads.join_next().await else { return Ok(count) };
+        let (cid, data) = match done {
+            Ok(done) => done,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let data = data.map_err(|source| WalkError::Read { root: *root, source })?;
+        count += 1;
+        if cid.codec() == RAW {
+            continue;
+        }
+        let below: Vec<_> = links(&cid, &data)?.into_iter().filter(|link| seen.insert(&link.cid)).collect();
+        let cids: Vec<_> = below.iter().map(|link| link.cid).collect();
+        let held = reader.has(&cids).await.map_err(|source| WalkError::Read { root: *root, source })?;
+        for (link, held) in below.into_iter().zip(held) {
+            if held && link.cid.codec() == RAW {
+                count += 1;
+            } else {
+                let claimed = usize::try_from(link.tsize).unwrap_or(usize::MAX);
+                let share =
+                    if claimed == 0 { limits::BLOCK_BYTES } else { claimed.clamp(SMALLEST_SHARE, limits::BLOCK_BYTES) };
+                waiting.push((link.cid, share));
+            }
+        }
+    }
+}
+
+fn links(cid: &Cid, data: &Bytes) -> Result<Vec<Link>, WalkError> {
+    let failed = |source| WalkError::Node { cid: *cid, source };
+    match cid.codec() {
+        DAG_PB => Node::decode_links(data).map_err(failed),
+        _ => Err(failed(NodeError::Codec { cid: *cid })),
+    }
+}
+
+/// Which blocks were seen, by the last 16 bytes of their digests.
+#[derive(Debug, Default)]
+struct Seen(HashSet<[u8; 16]>);
+
+impl Seen {
+    fn insert(&mut self, cid: &Cid) -> bool {
+        let digest = cid.hash().digest();
+        match digest.last_chunk() {
+            // An identity CID could be made to look like another block.
+            Some(tail) if cid.hash().code() != IDENTITY => self.0.insert(*tail),
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The memory that files being read share: [`Window`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+/// Bytes in flight unless told otherwise.
+pub const DEFAULT_BYTES: usize = 32 << 20;
+
+/// A budget of block bytes that are asked for or wait to be consumed, shared by several files.
+///
+/// The file that was opened first may use all of it, the others leave half to it, so that files which nobody reads yet
+/// cannot hold up the one that is being read. A file may always ask for the very block that it needs next, even when
+/// nothing is left: the true bound is the budget plus one block per open file.
+#[derive(Clone, Debug)]
+pub struct Window(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    total: usize,
+    used: usize,
+    next: u64,
+    /// Open files in the order of their opening; the waker of those that wait.
+    open: BTreeMap<u64, Option<Waker>>,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::new(DEFAULT_BYTES)
+    }
+}
+
+impl Window {
+    /// A budget of `bytes`.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Mutex::new(State { total: bytes, used: 0, next: 0, open: BTreeMap::new() })))
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.state().used
+    }
+
+    /// A new user of the budget.
+    pub(super) fn enter(&self) -> Seat {
+        let mut state = self.state();
+        let id = state.next;
+        state.next += 1;
+        state.open.insert(id, None);
+        Seat { window: self.clone(), id }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        let wakers: Vec<_> = self.state().open.values_mut().filter_map(Option::take).collect();
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+}
+
+/// One file's access to the budget.
+#[derive(Debug)]
+pub(super) struct Seat {
+    window: Window,
+    id: u64,
+}
+
+impl Seat {
+    /// Takes `bytes` if they are free, whatever is free when `must`; otherwise `waker` is called when it may be worth
+    /// trying again.
+    pub(super) fn take(&self, bytes: usize, must: bool, waker: Option<&Waker>) -> Option<Share> {
+        let mut state = self.window.state();
+        let first = state.open.first_key_value().is_some_and(|(id, _)| *id == self.id);
+        let allowed = if first { state.total } else { state.total / 2 };
+        if must || state.used.saturating_add(bytes) <= allowed {
+            state.used += bytes;
+            return Some(Share { window: self.window.clone(), bytes });
+        }
+        if let (Some(slot), Some(waker)) = (state.open.get_mut(&self.id), waker) {
+            *slot = Some(waker.clone());
+        }
+        None
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.window.state().open.remove(&self.id);
+        self.window.wake();
+    }
+}
+
+/// Bytes taken from the budget, given back on drop.
+#[derive(Debug)]
+pub(super) struct Share {
+    window: Window,
+    bytes: usize,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.window.state().used -= self.bytes;
+        self.window.wake();
+    }
+}
