@@ -1,0 +1,274 @@
+//! A home directory: [`Home`].
+//!
+//! ```text
+//! <home>/version        format of the home, a decimal number
+//! <home>/lock           held with flock(2) by the process that works on the home; names it
+//! <home>/index.redb     where each block is
+//! <home>/tables.redb    registry, names, pins, settings
+//! <home>/blocks/        the pack files
+//! ```
+//!
+//! Only the holder of the lock opens the databases. The lock dies with its process, whatever ends it.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+
+use super::packs::DiskStore;
+use super::table::DiskTable;
+use crate::kind::ErrorKind;
+use crate::port::blocks::StoreError;
+use crate::port::table::TableError;
+
+/// The newest home format that this version knows.
+pub const FORMAT: u32 = 1;
+/// How often a held lock is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+/// Bytes of a lock or version file that are read.
+const SMALL_FILE: u64 = 4096;
+
+/// A home directory, locked by this process for as long as this value, or a store or table opened through it, lives.
+#[derive(Debug)]
+pub struct Home {
+    path: PathBuf,
+    lock: Arc<Lock>,
+}
+
+/// The locked file.
+#[derive(Debug)]
+pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+
+/// Who holds a home.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Holder {
+    /// The process id; 0 when the holder has not written it yet.
+    pub pid: u32,
+    /// What it was started as.
+    pub command: String,
+}
+
+/// Why a home cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HomeError {
+    /// Another process works on it.
+    #[error("{place} is in use by process {pid} ({command})", pid = holder.pid, command = holder.command)]
+    Locked {
+        /// The home.
+        place: String,
+        /// Who.
+        holder: Holder,
+    },
+    /// It was written by a newer version.
+    #[error("{place} has format {found}; this version reads up to {FORMAT}")]
+    NewerFormat {
+        /// The home.
+        place: String,
+        /// Its format.
+        found: u32,
+    },
+    /// Its version file does not say which format it has.
+    #[error("{place} is not a version file")]
+    NoFormat {
+        /// The file.
+        place: String,
+    },
+    /// A file operation failed.
+    #[error("{doing} {place} failed")]
+    Io {
+        /// The file or directory.
+        place: String,
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl HomeError {
+    /// Its class.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Locked { .. } => ErrorKind::Locked,
+            Self::NewerFormat { .. } => ErrorKind::Failed,
+            Self::NoFormat { .. } => ErrorKind::Integrity,
+            Self::Io { source, .. } => ErrorKind::of_io(source),
+        }
+    }
+}
+
+fn io_error(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> HomeError {
+    let place = path.display().to_string();
+    move |source| HomeError::Io { place, doing, source }
+}
+
+impl Home {
+    /// Opens a home, making it (mode 0700) if there is none, and locks it; waits up to `wait` for another process to
+    /// let go. Blocks the thread.
+    pub fn open(path: &Path, wait: Duration) -> Result<Self, HomeError> {
+        Self::open_as(path, wait, &program())
+    }
+
+    /// Like [`Home::open`], and says that the lock is held by `command`.
+    pub fn open_as(path: &Path, wait: Duration, command: &str) -> Result<Self, HomeError> {
+        let until = Instant::now() + wait;
+        loop {
+            if let Some(home) = Self::try_lock(path, command)? {
+                return Ok(home);
+            }
+            if Instant::now() >= until {
+                let holder = Self::holder(path)?.unwrap_or_default();
+                return Err(HomeError::Locked { place: path.display().to_string(), holder });
+            }
+            thread::sleep(RETRY);
+        }
+    }
+
+    /// Like [`Home::open_as`], but `None` at once when another process holds the lock.
+    pub fn try_lock(path: &Path, command: &str) -> Result<Option<Self>, HomeError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path, "making"))?;
+        let lock = path.join("lock");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&lock).map_err(io_error(&lock, "opening"))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(io_error(&lock, "locking")(error.into())),
+        }
+        // For people: a disk so full that this does not fit must not keep anybody from reading.
+        let _ = name_holder(&file, command);
+        let home = Self { path: path.to_owned(), lock: Arc::new(Lock(file)) };
+        home.check_format()?;
+        Ok(Some(home))
+    }
+
+    /// Who holds the home now; `None` when nobody does.
+    pub fn holder(path: &Path) -> Result<Option<Holder>, HomeError> {
+        let lock = path.join("lock");
+        let file = match File::open(&lock) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error(&lock, "opening")(error)),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => return Ok(None),
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(io_error(&lock, "locking")(error.into())),
+        }
+        let mut text = String::new();
+        file.take(SMALL_FILE).read_to_string(&mut text).map_err(io_error(&lock, "reading"))?;
+        Ok(Some(serde_json::from_str(&text).unwrap_or_default()))
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the block store. Blocks the thread; a second store at the same time is refused.
+    pub fn blocks(&self) -> Result<DiskStore, StoreError> {
+        DiskStore::open_locked(&self.path, Some(self.lock.clone()))
+    }
+
+    /// Opens the tables. Blocks the thread; a second opening at the same time is refused.
+    pub fn table(&self) -> Result<DiskTable, TableError> {
+        DiskTable::open_locked(&self.path.join("tables.redb"), Some(self.lock.clone()))
+    }
+
+    fn check_format(&self) -> Result<(), HomeError> {
+        let path = self.path.join("version");
+        let mut text = String::new();
+        match File::open(&path) {
+            Ok(file) => {
+                file.take(SMALL_FILE).read_to_string(&mut text).map_err(io_error(&path, "reading"))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error(&path, "opening")(error)),
+        }
+        // A crash between making and writing the file leaves it empty.
+        if text.trim().is_empty() {
+            return std::fs::write(&path, format!("{FORMAT}\n")).map_err(io_error(&path, "writing"));
+        }
+        match text.trim().parse::<u32>() {
+            Ok(found) if found <= FORMAT => Ok(()),
+            Ok(found) => Err(HomeError::NewerFormat { place: self.path.display().to_string(), found }),
+            Err(_) => Err(HomeError::NoFormat { place: path.display().to_string() }),
+        }
+    }
+}
+
+fn name_holder(mut file: &File, command: &str) -> io::Result<()> {
+    let holder = Holder { pid: std::process::id(), command: command.to_owned() };
+    let text = serde_json::to_string(&holder)?;
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(text.as_bytes())
+}
+
+fn program() -> String {
+    let path = std::env::current_exe().ok();
+    let name = path.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "unknown".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn one_holder_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/home");
+        assert_eq!(Home::holder(&path).unwrap(), None);
+        let home = Home::open_as(&path, Duration::ZERO, "ipcr serve").unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        let begun = Instant::now();
+        let refused = Home::open(&path, Duration::from_millis(120)).unwrap_err();
+        assert!(begun.elapsed() >= Duration::from_millis(120));
+        assert_eq!(refused.kind(), ErrorKind::Locked);
+        let HomeError::Locked { holder, .. } = refused else { panic!("{refused}") };
+        assert_eq!(holder, Holder { pid: std::process::id(), command: "ipcr serve".into() });
+        assert!(Home::try_lock(&path, "x").unwrap().is_none());
+        let table = home.table().unwrap();
+        drop(home);
+        assert!(Home::try_lock(&path, "x").unwrap().is_none(), "a table in use keeps the lock");
+        drop(table);
+        assert_eq!(Home::holder(&path).unwrap(), None);
+        Home::open(&path, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn waiting_ends_when_the_holder_lets_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path(), Duration::ZERO).unwrap();
+        let path = folder.path().to_owned();
+        let waiting = thread::spawn(move || Home::open(&path, Duration::from_secs(20)).map(drop));
+        thread::sleep(Duration::from_millis(100));
+        drop(home);
+        waiting.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn newer_formats_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Home::open(folder.path(), Duration::ZERO).unwrap());
+        let version = folder.path().join("version");
+        assert_eq!(std::fs::read_to_string(&version).unwrap(), "1\n");
+        std::fs::write(&version, "2\n").unwrap();
+        let refused = Home::open(folder.path(), Duration::ZERO).unwrap_err();
+        assert!(matches!(refused, HomeError::NewerFormat { found: 2, .. }), "{refused}");
+        std::fs::write(&version, "nonsense").unwrap();
+        let refused = Home::open(folder.path(), Duration::ZERO).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Integrity);
+        assert_eq!(std::fs::read_to_string(&version).unwrap(), "nonsense");
+    }
+}

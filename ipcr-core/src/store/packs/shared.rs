@@ -1,0 +1,372 @@
+//! Reading, adding and the one durable step: [`Shared`].
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use cid::Cid;
+
+use super::append::{self, Appender, Dirty};
+use super::index::{Index, LeaseRows, Step};
+use super::record::{self, Key, Place};
+use super::state::{self, State};
+use crate::kind::ErrorKind;
+use crate::port::blocks::{Put, StoreError, Usage};
+use crate::store::database::Failure;
+use crate::store::home;
+
+/// Pack files that are kept open for reading.
+const OPEN_FILES: usize = 64;
+
+/// What all handles of a store share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The directory of the pack files.
+    pub(super) folder: PathBuf,
+    pub(super) index: Index,
+    pub(super) appender: Mutex<Appender>,
+    pub(super) state: Mutex<State>,
+    /// Held by whoever changes the index.
+    pub(super) flush: Mutex<()>,
+    pub(super) files: Mutex<HashMap<u32, Arc<File>>>,
+    /// Keeps the home locked for as long as anybody can write to it.
+    pub(super) _lock: Option<Arc<home::Lock>>,
+    /// Lets a test end without the last flush, as a killed process does.
+    #[cfg(test)]
+    pub(super) crashed: std::sync::atomic::AtomicBool,
+}
+
+/// A lock that a panicking thread held is as good as any: no update is left half done across a call that can panic.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Which blocks are held.
+    pub(super) fn has(&self, keys: &[Key]) -> Result<Vec<bool>, StoreError> {
+        let mut held = vec![None; keys.len()];
+        {
+            let state = self.state();
+            for (held, key) in held.iter_mut().zip(keys) {
+                *held = known(&state, key);
+            }
+        }
+        self.look_up(keys, &mut held)?;
+        Ok(held.into_iter().map(|held| held == Some(true)).collect())
+    }
+
+    /// Asks the index for what memory does not know.
+    fn look_up(&self, keys: &[Key], held: &mut [Option<bool>]) -> Result<(), StoreError> {
+        let open: Vec<usize> = (0..keys.len()).filter(|at| held[*at].is_none()).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<Key> = open.iter().map(|at| keys[*at]).collect();
+        let places = self.index.places(&asked).map_err(|error| self.index_error("looking up blocks", error))?;
+        for (at, place) in open.into_iter().zip(places) {
+            held[at] = Some(place.is_some());
+        }
+        Ok(())
+    }
+
+    fn place(&self, key: &Key) -> Result<Option<Place>, StoreError> {
+        if let Some(place) = self.state().pending.get(key) {
+            return Ok(Some(*place));
+        }
+        let places = self.index.places(&[*key]).map_err(|error| self.index_error("looking up a block", error))?;
+        Ok(places[0])
+    }
+
+    /// Reads a block and checks it.
+    pub(super) fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
+        let key = cid.hash();
+        let mut place = self.place(key)?;
+        // A sweep may move a block between the look-up and the reading; nothing moves for ever.
+        for _ in 0..8 {
+            let Some(at) = place else { return Ok(None) };
+            if let Some(data) = self.read(at)?.and_then(|data| record::verified(key, data)) {
+                return Ok(Some(data));
+            }
+            let now = self.place(key)?;
+            if now == place {
+                break;
+            }
+            place = now;
+        }
+        self.state().damaged.insert(*key);
+        Err(StoreError::Corrupt { cid: *cid })
+    }
+
+    /// The bytes at a place; `None` when they are not there.
+    pub(super) fn read(&self, place: Place) -> Result<Option<Bytes>, StoreError> {
+        let path = append::pack_path(&self.folder, place.pack);
+        let file = match self.file(place.pack) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error(&path, "opening", error)),
+        };
+        record::read(&file, place).map_err(|error| io_error(&path, "reading", error))
+    }
+
+    pub(super) fn file(&self, pack: u32) -> io::Result<Arc<File>> {
+        let mut files = lock(&self.files);
+        if let Some(file) = files.get(&pack) {
+            return Ok(file.clone());
+        }
+        let file = Arc::new(File::open(append::pack_path(&self.folder, pack))?);
+        if files.len() >= OPEN_FILES {
+            // Any will do: opening again is cheap.
+            let any = files.keys().next().copied();
+            any.and_then(|any| files.remove(&any));
+        }
+        files.insert(pack, file.clone());
+        Ok(file)
+    }
+
+    /// Adds blocks to a session. The second value says whether a pack became full.
+    pub(super) fn put(&self, session: u64, blocks: Vec<(Key, Bytes)>) -> Result<(Put, bool), StoreError> {
+        let keys: Vec<Key> = blocks.iter().map(|(key, _)| *key).collect();
+        let held = self.join(session, &keys)?;
+        let mut seen = HashSet::new();
+        let wanted = blocks.into_iter().zip(held).filter(|(_, held)| !held).map(|(block, _)| block);
+        let mut wanted: Vec<(Key, Bytes)> = wanted.filter(|(key, _)| seen.insert(*key)).collect();
+        let mut put = Put::default();
+        let mut rolled = false;
+        while !wanted.is_empty() {
+            let mut appender = lock(&self.appender);
+            {
+                // Another session may have brought some of them meanwhile.
+                let state = self.state();
+                wanted.retain(|(key, _)| known(&state, key) != Some(true));
+            }
+            let places = appender.append(&wanted).map_err(|error| io_error(&self.folder, "storing blocks", error))?;
+            rolled |= appender.current().is_none();
+            let mut state = self.state();
+            for (key, place) in &places {
+                put.new_blocks += 1;
+                put.new_bytes += u64::from(place.len);
+                state.damaged.remove(key);
+                state.pending.insert(*key, *place);
+                if let Some(members) = state.sessions.get_mut(&session) {
+                    members.add(*key);
+                }
+            }
+            wanted.drain(..places.len());
+        }
+        Ok((put, rolled))
+    }
+
+    /// Makes those blocks that are held part of a session.
+    pub(super) fn hold(&self, session: u64, keys: &[Key]) -> Result<Vec<bool>, StoreError> {
+        let held = self.join(session, keys)?;
+        let mut state = self.state();
+        for (key, _) in keys.iter().zip(&held).filter(|(_, held)| !**held) {
+            // Unless `put` has brought it meanwhile.
+            if !state.pending.contains_key(key)
+                && let Some(members) = state.sessions.get_mut(&session)
+            {
+                members.remove(key);
+            }
+        }
+        Ok(held)
+    }
+
+    /// Makes blocks part of a session first and then looks which are held, so that no sweep comes between.
+    fn join(&self, session: u64, keys: &[Key]) -> Result<Vec<bool>, StoreError> {
+        let mut held = vec![None; keys.len()];
+        {
+            let mut state = self.state();
+            for (held, key) in held.iter_mut().zip(keys) {
+                *held = known(&state, key);
+                if let Some(members) = state.sessions.get_mut(&session) {
+                    members.add(*key);
+                }
+            }
+        }
+        self.look_up(keys, &mut held)?;
+        Ok(held.into_iter().map(|held| held == Some(true)).collect())
+    }
+
+    /// Makes everything that was written durable, in one step, and ends the leases of the session that commits.
+    pub(super) fn flush(&self, commit: Option<u64>) -> Result<(), StoreError> {
+        let _flush = lock(&self.flush);
+        self.step(commit, Vec::new(), Vec::new())
+    }
+
+    /// The step itself, for whoever holds `flush`: with it, blocks that were copied move, and packs are condemned.
+    /// Behind the end that the index knows of a pack, no row ever names anything.
+    pub(super) fn step(
+        &self,
+        commit: Option<u64>,
+        moved: Vec<(Key, Place, Place)>,
+        condemned: Vec<u32>,
+    ) -> Result<(), StoreError> {
+        let (dirty, mut step, fresh, orphans) = {
+            let appender = lock(&self.appender);
+            let state = self.state();
+            let mut step = leases(&state, commit);
+            (step.moved, step.condemned) = (moved, condemned);
+            step.places = state.pending.iter().map(|(key, place)| (*key, *place)).collect();
+            let orphans: HashSet<u64> = state.orphans.iter().map(|orphan| orphan.session).collect();
+            (appender.dirty(), step, fresh(&state, commit)?, orphans)
+        };
+        step.ends = dirty.packs.iter().map(|(pack, (_, end))| (*pack, *end)).collect();
+        if step.is_empty() {
+            self.commit_members(commit, &fresh);
+            return Ok(());
+        }
+        self.sync(&dirty)?;
+        self.index.apply(&step).map_err(|error| self.index_error("indexing blocks", error))?;
+        lock(&self.appender).flushed(&dirty);
+        let mut state = self.state();
+        for (key, place) in &step.places {
+            if state.pending.get(key) == Some(place) {
+                state.pending.remove(key);
+            }
+        }
+        // A session that ended meanwhile is an orphan now, and written once more with all its blocks.
+        for rows in &step.leases {
+            if let Some(members) = state.sessions.get_mut(&rows.session) {
+                members.on_disk = true;
+                members.unleased.retain(|key| !rows.keys.contains(key));
+            }
+        }
+        state.orphans.retain(|orphan| !orphans.contains(&orphan.session));
+        state.released.retain(|session| !step.released.contains(session));
+        drop(state);
+        self.commit_members(commit, &fresh);
+        Ok(())
+    }
+
+    fn commit_members(&self, commit: Option<u64>, fresh: &HashSet<Key>) {
+        let mut state = self.state();
+        if let Some(members) = commit.and_then(|session| state.sessions.get_mut(&session)) {
+            members.on_disk = false;
+            if members.fresh.len() == fresh.len() {
+                members.fresh.clear();
+                members.unleased.clear();
+            } else {
+                members.fresh.retain(|key| !fresh.contains(key));
+                members.unleased.retain(|key| !fresh.contains(key));
+            }
+        }
+    }
+
+    /// Brings the packs to the disk. What fails here may be lost, whatever a second attempt says: the sessions that
+    /// rely on it cannot be committed any more, and the blocks no longer count as held.
+    pub(super) fn sync(&self, dirty: &Dirty) -> Result<(), StoreError> {
+        let outcome = dirty.packs.values().try_for_each(|(file, _)| file.sync_data());
+        let outcome = outcome.and_then(|()| if dirty.new_files { sync_folder(&self.folder) } else { Ok(()) });
+        let Err(error) = outcome else { return Ok(()) };
+        let packs: Vec<u32> = dirty.packs.keys().copied().collect();
+        lock(&self.appender).give_up(&packs);
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let lost: HashSet<Key> =
+            state.pending.iter().filter(|(_, place)| packs.contains(&place.pack)).map(|(key, _)| *key).collect();
+        state.pending.retain(|key, _| !lost.contains(key));
+        for members in state.sessions.values_mut() {
+            members.broken |= members.fresh.iter().any(|key| lost.contains(key));
+        }
+        Err(io_error(&self.folder, "writing blocks to the disk", error))
+    }
+
+    pub(super) fn usage(&self) -> Result<Usage, StoreError> {
+        let failed = |error| self.index_error("counting blocks", error);
+        let pending: Vec<(Key, Place)> = self.state().pending.iter().map(|(key, place)| (*key, *place)).collect();
+        let keys: Vec<Key> = pending.iter().map(|(key, _)| *key).collect();
+        let indexed = self.index.places(&keys).map_err(failed)?;
+        let new = pending.iter().zip(indexed).filter(|(_, indexed)| indexed.is_none()).map(|((_, place), _)| place);
+        let (mut blocks, mut bytes) = new.fold((0, 0), |(n, sum), place| (n + 1, sum + u64::from(place.len)));
+        blocks += self.index.count().map_err(failed)?;
+        bytes += self.index.packs().map_err(failed)?.values().map(|pack| pack.data).sum::<u64>();
+        Ok(Usage { blocks, bytes, disk_bytes: self.disk_bytes()? })
+    }
+
+    pub(super) fn disk_bytes(&self) -> Result<u64, StoreError> {
+        let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
+        let entries = self.folder.read_dir().map_err(|error| io_error(&self.folder, "listing", error))?;
+        Ok(entries.flatten().map(|entry| size(&entry.path())).sum::<u64>() + size(self.index.path()))
+    }
+
+    pub(super) fn index_error(&self, doing: &'static str, error: Failure) -> StoreError {
+        match error.kind() {
+            ErrorKind::DiskFull => StoreError::Full { place: self.index.path().display().to_string(), doing },
+            kind => StoreError::Backend { doing, kind, source: Box::new(error) },
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        #[cfg(test)]
+        if self.crashed.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.flush(None) {
+            tracing::debug!(%error, "the last flush of the store failed");
+        }
+    }
+}
+
+/// Whether a block is held, as far as memory can tell; `None`: ask the index.
+fn known(state: &State, key: &Key) -> Option<bool> {
+    if state.damaged.contains(key) {
+        Some(false)
+    } else if state.pending.contains_key(key) {
+        Some(true)
+    } else if state.doomed.contains(key) {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// The blocks that a commit makes permanent.
+fn fresh(state: &State, commit: Option<u64>) -> Result<HashSet<Key>, StoreError> {
+    match commit.and_then(|session| state.sessions.get(&session)) {
+        Some(members) if members.broken => Err(StoreError::Backend {
+            doing: "committing blocks",
+            kind: ErrorKind::Failed,
+            source: "an earlier write to the disk failed, and blocks of this session may be lost".into(),
+        }),
+        Some(members) => Ok(members.fresh.clone()),
+        None => Ok(HashSet::new()),
+    }
+}
+
+/// The lease rows that the index lacks, and those that are to go.
+fn leases(state: &State, commit: Option<u64>) -> Step {
+    let mut step = Step { released: state.released.clone(), ..Step::default() };
+    let now = state::millis();
+    for (session, members) in &state.sessions {
+        if Some(*session) == commit {
+            if members.on_disk {
+                step.released.push(*session);
+            }
+        } else if !members.unleased.is_empty() {
+            let until = now.saturating_add(u64::try_from(members.lease.as_millis()).unwrap_or(u64::MAX));
+            step.leases.push(LeaseRows { session: *session, until, keys: members.unleased.clone() });
+        }
+    }
+    for orphan in &state.orphans {
+        let keys = orphan.keys.clone();
+        step.leases.push(LeaseRows { session: orphan.session, until: orphan.until, keys });
+    }
+    step
+}
+
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+pub(super) fn io_error(path: &Path, doing: &'static str, error: io::Error) -> StoreError {
+    StoreError::io(path.display().to_string(), doing, error)
+}

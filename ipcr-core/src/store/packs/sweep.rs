@@ -1,0 +1,230 @@
+//! Taking blocks away, and giving their space back.
+//!
+//! First the rows of what nobody needs leave the index, in durable steps; the blocks of open sessions are never among
+//! them, and whoever adds one of those blocks meanwhile writes it again. Then packs that hold nothing are deleted, and
+//! packs with much dead space are copied, without it, to the end of the last pack. Adding and reading go on all the while.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::append;
+use super::record::{self, Key, Place};
+use super::recover;
+use super::shared::{Shared, io_error, lock, sync_folder};
+use super::state;
+use crate::kind::ErrorKind;
+use crate::port::blocks::{Live, StoreError, Swept};
+
+/// Dead bytes in one pack that are worth copying the rest.
+const WORTH: u64 = 2 << 20;
+/// Bytes that are copied at once.
+const COPY_BYTES: u64 = 8 << 20;
+/// Blocks whose rows are removed in one durable step.
+const STEP: usize = 1 << 16;
+
+pub(super) fn sweep(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+    let _flush = lock(&shared.flush);
+    let before = shared.disk_bytes()?;
+    let mut swept = take(shared, live, keep_leases)?;
+    compact(shared)?;
+    swept.disk_bytes = before.saturating_sub(shared.disk_bytes()?);
+    Ok(swept)
+}
+
+/// Takes out of the index what nobody needs.
+fn take(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+    let failed = |error| shared.index_error("reading the index", error);
+    let rows = shared.index.sessions().map_err(failed)?;
+    let (leasing, expired) = leases(shared, rows.into_iter(), keep_leases);
+    let mut leased = shared.index.leased(&leasing).map_err(failed)?;
+    let mut swept = Swept::default();
+    {
+        let mut guard = shared.state();
+        let state = &mut *guard;
+        leased.extend(state.orphans.iter().flat_map(|orphan| orphan.keys.iter().copied()));
+        let mut pending = std::mem::take(&mut state.pending);
+        pending.retain(|key, place| {
+            let kept = live.contains(&key.to_bytes()) || leased.contains(key) || state.in_session(key);
+            if !kept {
+                swept.blocks += 1;
+                swept.bytes += u64::from(place.len);
+            }
+            kept
+        });
+        state.pending = pending;
+    }
+    let mut dead = Vec::new();
+    let mut page = shared.index.page(None).map_err(failed)?;
+    while let Some((last, _)) = page.last() {
+        dead.extend(page.iter().map(|(key, _)| *key).filter(|key| {
+            let live = live.contains(&key.to_bytes());
+            !live && !leased.contains(key)
+        }));
+        page = shared.index.page(Some(last)).map_err(failed)?;
+    }
+    for keys in dead.chunks(STEP) {
+        let doomed = doom(shared, keys);
+        let removed = shared.index.remove(&doomed, &[]);
+        let mut state = shared.state();
+        state.doomed.clear();
+        let (blocks, bytes) = removed.map_err(|error| shared.index_error("removing blocks", error))?;
+        for key in &doomed {
+            state.damaged.remove(key);
+        }
+        swept.blocks += blocks;
+        swept.bytes += bytes;
+    }
+    if !expired.is_empty() {
+        shared.index.remove(&[], &expired).map_err(|error| shared.index_error("removing leases", error))?;
+    }
+    Ok(swept)
+}
+
+/// The ended sessions whose leases hold, and those whose leases are over.
+fn leases(shared: &Shared, rows: impl Iterator<Item = (u64, u64)>, keep_leases: bool) -> (HashSet<u64>, Vec<u64>) {
+    let now = state::millis();
+    let mut state = shared.state();
+    state.orphans.retain(|orphan| keep_leases && orphan.until > now);
+    let orphans: HashSet<u64> = state.orphans.iter().map(|orphan| orphan.session).collect();
+    let (mut leasing, mut expired) = (HashSet::new(), Vec::new());
+    for (session, until) in rows {
+        // Memory knows more about these than their rows.
+        if state.sessions.contains_key(&session) || orphans.contains(&session) {
+            continue;
+        }
+        if keep_leases && until > now && !state.released.contains(&session) {
+            leasing.insert(session);
+        } else {
+            expired.push(session);
+        }
+    }
+    (leasing, expired)
+}
+
+/// Marks those that no open session has.
+fn doom(shared: &Shared, keys: &[Key]) -> Vec<Key> {
+    let mut state = shared.state();
+    let free = |key: &&Key| !state.in_session(key) && !state.pending.contains_key(key);
+    let doomed: Vec<Key> = keys.iter().filter(free).copied().collect();
+    state.doomed.extend(&doomed);
+    doomed
+}
+
+/// A pack with space to give back.
+struct Wasteful {
+    pack: u32,
+    /// Whether anything in it is alive.
+    empty: bool,
+}
+
+fn compact(shared: &Shared) -> Result<(), StoreError> {
+    let wasteful = find_wasteful(shared)?;
+    let empty: Vec<u32> = wasteful.iter().filter(|pack| pack.empty).map(|pack| pack.pack).collect();
+    if !empty.is_empty() {
+        lock(&shared.appender).give_up(&empty);
+        shared.step(None, Vec::new(), empty.clone())?;
+        delete(shared, &empty)?;
+    }
+    let mut living: BTreeMap<u32, Vec<(Key, Place)>> =
+        wasteful.iter().filter(|pack| !pack.empty).map(|pack| (pack.pack, Vec::new())).collect();
+    if living.is_empty() {
+        return Ok(());
+    }
+    let failed = |error| shared.index_error("reading the index", error);
+    let mut page = shared.index.page(None).map_err(failed)?;
+    while let Some((last, _)) = page.last() {
+        for (key, place) in &page {
+            if let Some(blocks) = living.get_mut(&place.pack) {
+                blocks.push((*key, *place));
+            }
+        }
+        page = shared.index.page(Some(last)).map_err(failed)?;
+    }
+    for (pack, mut blocks) in living {
+        blocks.sort_by_key(|(_, place)| place.offset);
+        match rewrite(shared, pack, &blocks) {
+            Ok(()) => {}
+            // Copying needs room first. What was deleted stays deleted, and the next sweep goes on.
+            Err(error) if error.kind() == ErrorKind::DiskFull => {
+                tracing::debug!(%error, "no room to copy what is alive in a pack");
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn find_wasteful(shared: &Shared) -> Result<Vec<Wasteful>, StoreError> {
+    let rows = shared.index.packs().map_err(|error| shared.index_error("reading the index", error))?;
+    let files = recover::pack_files(&shared.folder)?;
+    // Nothing is appended between looking at a pack and rolling on from it.
+    let mut appender = lock(&shared.appender);
+    let in_use: HashSet<u32> = shared.state().pending.values().map(|place| place.pack).collect();
+    let mut wasteful = Vec::new();
+    for pack in files.into_iter().filter(|pack| !in_use.contains(pack)) {
+        let path = append::pack_path(&shared.folder, pack);
+        let size = path.metadata().map_err(|error| io_error(&path, "looking at", error))?.len();
+        let row = rows.get(&pack).copied().unwrap_or_default();
+        let dead = size.saturating_sub(record::FILE_HEADER + row.live);
+        let current = appender.current() == Some(pack);
+        let empty = row.live == 0;
+        let worth = if empty { !current || dead > 0 } else { dead > WORTH || dead > size / 4 };
+        if worth {
+            if current {
+                appender.roll();
+            }
+            wasteful.push(Wasteful { pack, empty });
+        }
+    }
+    Ok(wasteful)
+}
+
+/// Copies what is alive in a pack, then deletes it.
+fn rewrite(shared: &Shared, pack: u32, blocks: &[(Key, Place)]) -> Result<(), StoreError> {
+    // What is not indexed in it is dead: it must not be written down as its end.
+    lock(&shared.appender).give_up(&[pack]);
+    let mut moved = Vec::with_capacity(blocks.len());
+    let mut rest = blocks;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |(_, place): &&(Key, Place)| {
+            bytes += u64::from(place.len);
+            bytes <= COPY_BYTES
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (batch, behind) = rest.split_at(count);
+        rest = behind;
+        let mut data: Vec<(Key, Bytes)> = Vec::with_capacity(batch.len());
+        for (key, place) in batch {
+            let Some(bytes) = shared.read(*place)?.and_then(|bytes| record::verified(key, bytes)) else {
+                // Damage is for `check` to tell and for a repair to mend; the pack stays as it is.
+                shared.state().damaged.insert(*key);
+                return Ok(());
+            };
+            data.push((*key, bytes));
+        }
+        while !data.is_empty() {
+            let appended = lock(&shared.appender).append(&data);
+            let places = appended.map_err(|error| io_error(&shared.folder, "copying blocks", error))?;
+            let old = batch[batch.len() - data.len()..].iter();
+            moved.extend(places.iter().zip(old).map(|((key, new), (_, old))| (*key, *old, *new)));
+            data.drain(..places.len());
+        }
+    }
+    shared.step(None, moved, vec![pack])?;
+    delete(shared, &[pack])
+}
+
+/// Deletes the files of condemned packs.
+fn delete(shared: &Shared, packs: &[u32]) -> Result<(), StoreError> {
+    for pack in packs {
+        lock(&shared.files).remove(pack);
+        let path: PathBuf = append::pack_path(&shared.folder, *pack);
+        std::fs::remove_file(&path).map_err(|error| io_error(&path, "deleting", error))?;
+    }
+    sync_folder(&shared.folder).map_err(|error| io_error(&shared.folder, "writing the directory", error))?;
+    shared.index.forget(packs).map_err(|error| shared.index_error("forgetting packs", error))
+}
