@@ -1,11 +1,35 @@
-//! Edits of a registry: [`Edit`].
+//! Edits of a registry: [`Edit`], made by [`apply`]; [`empty`], the registry to begin with.
+//!
+//! Edits are made path by path: what an edit does not touch keeps its CID, and entries and members that this version does
+//! not know stay where they are. The new registry is a function of the old one and the edits; nothing is read but the nodes
+//! on the way. The blocks of the result are returned, not stored.
+
+mod catalogue;
+mod folder;
+mod image;
+mod plan;
+
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use cid::Cid;
 use serde::{Deserialize, Serialize};
+use serde_json::Map;
 
+use self::image::ImageEdit;
+use self::plan::Plan;
+use super::blocks::{self, Overlay};
+use super::document::{self, Counts, FORMAT, RegistryDocument};
+use super::error::TreeError;
 use super::stored::StoredImage;
+use crate::dag::block::Block;
 use crate::digest::Digest;
+use crate::limits;
+use crate::port::blocks::{ReadBlocks, ReadError};
 use crate::reference::{ImageName, Tag};
+
+pub(super) use self::catalogue::{read_names, row as catalogue_row, shard_name};
+pub(super) use self::image::folders;
 
 /// One change of a registry. Edits are plain data: they are kept until they are published, and applied again when another
 /// home published in between.
@@ -49,4 +73,159 @@ pub enum Edit {
         /// The image's name.
         image: ImageName,
     },
+    /// Stores a manifest without a tag, pullable by digest until it is removed.
+    PutManifest {
+        /// The image's name.
+        image: ImageName,
+        /// The manifest; its blobs' blocks are stored.
+        stored: Box<StoredImage>,
+        /// The time of the push.
+        pushed: DateTime<Utc>,
+    },
+    /// Describes an image that exists; an empty text removes.
+    Describe {
+        /// The image's name.
+        image: ImageName,
+        /// A one-line description to set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        description: Option<String>,
+        /// A README to set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        readme: Option<String>,
+    },
+}
+
+impl Edit {
+    /// The image that it changes.
+    pub fn image(&self) -> &ImageName {
+        match self {
+            Self::SetTag { image, .. }
+            | Self::RemoveTag { image, .. }
+            | Self::RemoveDigest { image, .. }
+            | Self::RemoveImage { image }
+            | Self::PutManifest { image, .. }
+            | Self::Describe { image, .. } => image,
+        }
+    }
+}
+
+/// An edited registry.
+#[derive(Clone, Debug)]
+pub struct Edited {
+    /// Its root.
+    pub root: Cid,
+    /// Blocks that are new or may be, children before parents.
+    pub blocks: Vec<Block>,
+    /// Whether the root is the one that was given.
+    pub unchanged: bool,
+    /// For each edit the folder that it made or found: that of the tag, for [`Edit::SetTag`].
+    pub folders: Vec<Option<Cid>>,
+}
+
+/// Applies edits to the registry `root`, in their order, all or none.
+///
+/// Fails with [`TreeError::NotFound`] when something is to be removed that is not there, with [`TreeError::NewerFormat`] when a
+/// file that has to be changed is of a newer format, and with [`TreeError::Incomplete`] when an image lacks a part.
+pub async fn apply(blocks: &dyn ReadBlocks, root: &Cid, edits: &[Edit]) -> Result<Edited, TreeError> {
+    let overlay = Overlay::new(blocks);
+    let mut now = *root;
+    let mut folders = Vec::new();
+    for edit in edits {
+        let (next, folder) = apply_one(&overlay, &now, edit).await?;
+        now = next;
+        folders.push(folder);
+    }
+    Ok(Edited { root: now, blocks: overlay.into_reachable(&now), unchanged: now == *root, folders })
+}
+
+async fn apply_one(overlay: &Overlay<'_>, root: &Cid, edit: &Edit) -> Result<(Cid, Option<Cid>), TreeError> {
+    check_registry(overlay, root).await?;
+    let name = edit.image();
+    let mut image = ImageEdit::open(overlay, root, name).await?;
+    let mut folder = None;
+    match edit {
+        Edit::SetTag { tag, stored, description, readme, pushed, .. } => {
+            folder = Some(image.set_tag(tag, stored, *pushed).await?);
+            image.describe(description.as_deref(), readme.as_deref())?;
+        }
+        Edit::PutManifest { stored, pushed, .. } => image.put_manifest(stored, *pushed).await?,
+        Edit::RemoveTag { tag, .. } => image.remove_tag(tag.as_str()).await?,
+        Edit::RemoveDigest { digest, .. } => image.remove_digest(digest)?,
+        Edit::RemoveImage { .. } => image.remove_image().await?,
+        Edit::Describe { description, readme, .. } => {
+            image.require()?;
+            image.describe(description.as_deref(), readme.as_deref())?;
+        }
+    }
+    let mut change = image.finish().await?;
+    let (before, after) = (change.before.as_ref(), change.after.as_ref());
+    if before != after {
+        catalogue::update(overlay, root, name.as_str(), before, after, &mut change.plan).await?;
+    }
+    let next = change.plan.apply(overlay, String::new(), Some(*root)).await?;
+    let next = next.ok_or_else(|| TreeError::disagree("/", "nothing would be left of the registry"))?;
+    Ok((next.cid, folder))
+}
+
+/// Refuses to write into what is no registry, or a newer one.
+async fn check_registry(blocks: &dyn ReadBlocks, root: &Cid) -> Result<(), TreeError> {
+    let path = catalogue::REGISTRY.join("/");
+    let Some(link) = blocks::walk(blocks, root, catalogue::REGISTRY).await? else {
+        return Err(TreeError::not_found(path));
+    };
+    let bytes = blocks::read_file(blocks, &path, &link.cid, limits::METADATA_BYTES).await?;
+    document::parse_for_writing::<RegistryDocument>(&path, &bytes).map(|_| ())
+}
+
+/// What a new registry says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryInfo {
+    /// Its key as `did:key:…`.
+    pub did: String,
+    /// Its key as an IPNS name (`k51…`).
+    pub ipns: String,
+    /// A title for people.
+    pub title: Option<String>,
+    /// The domain that will point at it.
+    pub domain: Option<String>,
+    /// Recipients of data for the owner (`age1…`).
+    pub key_agreement: Vec<String>,
+    /// Multiaddrs of nodes that hold it.
+    pub mirrors: Vec<String>,
+    /// The DID document of its key, as JSON.
+    pub did_document: String,
+}
+
+/// A registry without images.
+pub async fn empty(info: &RegistryInfo) -> Result<Edited, TreeError> {
+    let overlay = Overlay::new(&NoBlocks);
+    let registry = RegistryDocument {
+        format: FORMAT,
+        did: info.did.clone(),
+        ipns: info.ipns.clone(),
+        title: info.title.clone(),
+        domain: info.domain.clone(),
+        key_agreement: info.key_agreement.clone(),
+        counts: Counts::default(),
+        namespaces: BTreeMap::new(),
+        mirrors: info.mirrors.clone(),
+        other: Map::new(),
+    };
+    let mut plan = Plan::default();
+    plan.set(catalogue::REGISTRY, Some(overlay.add_file("", &document::write(&registry))));
+    plan.set([".well-known", "did.json"], Some(overlay.add_file("", info.did_document.as_bytes())));
+    let root = plan.apply(&overlay, String::new(), None).await?;
+    let root = root.ok_or_else(|| TreeError::disagree("/", "a new registry has files"))?.cid;
+    Ok(Edited { root, blocks: overlay.into_reachable(&root), unchanged: false, folders: Vec::new() })
+}
+
+/// Where a new registry comes from.
+#[derive(Debug)]
+struct NoBlocks;
+
+#[async_trait::async_trait]
+impl ReadBlocks for NoBlocks {
+    async fn read(&self, cid: &Cid) -> Result<bytes::Bytes, ReadError> {
+        Err(ReadError::Missing { cid: *cid })
+    }
 }
