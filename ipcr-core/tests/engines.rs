@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use ipcr_core::engine::discovery::Discovery;
 use ipcr_core::engine::docker::DockerEngine;
 use ipcr_core::port::engine::{Engine, EngineError, EngineKind, EngineStore};
+use ipcr_core::port::image::{ImageSource, Opened};
+use ipcr_core::transfer::engine::sink::EngineSink;
+use ipcr_core::transfer::engine::source::EngineSource;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 // What the conformance suite finds under `crate::` inside the library.
-use ipcr_core::{digest, port};
+use ipcr_core::{digest, image, port};
 
 #[path = "../src/port/conformance/engine.rs"]
 mod conformance;
@@ -88,6 +91,7 @@ async fn docker_conforms() {
     assert_eq!(info.name, "Docker");
     println!("Docker {} (API {}, {:?} store)", info.version, info.api, info.store);
     run(&engine, "localhost/ipcr-conformance").await;
+    source_and_sink(Arc::new(engine), true).await;
 }
 
 #[tokio::test]
@@ -106,10 +110,54 @@ async fn podman_conforms() {
     assert_eq!(engine.image("app:1").await.unwrap().unwrap().names, ["localhost/app:1"]);
     engine.remove("app:1").await.unwrap();
 
+    source_and_sink(Arc::new(engine), false).await;
+
     let mut discovery = Discovery::default();
     discovery.docker_host = Some(podman.endpoint());
     for kind in [EngineKind::Docker, EngineKind::Podman] {
         assert_eq!(discovery.discover(kind).await.unwrap().info().await.unwrap().name, "Podman");
+    }
+}
+
+/// Two images through the adapters, into the engine and out again.
+async fn source_and_sink(engine: Arc<dyn Engine>, skips: bool) {
+    let sink = |name: &str| Box::new(EngineSink::new(Arc::clone(&engine), Some(name.into()), "the engine"));
+    let name = |tag: &str| format!("localhost/ipcr-adapters:{}-{tag}", std::process::id());
+    let first = Sample::new("adapters");
+    let second = first.upon();
+    let (asked, delivered) = first.deliver(sink(&name("1")), Some("never/used:1")).await.unwrap();
+    assert_eq!((asked, delivered.image_id), (vec![0, 1, 2], Some(first.id())));
+    let (asked, _) = second.deliver(sink(&name("2")), None).await.unwrap();
+    assert_eq!(asked, if skips { vec![2] } else { vec![0, 1, 2] });
+    assert_eq!(second.deliver(sink(&name("2")), None).await.unwrap().0, [] as [usize; 0]);
+    for (sample, tag) in [(&first, "1"), (&second, "2")] {
+        let image = engine.image(&name(tag)).await.unwrap().unwrap();
+        assert_eq!((image.id, image.names), (sample.id(), vec![name(tag)]));
+        let source = EngineSource::new(Arc::clone(&engine), name(tag), "the engine");
+        let Opened::Export(mut export) = source.open().await.unwrap() else { panic!("it has no manifests") };
+        let (mut layers, mut told) = (std::collections::HashMap::new(), 0);
+        while let Some(mut layer) = export.next_layer().await.unwrap() {
+            let mut bytes = Vec::new();
+            layer.data.read_to_end(&mut bytes).await.unwrap();
+            let digest = digest::Digest::sha256(&bytes);
+            told += usize::from(layer.diff_id.is_some_and(|diff_id| diff_id == digest));
+            assert!(layer.diff_id.is_none_or(|diff_id| diff_id == digest), "a wrong expectation");
+            layers.insert(layer.key, digest);
+        }
+        // All are recognised before they are read, but for the top layer of Docker 20.10.
+        assert!(told >= 2, "{told} layers are recognised");
+        let images = export.images().await.unwrap();
+        assert_eq!(images[0].config, sample.config);
+        assert_eq!(images[0].layers.iter().map(|key| layers[key]).collect::<Vec<_>>(), sample.diff_ids());
+    }
+    // A wrong layer: the engine refuses it, and keeps what it had.
+    let wrong = Sample { layers: Sample::new("wrong").layers, config: Sample::new("right").config };
+    let error = wrong.deliver(sink(&name("3")), None).await.unwrap_err();
+    println!("{error}");
+    assert!(engine.image(&wrong.id().to_string()).await.unwrap().is_none());
+    assert!(engine.image(&name("3")).await.unwrap().is_none());
+    for tag in ["1", "2"] {
+        engine.remove(&name(tag)).await.unwrap();
     }
 }
 

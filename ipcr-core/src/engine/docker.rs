@@ -26,9 +26,10 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::answer;
 use crate::digest::Digest;
+use crate::image::config::chain_ids;
 use crate::image::platform::Platform;
 use crate::limits;
-use crate::port::engine::{Engine, EngineError, EngineImage, EngineInfo, EngineStore, Loaded, chain_ids};
+use crate::port::engine::{Engine, EngineError, EngineImage, EngineInfo, EngineStore, Loaded};
 use crate::port::image::ByteStream;
 
 /// Bytes of an archive that travel to an engine in one piece.

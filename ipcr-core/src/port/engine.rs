@@ -6,7 +6,7 @@ use std::io;
 
 use async_trait::async_trait;
 
-use crate::digest::{Algorithm, Digest, Hasher};
+use crate::digest::Digest;
 use crate::image::platform::Platform;
 use crate::kind::{Cause, ErrorKind};
 use crate::port::image::ByteStream;
@@ -146,23 +146,6 @@ pub enum EngineError {
     },
 }
 
-/// Chain IDs of the layers with these uncompressed digests, lowest first (OCI image-spec, "Layer ChainID"). An engine with
-/// layers finds each by all that lies below it.
-pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
-    let mut chains: Vec<Digest> = Vec::with_capacity(diff_ids.len());
-    for diff_id in diff_ids {
-        chains.push(match chains.last() {
-            None => *diff_id,
-            Some(below) => {
-                let mut hasher = Hasher::new(Algorithm::Sha256);
-                hasher.update(format!("{below} {diff_id}").as_bytes());
-                hasher.finish()
-            }
-        });
-    }
-    chains
-}
-
 impl EngineError {
     /// As an I/O error, for a stream that an engine writes or reads; [`EngineError::from_io`] is the way back.
     pub fn into_io(self) -> io::Error {
@@ -187,16 +170,6 @@ impl EngineError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn chains_as_the_image_specification_computes_them() {
-        let diff = [Digest::sha256(b"a"), Digest::sha256(b"b"), Digest::sha256(b"c")];
-        let chains = chain_ids(&diff);
-        assert_eq!(chains[0], diff[0]);
-        assert_eq!(chains[1], Digest::sha256(format!("{} {}", diff[0], diff[1]).as_bytes()));
-        assert_eq!(chains[2], Digest::sha256(format!("{} {}", chains[1], diff[2]).as_bytes()));
-        assert_eq!(chain_ids(&diff[..2]), chains[..2]);
-    }
 
     #[test]
     fn an_error_survives_a_stream() {

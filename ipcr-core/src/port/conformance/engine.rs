@@ -8,8 +8,10 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use crate::digest::Digest;
-use crate::port::engine::{Engine, EngineError, EngineStore, chain_ids};
-use crate::port::image::ByteStream;
+use crate::image::config::chain_ids;
+use crate::image::descriptor::Descriptor;
+use crate::port::engine::{Engine, EngineError, EngineStore};
+use crate::port::image::{ByteStream, Delivered, Form, ImageError, ImagePart, ImageParts, ImageSink};
 
 /// A small image of three layers that nobody else has.
 pub(crate) struct Sample {
@@ -39,6 +41,16 @@ impl Sample {
         Self { layers, config: serde_json::to_vec(&config).unwrap() }
     }
 
+    /// Another image on the first two layers of this one.
+    pub(crate) fn upon(&self) -> Self {
+        let mut second = Self::new("upon");
+        second.layers.splice(..2, self.layers[..2].iter().cloned());
+        let mut config: serde_json::Value = serde_json::from_slice(&second.config).unwrap();
+        config["rootfs"]["diff_ids"] = serde_json::to_value(second.diff_ids()).unwrap();
+        second.config = serde_json::to_vec(&config).unwrap();
+        second
+    }
+
     pub(crate) fn id(&self) -> Digest {
         Digest::sha256(&self.config)
     }
@@ -62,9 +74,58 @@ impl Sample {
         tar(&files, true)
     }
 
+    /// The image with gzip layers, as a sink gets it.
+    pub(crate) fn parts(&self, name: Option<&str>) -> ImageParts {
+        let layers: Vec<Descriptor> = self.layers.iter().map(|layer| described(GZIP_LAYER, &gzip(layer))).collect();
+        let config = described("application/vnd.oci.image.config.v1+json", &self.config);
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers,
+        });
+        let manifest = Bytes::from(serde_json::to_vec(&manifest).unwrap());
+        let root = described(MANIFEST, &manifest);
+        let part = ImagePart {
+            manifest: root.digest,
+            config: (config, self.config.clone().into()),
+            layers,
+            diff_ids: self.diff_ids(),
+        };
+        let name = name.map(str::to_owned);
+        ImageParts { root: root.clone(), name, manifests: vec![(root, manifest)], images: vec![part] }
+    }
+
+    /// Hands the image to `sink`; the numbers of the layers that it asked for.
+    pub(crate) async fn deliver(
+        &self,
+        mut sink: Box<dyn ImageSink>,
+        name: Option<&str>,
+    ) -> Result<(Vec<usize>, Delivered), ImageError> {
+        let parts = self.parts(name);
+        let mut asked = Vec::new();
+        for need in sink.plan(&parts).await? {
+            let n = parts.images[0].layers.iter().position(|layer| *layer == need.blob).unwrap();
+            let bytes = if need.form == Form::Plain { self.layers[n].clone() } else { gzip(&self.layers[n]) };
+            sink.write(&need, bytes.len() as u64, stream(bytes)).await?;
+            asked.push(n);
+        }
+        Ok((asked, sink.finish().await?))
+    }
+
     pub(crate) fn archive(&self, names: &[&str], without: &[usize]) -> ByteStream {
         stream(self.bytes(names, without))
     }
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const GZIP_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+fn described(media_type: &str, bytes: &[u8]) -> Descriptor {
+    Descriptor::new(media_type, Digest::sha256(bytes), bytes.len() as u64)
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 pub(crate) fn stream(bytes: Vec<u8>) -> ByteStream {
@@ -192,12 +253,7 @@ async fn missing_layers(engine: &dyn Engine, sample: &Sample, name: &str) {
     }
     assert!(chains.iter().all(|chain| known.contains(chain)));
     // A second image on the same two layers: they need not be sent.
-    let mut second = Sample::new("second");
-    second.layers.splice(..2, sample.layers[..2].iter().cloned());
-    let config = String::from_utf8(second.config.clone()).unwrap();
-    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
-    config["rootfs"]["diff_ids"] = serde_json::to_value(second.diff_ids()).unwrap();
-    second.config = serde_json::to_vec(&config).unwrap();
+    let second = sample.upon();
     let further = format!("{name}-second");
     engine.load(second.archive(&[&further], &[0, 1])).await.unwrap();
     let image = engine.image(&further).await.unwrap().expect("it was loaded");

@@ -13,8 +13,9 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use crate::digest::Digest;
+use crate::image::config::chain_ids;
 use crate::image::platform::Platform;
-use crate::port::engine::{Engine, EngineError, EngineImage, EngineInfo, EngineStore, Loaded, chain_ids};
+use crate::port::engine::{Engine, EngineError, EngineImage, EngineInfo, EngineStore, Loaded};
 use crate::port::image::ByteStream;
 
 /// See the module's documentation.
@@ -225,6 +226,12 @@ impl Engine for MemoryEngine {
         let mut state = self.state();
         let id = state.find(name).ok_or_else(|| EngineError::NoImage { name: name.into() })?;
         let names = BTreeSet::from([name.to_owned(), format!("{name}:latest")]);
+        if !state.images[&id].names.iter().any(|own| names.contains(own)) && state.images[&id].names.len() > 1 {
+            let message = "it has several names and was called by its ID".into();
+            return Err(EngineError::Refused { doing: "remove an image", message });
+        }
+        let by_id = !state.images[&id].names.iter().any(|own| names.contains(own));
+        let names = if by_id { state.images[&id].names.clone() } else { names };
         state.untag(&names);
         if state.images[&id].names.is_empty() {
             state.images.remove(&id);

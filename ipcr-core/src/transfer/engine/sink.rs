@@ -1,0 +1,248 @@
+//! An engine as a sink: [`EngineSink`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::pipe::{Writer, pipe};
+use crate::digest::Digest;
+use crate::image::config::parse_config;
+use crate::image::media_type;
+use crate::kind::ErrorKind;
+use crate::limits;
+use crate::media::archive_sink::{ArchiveOptions, ArchiveSink};
+use crate::port::engine::{Engine, EngineError, EngineImage, EngineInfo, EngineStore, Loaded};
+use crate::port::image::{Abilities, ByteStream, Delivered, ImageError, ImagePart, ImageParts, ImageSink, Need};
+
+/// Bytes that wait between the writer of the archive and the engine.
+const PIPE: usize = 1 << 20;
+/// How long an engine may take to say why it has stopped to read.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Loads one image into an engine.
+///
+/// The archive flows into the engine's load call while it is made, with only those layers that the engine lacks, and without
+/// a name: a name is given when the engine holds what was sent, so that no name ever stands for something else and
+/// none but the one asked for appears. (A containerd store forgets what has no name: there the name travels with the
+/// image, and is taken away again if it turns out to be another one.) An image that the engine holds already is only named.
+///
+/// Dropping the sink before the end gives the load up, and the engine is as before.
+#[derive(Debug)]
+pub struct EngineSink {
+    // Dropped first: the engine must not take the end of the pipe for the end of the archive.
+    load: Option<AbortOnDropHandle<Result<Loaded, EngineError>>>,
+    engine: Arc<dyn Engine>,
+    name: Option<String>,
+    place: String,
+    info: Option<EngineInfo>,
+    archive: Option<ArchiveSink<Writer>>,
+    expected: Option<Expected>,
+}
+
+/// What the engine must hold in the end.
+#[derive(Clone, Debug)]
+struct Expected {
+    id: Digest,
+    diff_ids: Vec<Digest>,
+    name: Option<String>,
+    /// What it held of this before.
+    before: Option<EngineImage>,
+}
+
+impl EngineSink {
+    /// Into `engine`, which people call `place`; `name` goes before the name that comes with the image.
+    pub fn new(engine: Arc<dyn Engine>, name: Option<String>, place: impl Into<String>) -> Self {
+        let place = place.into();
+        Self { load: None, engine, name, place, info: None, archive: None, expected: None }
+    }
+
+    async fn info(&mut self) -> Result<EngineInfo, ImageError> {
+        if self.info.is_none() {
+            self.info = Some(self.engine.info().await?);
+        }
+        Ok(self.info.clone().expect("it was just asked for"))
+    }
+
+    fn unfit(&self, reason: &str, kind: ErrorKind) -> ImageError {
+        ImageError::Unfit { place: self.place.clone(), reason: reason.to_owned(), kind }
+    }
+
+    /// The one image of `parts` that goes into the engine, as if there were no other.
+    fn single(&self, parts: &ImageParts, info: &EngineInfo) -> Result<(ImageParts, ImagePart), ImageError> {
+        let runnable = parts.images.iter().filter(|part| media_type::is_config(&part.config.0.media_type));
+        let runnable: Vec<&ImagePart> = runnable.collect();
+        let serves = |part: &&&ImagePart| {
+            parse_config(part.config.1.clone()).is_ok_and(|config| config.platform.serves(&info.platform))
+        };
+        let part = match &runnable[..] {
+            [] => return Err(self.unfit("it is no container image", ErrorKind::Usage)),
+            [only] => *only,
+            several => several
+                .iter()
+                .find(serves)
+                .copied()
+                .ok_or_else(|| self.unfit(&format!("it has no image for {}", info.platform), ErrorKind::Usage))?,
+        };
+        let manifests: Vec<_> =
+            parts.manifests.iter().filter(|(manifest, _)| manifest.digest == part.manifest).cloned().collect();
+        let root = manifests.first().map_or_else(|| parts.root.clone(), |(manifest, _)| manifest.clone());
+        let single = ImageParts { root, name: None, manifests, images: vec![part.clone()] };
+        Ok((single, part.clone()))
+    }
+
+    /// What the engine had to say when the pipe to it broke; else `error`.
+    async fn or_engines_words(&mut self, error: ImageError) -> ImageError {
+        self.archive = None;
+        let Some(load) = self.load.take() else { return error };
+        match tokio::time::timeout(LAST_WORDS, load).await {
+            Ok(Ok(Err(
+                engine @ (EngineError::Refused { .. } | EngineError::Broken { .. } | EngineError::Absent { .. }),
+            ))) => engine.into(),
+            _ => error,
+        }
+    }
+
+    /// Whether the engine holds what was sent; what else it holds of it is taken away again.
+    async fn verify(&self, expected: &Expected, loaded: &Loaded) -> Result<EngineImage, ImageError> {
+        let containerd = self.info.as_ref().is_some_and(|info| info.store == EngineStore::Containerd);
+        let asked = match &expected.name {
+            Some(name) if containerd => name.clone(),
+            _ if containerd => loaded.ids.first().cloned().unwrap_or_default(),
+            _ => expected.id.to_string(),
+        };
+        let layers = |count: usize| format!("an image of {count} layers");
+        let (wanted, found) = match self.engine.image(&asked).await? {
+            Some(image) if !containerd && image.id != expected.id => (expected.id.to_string(), image.id.to_string()),
+            Some(image) if image.diff_ids.len() != expected.diff_ids.len() => {
+                (layers(expected.diff_ids.len()), layers(image.diff_ids.len()))
+            }
+            Some(image) if image.diff_ids != expected.diff_ids => {
+                (format!("the layers of {}", expected.id), "other layers".into())
+            }
+            Some(image) => return Ok(image),
+            None => (
+                expected.id.to_string(),
+                loaded.ids.iter().chain(&loaded.names).cloned().collect::<Vec<_>>().join(", "),
+            ),
+        };
+        if expected.before.is_none() {
+            for name in loaded.names.iter().chain(&loaded.ids) {
+                let _ = self.engine.remove(name).await;
+            }
+        }
+        Err(ImageError::Mismatch { place: self.place.clone(), expected: wanted, found })
+    }
+
+    /// Gives the image its name, and takes away those that came with the load.
+    async fn name(&self, expected: &Expected, image: &EngineImage) -> Result<(), ImageError> {
+        let id = image.id.to_string();
+        let Some(name) = &expected.name else { return Ok(()) };
+        if image.names.iter().any(|own| own == name) {
+            return Ok(());
+        }
+        if let Err(error) = self.engine.tag(&id, name).await {
+            if expected.before.is_none() {
+                let _ = self.engine.remove(&id).await;
+            }
+            return Err(error.into());
+        }
+        let had = |own: &String| expected.before.as_ref().is_some_and(|before| before.names.contains(own));
+        for own in image.names.iter().filter(|own| !had(own)) {
+            self.engine.remove(own).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ImageSink for EngineSink {
+    fn describe(&self) -> String {
+        self.place.clone()
+    }
+
+    async fn abilities(&mut self) -> Result<Abilities, ImageError> {
+        let info = self.info().await?;
+        Ok(Abilities {
+            indexes: false,
+            zstd: info.reads_zstd,
+            layers: limits::ENGINE_LAYERS,
+            platform: Some(info.platform),
+            keeps_digests: info.store == EngineStore::Containerd,
+        })
+    }
+
+    async fn plan(&mut self, parts: &ImageParts) -> Result<Vec<Need>, ImageError> {
+        self.load = None;
+        self.archive = None;
+        let info = self.info().await?;
+        let (mut single, part) = self.single(parts, &info)?;
+        let id = part.config.0.digest;
+        let containerd = info.store == EngineStore::Containerd;
+        let before = if containerd { None } else { self.engine.image(&id.to_string()).await? };
+        let name = self.name.clone().or_else(|| parts.name.clone());
+        let expected = Expected { id, diff_ids: part.diff_ids.clone(), name: name.clone(), before };
+        let held = expected.before.as_ref().is_some_and(|image| image.id == id && image.diff_ids == part.diff_ids);
+        self.expected = Some(expected);
+        if held {
+            return Ok(Vec::new());
+        }
+        if containerd {
+            single.name = name;
+        }
+        let mut options = ArchiveOptions::docker();
+        options.skip_chains = self.engine.known_chains().await?;
+        options.zstd = info.reads_zstd;
+        options.layers = limits::ENGINE_LAYERS;
+        options.platform = Some(info.platform);
+        let (writer, reader) = pipe(PIPE);
+        let engine = Arc::clone(&self.engine);
+        let load: JoinHandle<_> = tokio::spawn(async move { engine.load(Box::pin(reader)).await });
+        self.load = Some(AbortOnDropHandle::new(load));
+        let archive = self.archive.insert(ArchiveSink::new(writer, self.place.clone(), options));
+        match archive.plan(&single).await {
+            Ok(needs) => Ok(needs),
+            Err(error @ ImageError::Io { .. }) => Err(self.or_engines_words(error).await),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write(&mut self, need: &Need, size: u64, data: ByteStream) -> Result<(), ImageError> {
+        let Some(archive) = &mut self.archive else {
+            return Err(self.unfit("nothing was planned", ErrorKind::Failed));
+        };
+        match archive.write(need, size, data).await {
+            Err(error @ ImageError::Io { .. }) => Err(self.or_engines_words(error).await),
+            written => written,
+        }
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Delivered, ImageError> {
+        let unplanned = self.unfit("nothing was planned", ErrorKind::Failed);
+        let Some(expected) = self.expected.take() else { return Err(unplanned) };
+        let mut loaded = Loaded::default();
+        if let Some(archive) = self.archive.take() {
+            if let Err(error) = Box::new(archive).finish().await {
+                return Err(match error {
+                    ImageError::Io { .. } => self.or_engines_words(error).await,
+                    other => other,
+                });
+            }
+            let load = self.load.take().ok_or(unplanned)?;
+            loaded = match load.await {
+                Ok(loaded) => loaded?,
+                Err(stopped) => {
+                    return Err(EngineError::Broken { doing: "load an image", source: stopped.into() }.into());
+                }
+            };
+        }
+        let image = self.verify(&expected, &loaded).await?;
+        self.name(&expected, &image).await?;
+        Ok(Delivered { place: expected.name.unwrap_or_else(|| image.id.to_string()), image_id: Some(image.id) })
+    }
+}
+
+#[cfg(test)]
+mod tests;
