@@ -4,13 +4,17 @@
 //! * [`pb`]: dag-pb nodes with UnixFS data, read from any origin and written canonically.
 //! * [`chunk`], [`file`]: leaves of one size, and the balanced tree over leaves.
 //! * [`directory`], [`hamt`]: flat and sharded directories, edited path by path.
+//! * [`cut`], [`encode`], [`decode`]: layers cut along their files, pieces compressed alone, layers decompressed.
 //!
 //! Everything here works on slices and blocks: bytes in, blocks out, no task, file or socket.
 
 pub mod block;
 pub mod chunk;
 pub mod compression;
+pub mod cut;
+pub mod decode;
 pub mod directory;
+pub mod encode;
 pub mod file;
 pub mod hamt;
 pub mod pb;
