@@ -4,18 +4,23 @@
 //! * `host`: rust-ipfs with its transports and NAT helpers; `hub`: the one custom behaviour through which everything else
 //!   dials, opens and accepts streams.
 //! * `bitswap`: the block exchange, behind [`Exchange`].
+//! * `kad`: a client of the DHT; `fetch`: records straight from peers; both behind [`NameRecords`] and [`Announce`].
 //! * `resolve`: names in multiaddrs, before anything is dialled.
 //!
 //! Only this module names `rust_ipfs` and `libp2p`. The node speaks to the rest of the crate through ports only, so that
 //! its host can be replaced.
 
+mod announce;
 mod bitswap;
 mod config;
 mod error;
+mod fetch;
 mod frame;
 mod host;
 mod hub;
+mod kad;
 mod protobuf;
+mod records;
 mod resolve;
 mod traffic;
 
@@ -36,13 +41,18 @@ pub use self::config::{DEFAULT_PORT, NodeConfig, PUBLIC_BOOTSTRAP};
 pub use self::error::NodeError;
 use self::host::Host;
 use self::hub::{Acceptor, Hub, Inbound};
+use self::kad::Kad;
 use self::traffic::Counters;
 pub use self::traffic::Traffic;
 use crate::net::addresses;
 pub use crate::net::addresses::{NetworkMode, SwarmKey};
+#[cfg(doc)]
+use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
 use crate::port::dns::Dns;
 use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession};
+#[cfg(doc)]
+use crate::port::records::NameRecords;
 use crate::port::records::RecordShelf;
 
 /// How long [`Node::shutdown`] waits for tasks.
@@ -70,8 +80,10 @@ struct Online {
     network: Arc<Network>,
 }
 
-/// Finding others.
+/// Finding others, and what they know.
 struct Network {
+    hub: Hub,
+    kad: Kad,
     dns: Arc<dyn Dns>,
 }
 
@@ -108,16 +120,21 @@ impl Node {
         let local = config.keypair.public().to_peer_id();
         let counters = Arc::new(Counters::default());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let _ = shelf;
         let online = if config.offline {
             None
         } else {
             let engine: Arc<OnceLock<Weak<Bitswap>>> = Arc::default();
-            let (hub, behaviour) = Hub::new(local, config.mode.clone(), vec![(bitswap::PROTOCOL, acceptor(&engine))]);
+            let acceptors = vec![
+                (bitswap::PROTOCOL, exchange_acceptor(&engine)),
+                (fetch::PROTOCOL, shelf_acceptor(shelf, &tasks, &stop)),
+            ];
+            let (hub, behaviour) = Hub::new(local, config.mode.clone(), acceptors);
             let bitswap = Bitswap::new(hub.clone(), store, counters.clone(), tasks.clone(), stop.clone());
             let _ = engine.set(Arc::downgrade(&bitswap));
             let host = Host::start(&config, behaviour).await?;
-            let network = Arc::new(Network { dns });
+            let entrances = config.bootstrap.iter().chain(&config.peers).cloned().collect();
+            let kad = Kad::new(hub.clone(), dns.clone(), entrances);
+            let network = Arc::new(Network { hub: hub.clone(), kad, dns });
             Some(Online { host, hub, bitswap, network })
         };
         let node = Arc::new(Self { local, online, counters, tasks, stop });
@@ -176,8 +193,25 @@ impl Node {
     }
 }
 
+/// Answers questions for records.
+fn shelf_acceptor(shelf: Arc<dyn RecordShelf>, tasks: &TaskTracker, stop: &CancellationToken) -> Acceptor {
+    let (tasks, stop) = (tasks.clone(), stop.clone());
+    Box::new(move |inbound: Inbound| {
+        let (shelf, stop) = (shelf.clone(), stop.clone());
+        tasks.spawn(async move {
+            let Inbound { peer, stream, slot: _slot } = inbound;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                answered = fetch::answer(stream, shelf) => if let Err(error) = answered {
+                    tracing::debug!(%peer, %error, "a question for a record was not answered");
+                }
+            }
+        });
+    })
+}
+
 /// Hands inbound streams to the engine once it exists.
-fn acceptor(engine: &Arc<OnceLock<Weak<Bitswap>>>) -> Acceptor {
+fn exchange_acceptor(engine: &Arc<OnceLock<Weak<Bitswap>>>) -> Acceptor {
     let engine = engine.clone();
     Box::new(move |inbound: Inbound| {
         if let Some(engine) = engine.get().and_then(Weak::upgrade) {
@@ -214,7 +248,17 @@ async fn keep_peer(hub: Hub, network: Arc<Network>, address: Multiaddr) {
 
 #[async_trait]
 impl Discovery for Network {
-    async fn discover(&self, _root: &Cid, _found: mpsc::Sender<Found>) {}
+    async fn discover(&self, root: &Cid, found: mpsc::Sender<Found>) {
+        let (sender, mut providers) = mpsc::channel(8);
+        let forward = async {
+            while let Some((peer, addresses)) = providers.recv().await {
+                if found.send(Found { peer, addresses }).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::join!(self.kad.providers(root, sender), forward);
+    }
 
     async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr> {
         resolve::resolve_all(&*self.dns, addresses).await
@@ -228,3 +272,6 @@ impl Exchange for Node {
         Ok(Arc::new(Session::open(online.bitswap.clone(), online.network.clone(), request)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -260,11 +260,10 @@ impl Bitswap {
         let asked = peer.wants.was_asked(&cid);
         let mut wanted = false;
         for session in self.open_sessions() {
-            wanted |= session.on_block(peer.id, &cid, &data);
+            // Counted for the first only, and before anybody can see the block.
+            wanted |= session.on_block(peer.id, &cid, &data, !wanted);
         }
-        if wanted {
-            self.counters.received(data.len() as u64);
-        } else if !asked {
+        if !wanted && !asked {
             self.strike(peer, "it sent a block that nobody asked for");
         }
     }

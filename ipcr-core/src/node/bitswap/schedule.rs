@@ -258,6 +258,7 @@ mod tests {
         }
         let later = now + PATIENCE + Duration::from_millis(1);
         schedule.received(&peers[0], 1000, later);
+        schedule.settled(&peers[0]);
         assert_eq!(schedule.overdue(later), [(peers[1], true)]);
         assert_eq!(schedule.choose(&[], later), Choice::Ask(peers[0]));
         // Alone it is asked all the same, and has longer.

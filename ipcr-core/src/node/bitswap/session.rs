@@ -65,6 +65,19 @@ pub(in crate::node) struct Found {
     pub(in crate::node) addresses: Vec<Multiaddr>,
 }
 
+/// Finds nobody.
+#[derive(Debug)]
+struct Nobody;
+
+#[async_trait]
+impl Discovery for Nobody {
+    async fn discover(&self, _: &Cid, _: mpsc::Sender<Found>) {}
+
+    async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr> {
+        addresses.to_vec()
+    }
+}
+
 /// A session in use. Dropping it cancels everything.
 pub(in crate::node) struct Session(Arc<Shared>);
 
@@ -180,7 +193,34 @@ fn stopped() -> ExchangeError {
 }
 
 impl Session {
+    /// Begins to fetch a DAG.
     pub(in crate::node) fn open(bitswap: Arc<Bitswap>, discovery: Arc<dyn Discovery>, request: FetchRequest) -> Self {
+        let session = Self::new(bitswap, discovery, request);
+        let Self(shared) = &session;
+        shared.spawn(Shared::dial_hints(shared.clone()));
+        shared.spawn(Shared::find_providers(shared.clone()));
+        session
+    }
+
+    /// Only asks connected peers whether they have the root.
+    pub(in crate::node) fn ask_connected(bitswap: Arc<Bitswap>, request: FetchRequest) -> Self {
+        Self::new(bitswap, Arc::new(Nobody), request)
+    }
+
+    /// Whether no connected peer's answer about the root is missing.
+    pub(in crate::node) fn all_answered(&self) -> bool {
+        self.0.tick();
+        lock(&self.0.state).schedule.members().all(|(_, member)| member.standing != Standing::Asked)
+    }
+
+    /// Members that have the root or sent blocks.
+    pub(in crate::node) fn holders(&self) -> Vec<PeerId> {
+        let state = lock(&self.0.state);
+        let members = state.schedule.members().filter(|(_, member)| member.standing == Standing::Holder);
+        members.map(|(peer, _)| *peer).collect()
+    }
+
+    fn new(bitswap: Arc<Bitswap>, discovery: Arc<dyn Discovery>, request: FetchRequest) -> Self {
         let now = Instant::now();
         let shared = Arc::new(Shared {
             bitswap,
@@ -202,8 +242,6 @@ impl Session {
         });
         shared.bitswap.register(&shared);
         shared.spawn(Shared::drive(shared.clone()));
-        shared.spawn(Shared::dial_hints(shared.clone()));
-        shared.spawn(Shared::find_providers(shared.clone()));
         Self(shared)
     }
 }
@@ -277,11 +315,14 @@ impl Shared {
         }
     }
 
-    /// A block came; true if it was wanted here.
-    pub(super) fn on_block(&self, peer: PeerId, cid: &Cid, data: &Bytes) -> bool {
+    /// A block came; true if it was wanted here. With `count` it is added to the node's counters then.
+    pub(super) fn on_block(&self, peer: PeerId, cid: &Cid, data: &Bytes, count: bool) -> bool {
         let now = Instant::now();
         let mut state = lock(&self.state);
         let Some(want) = state.wants.remove(cid.hash()) else { return false };
+        if count {
+            self.bitswap.counters.received(data.len() as u64);
+        }
         for asked in &want.asked {
             state.schedule.settled(asked);
             self.bitswap.release(*asked, &want.cid, *asked != peer);

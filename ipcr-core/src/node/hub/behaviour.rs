@@ -10,15 +10,14 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{
-    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use tokio::sync::{mpsc, oneshot};
 
 use super::handler::Handler;
-use super::{Command, Connection, DialError, Link, OUTBOUND_REQUESTS, OpenRequest, Shared};
+use super::{Connection, Dial, DialError, Link, OUTBOUND_REQUESTS, OpenRequest, Shared};
 use crate::net::addresses::{self, NetworkMode};
 
 /// Most peers of the local network that are dialled unasked.
@@ -30,7 +29,7 @@ struct OutsideOfMode(Multiaddr);
 
 pub(in crate::node) struct Behaviour {
     shared: Arc<Shared>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Dial>,
     /// Dials under way.
     dials: HashMap<ConnectionId, oneshot::Sender<Result<(), DialError>>>,
     /// Connections whose handler exists, and which are not established yet.
@@ -48,7 +47,7 @@ impl fmt::Debug for Behaviour {
 }
 
 impl Behaviour {
-    pub(super) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Dial>) -> Self {
         Self { shared, commands, dials: HashMap::new(), prepared: HashMap::new(), found: VecDeque::new(), epochs: 0 }
     }
 
@@ -188,13 +187,10 @@ impl NetworkBehaviour for Behaviour {
             }
         }
         match self.commands.poll_recv(cx) {
-            Poll::Ready(Some(Command::Dial { peer, addresses, reply })) => {
+            Poll::Ready(Some(Dial { peer, addresses, reply })) => {
                 let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build();
                 self.dials.insert(opts.connection_id(), reply);
                 Poll::Ready(ToSwarm::Dial { opts })
-            }
-            Poll::Ready(Some(Command::Disconnect { peer })) => {
-                Poll::Ready(ToSwarm::CloseConnection { peer_id: peer, connection: CloseConnection::All })
             }
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }

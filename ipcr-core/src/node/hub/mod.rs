@@ -45,7 +45,7 @@ const PROTOCOLS: usize = 128;
 #[derive(Clone)]
 pub(super) struct Hub {
     shared: Arc<Shared>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Dial>,
 }
 
 /// What takes inbound streams of one protocol; it must return at once.
@@ -115,9 +115,11 @@ pub(super) struct Link {
     pub(super) relayed: bool,
 }
 
-enum Command {
-    Dial { peer: PeerId, addresses: Vec<Multiaddr>, reply: oneshot::Sender<Result<(), DialError>> },
-    Disconnect { peer: PeerId },
+/// A dial that the swarm is to make.
+struct Dial {
+    peer: PeerId,
+    addresses: Vec<Multiaddr>,
+    reply: oneshot::Sender<Result<(), DialError>>,
 }
 
 struct OpenRequest {
@@ -253,18 +255,13 @@ impl Hub {
             return Err(DialError::NoAddress);
         }
         let (reply, answer) = oneshot::channel();
-        let command = Command::Dial { peer, addresses: dialled, reply };
+        let command = Dial { peer, addresses: dialled, reply };
         self.commands.send(command).await.map_err(|_| DialError::Stopped)?;
         match tokio::time::timeout(DIAL_TIMEOUT, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(DialError::Stopped),
             Err(_) => Err(DialError::Timeout),
         }
-    }
-
-    /// Closes all connections to a peer.
-    pub(super) async fn disconnect(&self, peer: PeerId) {
-        let _ = self.commands.send(Command::Disconnect { peer }).await;
     }
 
     /// Opens a stream to a connected peer.

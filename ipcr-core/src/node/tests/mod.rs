@@ -1,0 +1,218 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use libp2p_identity::Keypair;
+
+use super::*;
+use crate::dag::block::Block;
+use crate::event::Emitter;
+use crate::port::announce::Announce as _;
+use crate::port::conformance;
+use crate::port::dns::{DnsError, Security, TxtAnswer};
+use crate::port::memory::blocks::MemoryBlocks;
+
+/// A resolver that knows nothing.
+#[derive(Debug)]
+struct NoDns;
+
+#[async_trait]
+impl Dns for NoDns {
+    async fn txt(&self, _: &str) -> Result<TxtAnswer, DnsError> {
+        Ok(TxtAnswer { records: Vec::new(), security: Security::Insecure, ttl: 0 })
+    }
+
+    async fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, DnsError> {
+        Ok(Vec::new())
+    }
+}
+
+/// A shelf with nothing on it.
+#[derive(Debug)]
+struct NoRecords;
+
+#[async_trait]
+impl RecordShelf for NoRecords {
+    async fn record(&self, _: &[u8]) -> Option<Bytes> {
+        None
+    }
+}
+
+fn config(listen: &[&str]) -> NodeConfig {
+    let mut config = NodeConfig::new(Keypair::generate_ed25519(), NetworkMode::Loopback);
+    config.listen = listen.iter().map(|address| address.parse().unwrap()).collect();
+    config
+}
+
+const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+
+async fn start(config: NodeConfig) -> (Arc<Node>, MemoryBlocks) {
+    let store = MemoryBlocks::new();
+    let node = Node::start(config, Arc::new(store.clone()), Arc::new(NoRecords), Arc::new(NoDns)).await.unwrap();
+    (node, store)
+}
+
+async fn address(node: &Node) -> Multiaddr {
+    node.addresses().await.first().cloned().expect("the node listens")
+}
+
+fn blocks(count: usize, size: usize) -> Vec<Block> {
+    let block = |index: usize| {
+        let mut data = vec![u8::try_from(index % 251).unwrap(); size];
+        data[..8].copy_from_slice(&(index as u64).to_le_bytes());
+        Block::raw(data.into())
+    };
+    (0..count).map(block).collect()
+}
+
+fn request(root: &Cid, hints: Vec<Multiaddr>) -> FetchRequest {
+    FetchRequest { root: *root, hints, stall: Duration::from_secs(20), events: Emitter::silent() }
+}
+
+/// Fetches all, 64 at a time; returns the longest time without a block.
+async fn fetch_all(session: &Arc<dyn FetchSession>, blocks: &[Block]) -> Duration {
+    use futures::StreamExt as _;
+    let mut last = Instant::now();
+    let mut longest = Duration::ZERO;
+    let mut fetches = futures::stream::iter(blocks)
+        .map(|block| async move { (block, session.fetch(block.cid()).await) })
+        .buffer_unordered(64);
+    while let Some((block, data)) = fetches.next().await {
+        assert_eq!(data.unwrap(), block.data());
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+    }
+    longest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_conforms_as_an_exchange() {
+    let (node, _) = start(config(&[TCP])).await;
+    let (lonely, _) = start(config(&[TCP])).await;
+    let mut holders = Vec::new();
+    let mut nodes = Vec::new();
+    for listen in [TCP, QUIC, TCP] {
+        let (node, store) = start(config(&[listen])).await;
+        holders.push(conformance::exchange::Holder { store, address: address(&node).await });
+        nodes.push(node);
+    }
+    conformance::exchange::conforms(conformance::exchange::Fixture { exchange: node, lonely, holders }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_blocks_cross_tcp_and_quic() {
+    for listen in [TCP, QUIC] {
+        let (server, store) = start(config(&[listen])).await;
+        let (client, _) = start(config(&[listen])).await;
+        let mut all = blocks(100, 1 << 20);
+        all.extend(blocks(3, crate::limits::BLOCK_BYTES));
+        all.iter().for_each(|block| store.insert(block.clone()));
+        let session = client.open(request(all[0].cid(), vec![address(&server).await])).await.unwrap();
+        let started = Instant::now();
+        let longest = fetch_all(&session, &all).await;
+        let bytes: usize = all.iter().map(|block| block.data().len()).sum();
+        println!("{listen}: {} MB in {:?}, longest pause {longest:?}", bytes / 1_000_000, started.elapsed());
+        assert!(longest < Duration::from_secs(1), "{longest:?}");
+        assert_eq!(client.traffic().received_bytes, bytes as u64);
+        // What was read may be counted as written a moment later.
+        let counted = async {
+            while server.traffic().served_bytes < bytes as u64 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(2), counted).await.expect("what was served is counted");
+        client.shutdown().await;
+        server.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_holder_does_not_stall_the_others() {
+    let (client, _) = start(config(&[TCP])).await;
+    let all = blocks(400, 256 << 10);
+    let (mut nodes, mut hints) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let (node, store) = start(config(&[TCP])).await;
+        all.iter().for_each(|block| store.insert(block.clone()));
+        hints.push(address(&node).await);
+        nodes.push(node);
+    }
+    let session = client.open(request(all[0].cid(), hints)).await.unwrap();
+    fetch_all(&session, &all[..100]).await;
+    let killed = nodes.remove(0);
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(killed);
+    };
+    let (longest, ()) = tokio::join!(fetch_all(&session, &all[100..]), kill);
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_holder_is_dialled_again() {
+    let keypair = Keypair::generate_ed25519();
+    let mut first = config(&[TCP]);
+    first.keypair = keypair.clone();
+    let (server, store) = start(first).await;
+    let all = blocks(8, 1000);
+    all.iter().for_each(|block| store.insert(block.clone()));
+    let hint = address(&server).await;
+    let (client, _) = start(config(&[TCP])).await;
+    let session = client.open(request(all[0].cid(), vec![hint.clone()])).await.unwrap();
+    fetch_all(&session, &all[..4]).await;
+    server.shutdown().await;
+    drop(server);
+    let fetch = fetch_all(&session, &all[4..]);
+    let restart = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut again = config(&[]);
+        again.keypair = keypair;
+        again.listen = vec![addresses::without_peer(&hint)];
+        let (server, store) = start(again).await;
+        all.iter().for_each(|block| store.insert(block.clone()));
+        server
+    };
+    let (_, _server) = tokio::join!(fetch, restart);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offline_nodes_say_so() {
+    let mut config = config(&[]);
+    config.offline = true;
+    let (node, _) = start(config).await;
+    let block = &blocks(1, 8)[0];
+    let error = node.open(request(block.cid(), vec![])).await.unwrap_err();
+    assert!(matches!(error, ExchangeError::Offline { .. }), "{error:?}");
+    assert_eq!((node.port(), node.addresses().await), (None, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn modes_bound_listening_and_dialling() {
+    let everywhere = config(&["/ip4/0.0.0.0/tcp/0"]);
+    let refused = Node::start(everywhere, Arc::new(MemoryBlocks::new()), Arc::new(NoRecords), Arc::new(NoDns)).await;
+    assert!(matches!(refused, Err(NodeError::BadAddress { .. })));
+    let (node, _) = start(config(&[TCP])).await;
+    let hub = &node.online.as_ref().unwrap().hub;
+    let outside: Multiaddr = "/ip4/192.0.2.1/tcp/4001".parse().unwrap();
+    let denied = hub.dial(PeerId::random(), &[outside]).await;
+    assert!(matches!(denied, Err(hub::DialError::NoAddress)), "{denied:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_replaced_and_told() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut wanted = config(&[]);
+    wanted.port = Some(taken.local_addr().unwrap().port());
+    let (node, _) = start(wanted.clone()).await;
+    let port = node.port().expect("TCP and UDP share a port");
+    assert_ne!(Some(port), wanted.port);
+    node.shutdown().await;
+    drop(node);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    wanted.port = Some(port);
+    let (again, _) = start(wanted).await;
+    assert_eq!(again.port(), Some(port));
+}
