@@ -59,6 +59,9 @@ async fn resolve(files: &dyn Files, entry: ArchiveImage) -> Result<Listed, Image
     let missing = |name: &str| place.malformed(format_args!("manifest.json names `{name}`, which is not there"));
     let bytes = document(files, &entry.config, limits::CONFIG_BYTES).await?;
     let bytes = bytes.ok_or_else(|| missing(&entry.config))?;
+    if digest_of(&entry.config).is_some_and(|digest| !digest.matches(&bytes)) {
+        return Err(place.malformed(format_args!("the bytes of `{}` have another digest", entry.config)));
+    }
     let config = parse_config(bytes.clone()).map_err(|error| place.refused(&error))?;
     let (found, expected) = (entry.layers.len(), config.diff_ids.len());
     if found != expected {
@@ -71,6 +74,15 @@ async fn resolve(files: &dyn Files, entry: ArchiveImage) -> Result<Listed, Image
     }
     let image = ExportedImage { config: bytes, layers, names: entry.repo_tags };
     Ok(Listed { image, diff_ids: config.diff_ids })
+}
+
+/// The digest by which all known writers call the configuration: `<hex>.json`, `sha256:<hex>` or `blobs/sha256/<hex>`.
+fn digest_of(path: &str) -> Option<Digest> {
+    let name = path.rsplit('/').next()?;
+    let name = name.strip_suffix(".json").unwrap_or(name);
+    let algorithm =
+        path.strip_prefix("blobs/").and_then(|rest| rest.split_once('/')).map_or("sha256", |(name, _)| name);
+    name.parse().or_else(|_| format!("{algorithm}:{name}").parse()).ok()
 }
 
 #[cfg(test)]

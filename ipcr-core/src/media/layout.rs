@@ -102,8 +102,10 @@ pub(crate) struct Survey {
 struct Known {
     /// By subject.
     referrers: HashMap<Digest, Vec<Descriptor>>,
-    /// Whatever is part of another entry: referrers, and the members of indexes.
-    parts: BTreeSet<Digest>,
+    /// What refers to other entries, and so is no image of its own.
+    referring: BTreeSet<Digest>,
+    /// Members of indexes, which are images of their own only if they have a name.
+    members: BTreeSet<Digest>,
 }
 
 impl Known {
@@ -126,12 +128,12 @@ impl Known {
             match (document.subject(), tagged, &document) {
                 (Some(subject), _, _) => known.refer(subject.digest, entry.clone(), Some(&document)),
                 (None, Some(subject), Parsed::Index(list)) => {
-                    known.parts.insert(entry.digest);
+                    known.referring.insert(entry.digest);
                     for member in &list.manifests {
                         known.refer(subject, member.clone(), None);
                     }
                 }
-                (None, _, Parsed::Index(index)) => known.parts.extend(index.manifests.iter().map(|part| part.digest)),
+                (None, _, Parsed::Index(index)) => known.members.extend(index.manifests.iter().map(|part| part.digest)),
                 (None, _, Parsed::Manifest(_)) => {}
             }
         }
@@ -139,7 +141,7 @@ impl Known {
     }
 
     fn refer(&mut self, subject: Digest, mut referrer: Descriptor, document: Option<&Parsed>) {
-        self.parts.insert(referrer.digest);
+        self.referring.insert(referrer.digest);
         if let Some(document) = document {
             referrer.artifact_type = referrer.artifact_type.or(document.artifact_type().map(str::to_owned));
             if referrer.annotations.is_empty() {
@@ -183,17 +185,16 @@ impl Known {
         Err(ImageError::NoImage { place: place.to_string(), name: want.to_owned() })
     }
 
-    fn only(&self, place: &Place, entries: Vec<Descriptor>) -> Result<Descriptor, ImageError> {
-        let mut whole: Vec<Descriptor> = Vec::new();
-        for entry in entries {
-            if !self.parts.contains(&entry.digest) && whole.iter().all(|other| other.digest != entry.digest) {
-                whole.push(entry);
-            }
-        }
-        match whole.len() {
+    fn only(&self, place: &Place, mut entries: Vec<Descriptor>) -> Result<Descriptor, ImageError> {
+        entries.retain(|entry| {
+            let named = entry.annotations.contains_key(REF_NAME) || entry.annotations.contains_key(IMAGE_NAME);
+            !self.referring.contains(&entry.digest) && (named || !self.members.contains(&entry.digest))
+        });
+        let distinct: BTreeSet<Digest> = entries.iter().map(|entry| entry.digest).collect();
+        match distinct.len() {
             0 => Err(place.malformed("it holds no image")),
-            1 => Ok(whole.remove(0)),
-            _ => Err(ImageError::Ambiguous { place: place.to_string(), names: listed(&whole) }),
+            1 => Ok(entries.remove(0)),
+            _ => Err(ImageError::Ambiguous { place: place.to_string(), names: listed(&entries) }),
         }
     }
 }

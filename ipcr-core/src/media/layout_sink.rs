@@ -36,6 +36,7 @@ pub struct LayoutSink {
     tag: Option<String>,
     place: Place,
     parts: Option<ImageParts>,
+    missing: HashSet<Digest>,
     undo: Undo,
 }
 
@@ -44,7 +45,7 @@ impl LayoutSink {
     pub fn new(path: impl Into<PathBuf>, tag: Option<String>) -> Self {
         let path = path.into();
         let place = Place::new(path.display().to_string());
-        Self { path, tag, place, parts: None, undo: Undo::default() }
+        Self { path, tag, place, parts: None, missing: HashSet::new(), undo: Undo::default() }
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -348,6 +349,7 @@ impl ImageSink for LayoutSink {
                 needs.push(Need { blob: layer.clone(), form: Form::Stored });
             }
         }
+        self.missing = needs.iter().map(|need| need.blob.digest).collect();
         self.parts = Some(parts.clone());
         Ok(needs)
     }
@@ -356,13 +358,18 @@ impl ImageSink for LayoutSink {
         let folder = self.blob_path(&need.blob.digest);
         let folder = folder.parent().expect("blobs are in a folder");
         self.undo.folder(folder).map_err(|error| self.place.io("writing", error))?;
-        self.receive(need.blob.digest, size, data).await
+        self.receive(need.blob.digest, size, data).await?;
+        self.missing.remove(&need.blob.digest);
+        Ok(())
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Delivered, ImageError> {
         let Some(parts) = self.parts.take() else {
             return Err(self.place.io("writing", io::Error::other("nothing was planned")));
         };
+        if let Some(digest) = self.missing.iter().next() {
+            return Err(ImageError::NoBlob { place: self.place.to_string(), digest: *digest });
+        }
         let configs = parts.images.iter().map(|image| &image.config);
         for (descriptor, bytes) in configs.chain(&parts.manifests) {
             if !self.holds(descriptor).await? {

@@ -24,3 +24,6 @@ mod files;
 mod layout;
 mod layout_sink;
 mod parts;
+
+#[cfg(test)]
+mod tests;

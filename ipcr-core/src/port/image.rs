@@ -294,9 +294,10 @@ impl ImageError {
     /// Its class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoImage { .. } | Self::NoBlob { .. } => ErrorKind::NotFound,
+            Self::NoImage { .. } => ErrorKind::NotFound,
             Self::Ambiguous { .. } => ErrorKind::Usage,
-            Self::Malformed { .. } => ErrorKind::Integrity,
+            // An image that names a blob without having it is damaged.
+            Self::NoBlob { .. } | Self::Malformed { .. } => ErrorKind::Integrity,
             Self::Mismatch { .. } => ErrorKind::Engine,
             Self::Engine(error) => error.kind(),
             Self::Unfit { kind, .. } | Self::Remote { kind, .. } => *kind,

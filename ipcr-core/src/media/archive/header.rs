@@ -126,7 +126,7 @@ impl Framer {
             Some(pax) if pax >= USTAR_LIMIT && (size == 0 || size == USTAR_LIMIT - 1) => pax,
             Some(_) => return Err(ArchiveError::Framing("a header and its extension disagree about a size")),
         };
-        let text = text(&raw)?;
+        let text = text_of(&raw)?;
         let name = inside("", text).ok_or_else(|| ArchiveError::Leaves { name: text.to_owned() })?;
         let named = |kind| {
             if name.is_empty() { Err(ArchiveError::Framing("a member has no name")) } else { Ok(kind) }
@@ -134,7 +134,7 @@ impl Framer {
         let target = |base: &str| {
             let link = text_of(link.as_deref().unwrap_or_default())?;
             inside(base, link)
-                .filter(|target| !target.is_empty())
+                .filter(|target| !target.is_empty() && !link.is_empty())
                 .ok_or_else(|| ArchiveError::Leaves { name: format!("{name} -> {link}") })
         };
         let kind = match kind {
@@ -220,10 +220,6 @@ fn once<T>(slot: &mut Option<T>, value: T) -> Result<(), ArchiveError> {
         None => Ok(()),
         Some(_) => Err(ArchiveError::Framing("two extended headers describe one member")),
     }
-}
-
-fn text(bytes: &[u8]) -> Result<&str, ArchiveError> {
-    text_of(bytes)
 }
 
 fn text_of(bytes: &[u8]) -> Result<&str, ArchiveError> {

@@ -4,5 +4,6 @@ pub mod blocks;
 pub mod dns;
 pub mod engine;
 pub mod exchange;
+pub mod image;
 pub mod records;
 pub mod table;

@@ -1,0 +1,108 @@
+//! Folders with several images.
+
+use crate::kind::ErrorKind;
+use crate::media::oci_layout::{LayoutFolder, LayoutSink};
+use crate::port::conformance::image::{assert_same, blobs, deliver, many_platforms, one_platform};
+use crate::port::image::{ImageError, ImageSource, Opened};
+
+#[tokio::test]
+async fn a_second_image_is_added_and_a_tag_moves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, many) = (blobs(&one_platform()).await, blobs(&many_platforms()).await);
+    let sink = |tag: &str| Box::new(LayoutSink::new(folder.path(), Some(tag.into())));
+    deliver(&*one, sink("1"), Some("app:1")).await.unwrap();
+    deliver(&*many, sink("2"), Some("app:2")).await.unwrap();
+    let index = folder.path().join("index.json");
+    // What others wrote into it stays.
+    let mut text: serde_json::Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
+    text["annotations"] = serde_json::json!({ "kept": "yes" });
+    text["manifests"][0]["data"] = "unknown".into();
+    std::fs::write(&index, text.to_string()).unwrap();
+    deliver(&*many, sink("3"), Some("app:3")).await.unwrap();
+    let text: serde_json::Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
+    assert_eq!(text["annotations"]["kept"], "yes");
+    assert_eq!(text["manifests"][0]["data"], "unknown");
+
+    let error = LayoutFolder::new(folder.path(), None).open().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    let ImageError::Ambiguous { names, .. } = error else { panic!("{error}") };
+    assert_eq!(names, ["1", "2", "3"]);
+    let open = async |want: &str| match LayoutFolder::new(folder.path(), Some(want.into())).open().await.unwrap() {
+        Opened::Blobs(blobs) => blobs,
+        Opened::Export(_) => panic!("a layout"),
+    };
+    for (want, image) in [("1", &one), ("app:2", &many), ("3", &many)] {
+        let found = open(want).await;
+        assert_eq!(found.root().digest, image.root().digest);
+        assert_same(&*found, &**image).await;
+    }
+    // A member of an index, by its digest.
+    let part = crate::port::conformance::image::gather(&*many, None).await.manifests[1].0.clone();
+    assert_eq!(open(&part.digest.to_string()).await.root().digest, part.digest);
+
+    deliver(&*one, sink("2"), Some("app:2")).await.unwrap();
+    assert_eq!(open("2").await.root().digest, one.root().digest);
+    assert_eq!(open("3").await.root().digest, many.root().digest);
+    let absent = LayoutFolder::new(folder.path(), Some("4".into())).open().await.unwrap_err();
+    assert_eq!(absent.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn what_is_there_is_checked_and_only_what_is_wrong_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = blobs(&one_platform()).await;
+    deliver(&*image, Box::new(LayoutSink::new(folder.path(), None)), None).await.unwrap();
+    let parts = crate::port::conformance::image::gather(&*image, None).await;
+    let plan = async || {
+        let mut sink = LayoutSink::new(folder.path(), None);
+        crate::port::image::ImageSink::plan(&mut sink, &parts).await.unwrap()
+    };
+    assert!(plan().await.is_empty());
+    let layer = &parts.images[0].layers[1];
+    let path = folder.path().join(layer.digest.layout_path());
+    let good = std::fs::read(&path).unwrap();
+    let mut bad = good.clone();
+    bad[100] ^= 1;
+    std::fs::write(&path, bad).unwrap();
+    assert_eq!(plan().await.len(), 1);
+    deliver(&*image, Box::new(LayoutSink::new(folder.path(), None)), None).await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), good);
+}
+
+#[tokio::test]
+async fn folders_that_are_no_layouts() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("letter.txt"), "dear").unwrap();
+    let image = blobs(&one_platform()).await;
+    let error = deliver(&*image, Box::new(LayoutSink::new(folder.path(), None)), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert_eq!(super::files(folder.path()), 1);
+    let error = LayoutFolder::new(folder.path(), None).open().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Integrity);
+    let error = LayoutFolder::new(folder.path().join("absent"), None).open().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn links_out_of_a_folder_are_not_followed() {
+    let outside = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let image = blobs(&one_platform()).await;
+    deliver(&*image, Box::new(LayoutSink::new(folder.path(), None)), None).await.unwrap();
+    let parts = crate::port::conformance::image::gather(&*image, None).await;
+    let layer = &parts.images[0].layers[0];
+    let path = folder.path().join(layer.digest.layout_path());
+    let away = outside.path().join("blob");
+    std::fs::rename(&path, &away).unwrap();
+    std::os::unix::fs::symlink(&away, &path).unwrap();
+    let Opened::Blobs(found) = LayoutFolder::new(folder.path(), None).open().await.unwrap() else { panic!() };
+    let error = found.blob(layer).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
+    // Inside, they are.
+    let inside = folder.path().join("blobs/other");
+    std::fs::rename(&away, &inside).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("../other", &path).unwrap();
+    assert!(found.blob(layer).await.is_ok());
+}
