@@ -37,6 +37,13 @@ pub struct ChainStep {
     pub source: String,
 }
 
+impl ChainStep {
+    /// A step without what only IPNS records have.
+    pub fn new(kind: StepKind, name: String, value: String, source: String) -> Self {
+        Self { kind, name, value, sequence: None, valid_until: None, age: None, source }
+    }
+}
+
 /// Why a chain of names is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
