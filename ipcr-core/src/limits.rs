@@ -16,6 +16,8 @@ pub const CONFIG_BYTES: u64 = 8 * MIB;
 pub const INDEX_DEPTH: usize = 8;
 /// Most manifests and indexes below one root.
 pub const INDEX_NODES: usize = 256;
+/// Largest answer of a registry's token server, and largest error that a registry tells, in bytes.
+pub const TOKEN_BYTES: u64 = 64 * KIB;
 /// Most layers of an image that goes into an engine.
 pub const ENGINE_LAYERS: usize = 128;
 /// Most layers of an image that is copied.

@@ -4,6 +4,7 @@
 //! * [`docker_archive`]: images in archives, from files and streams. [`export`]: those without manifests.
 //! * [`archive_sink`]: writing one as an archive into any stream; [`archive_file`]: into a file.
 //! * [`oci_layout`]: images in folders. [`none`]: a sink that keeps nothing.
+//! * [`registry`]: images in OCI registries.
 //! * [`spec`]: how sources and sinks are spelled.
 //!
 //! Sources hand out what they find and check its framing, not the digests of blobs: whoever reads does that. Sinks
@@ -17,6 +18,7 @@ pub mod export;
 pub mod none;
 pub mod oci_layout;
 pub mod place;
+pub mod registry;
 pub mod spec;
 
 mod docker_manifest;

@@ -82,6 +82,7 @@ impl HttpClient {
             url: url.to_owned(),
             headers: HeaderMap::new(),
             body: Content::None,
+            redirects: true,
             problem: None,
         }
     }
@@ -190,6 +191,7 @@ pub struct RequestBuilder {
     url: String,
     headers: HeaderMap,
     body: Content,
+    redirects: bool,
     problem: Option<HttpError>,
 }
 
@@ -209,6 +211,12 @@ impl RequestBuilder {
             }
             _ => self.problem = Some(HttpError::BadHeader { name: name.chars().take(80).collect() }),
         }
+        self
+    }
+
+    /// Follows no redirect: one is an answer like any other.
+    pub fn without_redirects(mut self) -> Self {
+        self.redirects = false;
         self
     }
 
@@ -242,7 +250,7 @@ impl RequestBuilder {
 
     /// Sends it and waits for the head of the answer. `GET` and `HEAD` follow redirects, each one checked.
     pub async fn send(self) -> Result<Response, HttpError> {
-        let Self { client, method, url, mut headers, body, problem } = self;
+        let Self { client, method, url, mut headers, body, redirects, problem } = self;
         if let Some(problem) = problem {
             return Err(problem);
         }
@@ -257,7 +265,7 @@ impl RequestBuilder {
             Content::Bytes(bytes) => (Some(bytes), None),
             Content::Stream(body, progress) => (None, Some((body, progress))),
         };
-        let follows = matches!(method, Method::GET | Method::HEAD) && streamed.is_none();
+        let follows = redirects && matches!(method, Method::GET | Method::HEAD) && streamed.is_none();
         let mut url = first.clone();
         for _ in 0..=client.policy.redirects {
             let mut request = client.inner.request(method.clone(), url.clone()).headers(headers.clone());
