@@ -13,9 +13,12 @@ use cid::Cid;
 use super::error::TreeError;
 use crate::dag::block::{Block, identity_data};
 use crate::dag::chunk::Chunker;
-use crate::dag::directory::{self, Change, DirectoryError, Editor, Part, Progress, Step};
+use crate::dag::directory::{self, Change, DirectoryError};
 use crate::dag::file::{FileBuilder, FileRoot};
 use crate::dag::pb::{Content, Kind, Link, NodeError};
+use crate::exchange;
+use crate::exchange::path::PathError;
+pub(super) use crate::exchange::path::Stat;
 use crate::limits;
 use crate::port::blocks::{ReadBlocks, ReadError};
 
@@ -64,20 +67,9 @@ impl<'a> Overlay<'a> {
 
     /// Edits a directory, or a new one, and returns a link to it.
     pub(super) async fn edit(&self, path: &str, root: Option<Cid>, changes: Vec<Change>) -> Result<Link, TreeError> {
-        let mut editor = Editor::new(root, changes).map_err(at(path))?;
-        loop {
-            match editor.advance().map_err(at(path))? {
-                Progress::Need(cids) => {
-                    for cid in cids {
-                        editor.supply(cid, &block(self, &cid).await?).map_err(at(path))?;
-                    }
-                }
-                Progress::Done(edited) => {
-                    self.add(edited.blocks);
-                    return Ok(Link { cid: edited.cid, name: String::new(), tsize: edited.tsize });
-                }
-            }
-        }
+        let edited = exchange::directory::edit(self, root, changes).await.map_err(on_path(path))?;
+        self.add(edited.blocks);
+        Ok(Link { cid: edited.cid, name: String::new(), tsize: edited.tsize })
     }
 
     /// The new blocks that `root` reaches, children before parents.
@@ -127,6 +119,11 @@ fn at(path: &str) -> impl FnOnce(DirectoryError) -> TreeError {
     move |source| TreeError::Directory { path, source }
 }
 
+fn on_path(path: &str) -> impl FnOnce(PathError) -> TreeError {
+    let path = path.to_owned();
+    move |source| TreeError::Path { path, source }
+}
+
 fn in_file(path: &str) -> impl FnOnce(NodeError) -> TreeError {
     let path = path.to_owned();
     move |source| TreeError::File { path, source }
@@ -139,37 +136,9 @@ async fn block(blocks: &dyn ReadBlocks, cid: &Cid) -> Result<Bytes, TreeError> {
     }
 }
 
-/// What a CID is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
-    File { size: u64 },
-    Directory,
-    Symlink,
-}
-
 /// Looks at the first block of `cid`.
-pub(super) async fn stat(blocks: &dyn ReadBlocks, path: &str, cid: &Cid) -> Result<Entry, TreeError> {
-    let data = block(blocks, cid).await?;
-    match Content::decode(cid, &data).map_err(in_file(path))? {
-        Content::Leaf(data) => Ok(Entry::File { size: length(&data) }),
-        Content::Node(node) => match node.data.kind {
-            Kind::Directory | Kind::Shard => Ok(Entry::Directory),
-            Kind::Symlink => Ok(Entry::Symlink),
-            _ => Ok(Entry::File { size: node.data.filesize.unwrap_or_else(|| length(&node.data.data)) }),
-        },
-    }
-}
-
-/// The target of a symbolic link.
-pub(super) async fn symlink(blocks: &dyn ReadBlocks, path: &str, cid: &Cid) -> Result<Option<String>, TreeError> {
-    let data = block(blocks, cid).await?;
-    match Content::decode(cid, &data).map_err(in_file(path))? {
-        Content::Node(node) if node.data.kind == Kind::Symlink => {
-            let target = String::from_utf8(node.data.data.to_vec());
-            Ok(Some(target.map_err(|_| TreeError::disagree(path, "the link's target is no text"))?))
-        }
-        _ => Ok(None),
-    }
+pub(super) async fn stat(blocks: &dyn ReadBlocks, path: &str, cid: &Cid) -> Result<Stat, TreeError> {
+    exchange::path::stat(blocks, cid).await.map_err(on_path(path))
 }
 
 /// The entry `name` of a directory.
@@ -179,19 +148,7 @@ pub(super) async fn lookup(
     directory: &Cid,
     name: &str,
 ) -> Result<Option<Link>, TreeError> {
-    let mut cid = *directory;
-    for level in 0.. {
-        let part = Part::decode(&cid, &block(blocks, &cid).await?).map_err(at(path))?;
-        match directory::step(&part, name, level) {
-            Step::Found(link) => return Ok(Some(link)),
-            Step::Absent => return Ok(None),
-            Step::Descend(next) => cid = next,
-        }
-        if usize::try_from(level).is_ok_and(|level| level > limits::DAG_DEPTH) {
-            return Err(at(path)(DirectoryError::TooDeep));
-        }
-    }
-    Ok(None)
+    exchange::path::lookup(blocks, directory, name).await.map_err(on_path(path))
 }
 
 /// The entry at `path` (components without slashes) below a directory; `None` also when a file is in the way.
@@ -205,12 +162,12 @@ pub(super) async fn walk<'n>(
     for name in path {
         so_far.push('/');
         so_far.push_str(name);
-        match lookup(blocks, &so_far, &found.cid, name).await {
+        match exchange::path::lookup(blocks, &found.cid, name).await {
             Ok(Some(link)) => found = link,
-            Ok(None) | Err(TreeError::Directory { source: DirectoryError::NotADirectory { .. }, .. }) => {
+            Ok(None) | Err(PathError::Directory { source: DirectoryError::NotADirectory { .. }, .. }) => {
                 return Ok(None);
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(on_path(&so_far)(error)),
         }
     }
     Ok(Some(found))
@@ -222,35 +179,8 @@ pub(super) async fn list(
     path: &str,
     directory: &Cid,
 ) -> Result<BTreeMap<String, Link>, TreeError> {
-    let mut entries = BTreeMap::new();
-    let mut todo = vec![(*directory, 0_usize)];
-    let mut nodes = 0;
-    while let Some((cid, level)) = todo.pop() {
-        nodes += 1;
-        match Part::decode(&cid, &block(blocks, &cid).await?).map_err(at(path))? {
-            Part::Flat(_) if level > 0 => {
-                return Err(at(path)(DirectoryError::Malformed { what: "a shard was expected" }));
-            }
-            Part::Flat(flat) => entries = flat,
-            Part::Shard(_) if level > limits::DAG_DEPTH => return Err(at(path)(DirectoryError::TooDeep)),
-            Part::Shard(shard) => {
-                for (_, slot) in shard.slots() {
-                    match slot {
-                        crate::dag::hamt::Slot::Entry(link) => {
-                            if entries.insert(link.name.clone(), link.clone()).is_some() {
-                                return Err(at(path)(DirectoryError::Malformed { what: "a name occurs twice" }));
-                            }
-                        }
-                        crate::dag::hamt::Slot::Shard(link) => todo.push((link.cid, level + 1)),
-                    }
-                }
-            }
-        }
-        if entries.len() > limits::DIRECTORY_ENTRIES || nodes > MOST_NODES {
-            return Err(at(path)(DirectoryError::TooLarge));
-        }
-    }
-    Ok(entries)
+    let entries = exchange::path::list(blocks, directory).await.map_err(on_path(path))?;
+    Ok(entries.into_iter().map(|link| (link.name.clone(), link)).collect())
 }
 
 /// A whole file of at most `limit` bytes.

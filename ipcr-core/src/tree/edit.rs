@@ -162,6 +162,9 @@ async fn apply_one(overlay: &Overlay<'_>, root: &Cid, edit: &Edit) -> Result<(Ci
     if before != after {
         catalogue::update(overlay, root, name.as_str(), before, after, &mut change.plan).await?;
     }
+    if change.plan.is_empty() {
+        return Ok((*root, folder));
+    }
     let next = change.plan.apply(overlay, String::new(), Some(*root)).await?;
     let next = next.ok_or_else(|| TreeError::disagree("/", "nothing would be left of the registry"))?;
     Ok((next.cid, folder))

@@ -5,6 +5,7 @@ use cid::Cid;
 use crate::dag::directory::DirectoryError;
 use crate::dag::pb::NodeError;
 use crate::digest::Digest;
+use crate::exchange::path::PathError;
 use crate::image::config::ConfigError;
 use crate::image::layout::LayoutError;
 use crate::image::manifest::ManifestError;
@@ -29,8 +30,16 @@ pub enum TreeError {
         /// Why.
         source: ReadError,
     },
-    /// A directory is not what it should be.
-    #[error("the directory {path} cannot be used")]
+    /// A path could not be followed.
+    #[error("{path} cannot be read")]
+    Path {
+        /// Which.
+        path: String,
+        /// Why.
+        source: PathError,
+    },
+    /// A directory could not be made.
+    #[error("the directory {path} cannot be made")]
     Directory {
         /// Which.
         path: String,
@@ -139,6 +148,7 @@ impl TreeError {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::Block { source, .. } => source.kind(),
+            Self::Path { source, .. } => source.kind(),
             Self::NewerFormat { .. } => ErrorKind::Failed,
             Self::InUse { .. } | Self::Kind { .. } | Self::Incomplete { .. } => ErrorKind::Usage,
             _ => ErrorKind::Integrity,

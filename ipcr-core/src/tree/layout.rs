@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use cid::Cid;
 
-use super::blocks::{self, Entry};
+use super::blocks::{self, Stat};
 use super::document::ManifestRow;
 use super::error::TreeError;
 use crate::dag::pb::Link;
@@ -112,7 +112,7 @@ impl Layout {
         let Some(link) = self.link(blocks, digest).await? else { return Ok(None) };
         let path = self.blob_path(digest);
         match blocks::stat(blocks, &path, &link.cid).await? {
-            Entry::File { size } => Ok(Some(BlobFile { cid: link.cid, size, tsize: link.tsize })),
+            Stat::File { size } => Ok(Some(BlobFile { cid: link.cid, size, tsize: link.tsize })),
             _ => Err(TreeError::disagree(path, "it is not a file")),
         }
     }

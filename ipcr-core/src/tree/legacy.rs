@@ -2,7 +2,7 @@
 
 use cid::Cid;
 
-use super::blocks::{self, Entry};
+use super::blocks::{self, Stat};
 use super::error::TreeError;
 use super::layout::BlobFile;
 use crate::image::layout::{ARCHIVE_FILE, ArchiveImage, inner_path, parse_archive};
@@ -48,19 +48,19 @@ impl Legacy {
         let wanted = inner_path(path).ok_or_else(|| TreeError::not_found(&full))?;
         let link = blocks::walk(blocks, &self.folder, wanted.split('/')).await?;
         let link = link.ok_or_else(|| TreeError::not_found(&full))?;
-        let link = match blocks::symlink(blocks, &full, &link.cid).await? {
-            None => link,
-            Some(target) => {
+        let link = match blocks::stat(blocks, &full, &link.cid).await? {
+            Stat::Symlink { target } => {
                 let outside = || TreeError::disagree(&full, "its link leads out of the folder");
                 let target = follow(&wanted, &target).ok_or_else(outside)?;
                 let found = blocks::walk(blocks, &self.folder, target.split('/')).await?;
                 found.ok_or_else(|| TreeError::not_found(format!("{}/{target}", self.path)))?
             }
+            _ => link,
         };
         match blocks::stat(blocks, &full, &link.cid).await? {
-            Entry::File { size } => Ok(BlobFile { cid: link.cid, size, tsize: link.tsize }),
-            Entry::Directory => Err(TreeError::disagree(full, "it is a directory")),
-            Entry::Symlink => Err(TreeError::disagree(full, "it is a link to a link")),
+            Stat::File { size } => Ok(BlobFile { cid: link.cid, size, tsize: link.tsize }),
+            Stat::Symlink { .. } => Err(TreeError::disagree(full, "it is a link to a link")),
+            _ => Err(TreeError::disagree(full, "it is not a file")),
         }
     }
 }

@@ -4,11 +4,13 @@
 //! * [`layout`], [`legacy`]: the two kinds of image folders.
 //! * [`stored`]: an image whose parts are stored, ready to be put into a folder.
 //! * [`edit`](mod@edit): changes of a registry; unchanged parts keep their CIDs.
+//! * [`check`](mod@check): looking for contradictions.
 //! * [`document`]: the JSON files.
 //!
 //! Everything is read through a [`crate::port::blocks::ReadBlocks`] and nothing is written: edits return blocks.
 
 mod blocks;
+pub mod check;
 pub mod document;
 pub mod edit;
 pub mod error;
@@ -16,3 +18,6 @@ pub mod layout;
 pub mod legacy;
 pub mod read;
 pub mod stored;
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use cid::Cid;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::blocks::{self, Entry};
+use super::blocks::{self, Stat};
 use super::document::{self, CatalogueShard, ImageDocument, RegistryDocument};
 use super::error::TreeError;
 use super::layout::Layout;
@@ -13,7 +13,6 @@ use crate::dag::pb::Link;
 use crate::digest::Digest;
 use crate::image::descriptor::Descriptor;
 use crate::image::layout::{ARCHIVE_FILE, INDEX_FILE, OCI_LAYOUT_FILE};
-use crate::image::media_type;
 use crate::limits;
 use crate::port::blocks::ReadBlocks;
 use crate::reference::{ImageName, Tag};
@@ -120,16 +119,16 @@ pub struct TagSummary {
 pub async fn recognise(blocks: &dyn ReadBlocks, cid: &Cid) -> Result<Recognised, TreeError> {
     let path = format!("/ipfs/{cid}");
     match blocks::stat(blocks, &path, cid).await? {
-        Entry::File { size } if size <= limits::MANIFEST_BYTES => {
+        Stat::File { size } if size <= limits::MANIFEST_BYTES => {
             let bytes = blocks::read_file(blocks, &path, cid, limits::MANIFEST_BYTES).await?;
             match serde_json::from_slice::<Descriptor>(&bytes) {
                 Ok(descriptor) => Ok(Recognised::Descriptor(Box::new(descriptor))),
                 Err(_) => Err(TreeError::Kind { cid: *cid, found: "a file", wanted: "an image or a registry" }),
             }
         }
-        Entry::File { .. } => Err(TreeError::Kind { cid: *cid, found: "a file", wanted: "an image or a registry" }),
-        Entry::Symlink => Err(TreeError::Kind { cid: *cid, found: "a link", wanted: "an image or a registry" }),
-        Entry::Directory => {
+        Stat::File { .. } => Err(TreeError::Kind { cid: *cid, found: "a file", wanted: "an image or a registry" }),
+        Stat::Symlink { .. } => Err(TreeError::Kind { cid: *cid, found: "a link", wanted: "an image or a registry" }),
+        Stat::Directory => {
             for marker in [OCI_LAYOUT_FILE, ARCHIVE_FILE] {
                 if blocks::lookup(blocks, &path, cid, marker).await?.is_some() {
                     let found = open(blocks, &path, cid).await?;
@@ -224,7 +223,7 @@ async fn part(mut found: Found, blocks: &dyn ReadBlocks, digest: &Digest, path: 
 async fn image_folder(blocks: &dyn ReadBlocks, root: &Cid, image: &ImageName) -> Result<Option<Link>, TreeError> {
     let Some(link) = blocks::walk(blocks, root, image.components()).await? else { return Ok(None) };
     match blocks::stat(blocks, image.as_str(), &link.cid).await? {
-        Entry::Directory if is_image(blocks, image.as_str(), &link.cid).await? => Ok(Some(link)),
+        Stat::Directory if is_image(blocks, image.as_str(), &link.cid).await? => Ok(Some(link)),
         _ => Ok(None),
     }
 }
@@ -314,7 +313,7 @@ pub async fn images(blocks: &dyn ReadBlocks, root: &Cid) -> Result<Vec<ImageSumm
     Ok(images)
 }
 
-fn is_shard(name: &str) -> bool {
+pub(super) fn is_shard(name: &str) -> bool {
     name.strip_suffix(".json").is_some_and(|stem| stem.len() == 2 && stem.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
@@ -329,7 +328,7 @@ pub(super) async fn walk_images(blocks: &dyn ReadBlocks, root: &Cid) -> Result<V
             if reserved || path.split('/').count() > NAME_DEPTH || images.len() > limits::DIRECTORY_ENTRIES {
                 continue;
             }
-            if blocks::stat(blocks, &path, &link.cid).await? != Entry::Directory {
+            if blocks::stat(blocks, &path, &link.cid).await? != Stat::Directory {
                 continue;
             }
             if is_image(blocks, &path, &link.cid).await?
@@ -405,9 +404,4 @@ pub async fn tags_in_image(blocks: &dyn ReadBlocks, image: &Cid, name: &str) -> 
         .collect();
     tags.sort_by(|a, b| b.pushed.cmp(&a.pushed).then_with(|| b.tag.cmp(&a.tag)));
     Ok(tags)
-}
-
-/// Whether a descriptor names something that an image folder can hold.
-pub(super) fn is_manifest_or_index(descriptor: &Descriptor) -> bool {
-    media_type::is_manifest(&descriptor.media_type) || media_type::is_index(&descriptor.media_type)
 }

@@ -32,6 +32,9 @@ pub(super) struct ImageEdit<'a> {
     before: Option<ImageDocument>,
     document: ImageDocument,
     referrers: BTreeMap<Digest, Vec<Descriptor>>,
+    removed_tags: BTreeSet<String>,
+    /// Whether the whole image was removed.
+    removed: bool,
     plan: Plan,
 }
 
@@ -58,7 +61,17 @@ impl<'a> ImageEdit<'a> {
         }
         let fresh = || ImageDocument { format: FORMAT, name: name.to_string(), ..ImageDocument::default() };
         let document = before.clone().unwrap_or_else(fresh);
-        Ok(Self { overlay, name, folder, before, document, referrers: BTreeMap::new(), plan: Plan::default() })
+        Ok(Self {
+            overlay,
+            name,
+            folder,
+            before,
+            document,
+            referrers: BTreeMap::new(),
+            removed_tags: BTreeSet::new(),
+            removed: false,
+            plan: Plan::default(),
+        })
     }
 
     fn path<'p>(&'p self, rest: impl IntoIterator<Item = &'p str>) -> Vec<String> {
@@ -217,6 +230,7 @@ impl<'a> ImageEdit<'a> {
             self.leave(tag, &row, &folder).await?;
         }
         self.set(&[TAGS, tag], None);
+        self.removed_tags.insert(tag.to_owned());
         Ok(())
     }
 
@@ -257,12 +271,13 @@ impl<'a> ImageEdit<'a> {
         for (name, link) in entries {
             let reserved = name.starts_with(['_', '.']) || name == TAGS;
             let file = || blocks::stat(self.overlay, self.name.as_str(), &link.cid);
-            if reserved || file().await? != blocks::Entry::Directory {
+            if reserved || file().await? != blocks::Stat::Directory {
                 self.set(&[&name], None);
             }
         }
         self.document.tags.clear();
         self.document.manifests.clear();
+        self.removed = true;
         Ok(())
     }
 
@@ -312,8 +327,8 @@ impl<'a> ImageEdit<'a> {
             let file = (!list.is_empty()).then(|| self.overlay.add_file("", &write_layout_index(&list)));
             self.set(&[REFERRERS, subject.algorithm().name(), &subject.hex()], file);
         }
-        let gone =
-            self.document.manifests.is_empty() && self.document.tags.is_empty() && !self.has_other_tags().await?;
+        let empty = self.document.manifests.is_empty() && self.document.tags.is_empty();
+        let gone = self.removed || empty && !self.has_other_tags().await?;
         if gone {
             for file in [IMAGE_FILE, "README-short.txt", "README.md"] {
                 self.set(&[file], None);
@@ -325,15 +340,18 @@ impl<'a> ImageEdit<'a> {
         Ok(ImageChange { before: self.before, after: (!gone).then_some(self.document), plan: self.plan })
     }
 
-    /// Whether there were tag folders that the document does not know (2020).
+    /// Whether tag folders are left that the document does not know (2020).
     async fn has_other_tags(&self) -> Result<bool, TreeError> {
         let Some(folder) = &self.folder else { return Ok(false) };
         let Some(tags) = blocks::lookup(self.overlay, self.name.as_str(), folder, TAGS).await? else {
             return Ok(false);
         };
-        let known = self.before.as_ref().map(|document| &document.tags);
+        let known = |tag: &String| {
+            let before = self.before.as_ref();
+            self.removed_tags.contains(tag) || before.is_some_and(|document| document.tags.contains_key(tag))
+        };
         let tags = blocks::list(self.overlay, self.name.as_str(), &tags.cid).await?;
-        Ok(tags.keys().any(|tag| known.is_none_or(|known| !known.contains_key(tag))) && self.before.is_some())
+        Ok(!tags.keys().all(known))
     }
 
     /// Forgets the oldest manifests that each tag has left.

@@ -32,6 +32,11 @@ impl Plan {
         plan.entries.insert(name.to_owned(), link);
     }
 
+    /// Whether nothing is to be done.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.below.is_empty()
+    }
+
     /// Makes the changes. `None` when nothing is left in the directory; directories that become empty are removed.
     pub(super) fn apply<'a>(
         self,
