@@ -234,7 +234,7 @@ impl<W: AsyncWrite + Unpin + Send + std::fmt::Debug> ArchiveSink<W> {
 }
 
 #[async_trait]
-impl<W: AsyncWrite + Unpin + Send + std::fmt::Debug> ImageSink for ArchiveSink<W> {
+impl<W: AsyncWrite + Unpin + Send + Sync + std::fmt::Debug> ImageSink for ArchiveSink<W> {
     fn describe(&self) -> String {
         self.place.to_string()
     }

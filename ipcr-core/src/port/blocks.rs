@@ -59,7 +59,7 @@ pub trait StoreSession: Debug + Send + Sync {
     async fn commit(&self) -> Result<(), StoreError>;
 
     /// Gives up: what was added since the last commit loses its lease.
-    async fn abort(self: Box<Self>) -> Result<(), StoreError>;
+    async fn abort(&self) -> Result<(), StoreError>;
 }
 
 /// A way to read blocks, wherever they are.

@@ -121,7 +121,7 @@ pub struct ExportedImage {
 /// Calls come in this order: `plan`, then one `write` for each blob that the plan names, in its order, then `finish`. A sink
 /// that is dropped before `finish` leaves nothing behind that looks like an image.
 #[async_trait]
-pub trait ImageSink: Debug + Send {
+pub trait ImageSink: Debug + Send + Sync {
     /// What it is, for people.
     fn describe(&self) -> String;
 

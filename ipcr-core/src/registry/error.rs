@@ -32,8 +32,10 @@ pub enum RegistryError {
     NotFound {
         /// The registry.
         registry: String,
-        /// What was asked for: `image app`, `tag app:2`, …
+        /// What was asked for: `image app`, `image app:2`, …
         what: String,
+        /// What was looked for in the registry and is not there.
+        source: Option<Cause>,
     },
     /// A tag changed here and elsewhere since this home last published.
     #[error("tag {tag} was changed by another home with this key: it holds {theirs} there and {ours} here")]

@@ -127,6 +127,8 @@ pub struct Changed {
     pub holders: Vec<String>,
     /// Whether others find the root; `None` if that was not asked.
     pub findable: Option<bool>,
+    /// Whether the holder goes on serving, so that others can fetch from it.
+    pub serving: bool,
 }
 
 /// What a node is doing.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::dag::compression::Compression;
+use crate::digest::Digest;
 use crate::image::platform::Platform;
-use crate::reference::TargetName;
+use crate::reference::{ImageName, TargetName};
 
 /// Options of a push.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +81,31 @@ pub struct InitOptions {
     pub title: Option<String>,
     /// Addresses for the `_dnsaddr` records.
     pub announce: Vec<multiaddr::Multiaddr>,
-    /// Keys exported from another home, and their passphrase.
-    pub import: Option<(Vec<u8>, String)>,
+    /// Keys exported from another home, and their passphrase if they have one.
+    pub import: Option<(Vec<u8>, Option<String>)>,
+}
+
+/// Options of a copy.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CopyOptions {
+    /// Copies one platform of an index; else the sink's, unless `all_platforms`.
+    pub platform: Option<Platform>,
+    /// Copies all platforms and referrers, where the sink can take them.
+    pub all_platforms: bool,
+    /// The image's name in the sink.
+    pub name: Option<String>,
+    /// How layers are compressed that have no manifest to keep.
+    pub compression: Compression,
+}
+
+/// What to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoveTarget {
+    /// One tag; the manifest stays pullable by digest.
+    Tag(TargetName),
+    /// One manifest, and every tag that names it.
+    Digest(ImageName, Digest),
+    /// An image with everything.
+    Image(ImageName),
 }

@@ -59,6 +59,8 @@ pub struct PushOutcome {
     pub tag: String,
     /// What the tag names: a manifest or an index.
     pub digest: Digest,
+    /// The configuration's digest; `None` for an index or another artifact.
+    pub image_id: Option<Digest>,
     /// The tag folder.
     #[serde(with = "crate::dag::text::cid")]
     pub cid: Cid,
@@ -97,12 +99,14 @@ pub struct PushBytes {
 pub struct PushPlan {
     /// The source.
     pub source: String,
-    /// The image's name.
-    pub name: String,
-    /// The tag.
-    pub tag: String,
+    /// The image's name, if it is known before the source is read.
+    pub name: Option<String>,
+    /// The tag, if it is known before the source is read.
+    pub tag: Option<String>,
     /// What the tag names now, if it exists.
     pub current: Option<Digest>,
+    /// What it would name, if that is known before the source is read.
+    pub digest: Option<Digest>,
     /// Its layers, lowest first.
     pub layers: Vec<PlannedLayer>,
     /// Whether the source would be read at all.
@@ -205,7 +209,13 @@ pub struct ListedImage {
     /// Its one-line description.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Its tags, newest first.
+    /// The tag that was pushed last.
+    pub newest: Option<String>,
+    /// Bytes of the newest tag's blobs, compressed.
+    pub size: Option<u64>,
+    /// When the newest tag was pushed.
+    pub updated: Option<DateTime<Utc>>,
+    /// Its tags, newest first; filled where one image is listed.
     pub tags: Vec<ListedTag>,
 }
 

@@ -1,5 +1,25 @@
 //! The pipelines: from a source into blocks, from blocks into a sink.
 //!
-//! * [`engine`]: container engines as sources and sinks.
+//! * [`ingest`]: takes an image in. [`layer`] encodes layers, [`opaque`] keeps bytes as they are, [`write`] stores both.
+//! * [`ledger`]: what was stored before and need not be read again.
+//! * [`deliver`]: hands an image over. [`folder`] is a tag folder as its source, [`stored`] an image that was just taken in.
+//! * [`verify`], [`plain`], [`progress`]: what bytes pass through on their way.
+//!
+//! Memory is bounded by queues of fixed length everywhere; no layer is ever written to a temporary file.
 
+pub mod adopt;
+pub mod cache;
+pub mod deliver;
 pub mod engine;
+pub mod error;
+pub mod folder;
+pub mod ingest;
+mod layer;
+pub mod ledger;
+mod legacy;
+mod opaque;
+mod plain;
+mod progress;
+pub mod stored;
+mod verify;
+mod write;

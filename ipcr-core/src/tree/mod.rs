@@ -21,3 +21,4 @@ pub mod stored;
 
 #[cfg(test)]
 mod tests;
+pub mod tags;

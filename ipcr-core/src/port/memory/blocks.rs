@@ -188,7 +188,7 @@ impl StoreSession for MemorySession {
         Ok(())
     }
 
-    async fn abort(self: Box<Self>) -> Result<(), StoreError> {
+    async fn abort(&self) -> Result<(), StoreError> {
         self.store.state().sessions.remove(&self.id);
         Ok(())
     }

@@ -154,7 +154,7 @@ impl StoreSession for DiskSession {
         self.store.run(move |shared| shared.flush(Some(id))).await
     }
 
-    async fn abort(self: Box<Self>) -> Result<(), StoreError> {
+    async fn abort(&self) -> Result<(), StoreError> {
         self.store.shared.state().abort(self.id);
         Ok(())
     }

@@ -1,0 +1,65 @@
+//! What can fail when a registry is changed: [`PublishError`].
+
+use cid::Cid;
+
+use crate::kind::{Cause, ErrorKind};
+use crate::naming::ipns::IpnsError;
+use crate::port::blocks::StoreError;
+use crate::port::table::TableError;
+use crate::tree::error::TreeError;
+
+/// A change's failure. Except for [`PublishError::NotMerged`], nothing has changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// A tag was changed here and by another home with this key.
+    #[error("tag {tag} was changed by another home with this key: it names {theirs} there and {ours} here")]
+    Conflict {
+        /// `image:tag`.
+        tag: String,
+        /// What the published registry says.
+        theirs: String,
+        /// What this home says.
+        ours: String,
+    },
+    /// The published registry could not be fetched: the change is kept here and was not published.
+    #[error("stored and tagged here, but not published: the published root {root} could not be fetched")]
+    NotMerged {
+        /// The published root.
+        root: Cid,
+        /// Why.
+        source: Cause,
+    },
+    /// The published record's value is no root.
+    #[error("this registry's published record names `{value}`, which is no root that ipcr could continue")]
+    ForeignValue {
+        /// The value.
+        value: String,
+    },
+    /// Reading or editing the tree failed.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A table failed.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The registry's own record could not be read, weighed or kept.
+    #[error(transparent)]
+    Record(#[from] IpnsError),
+}
+
+impl PublishError {
+    /// Its class.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Conflict { .. } | Self::ForeignValue { .. } => ErrorKind::Integrity,
+            Self::NotMerged { .. } => ErrorKind::Unavailable,
+            Self::Tree(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+            Self::Table(error) => error.kind(),
+            Self::Record(error) => error.kind(),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Looking: resolve, list, inspect.
+
+use std::collections::BTreeMap;
+
+use super::Registry;
+use super::error::RegistryError;
+use super::open::{Opened, OpenedRoot};
+use super::options::ResolveOptions;
+use super::outcome::{
+    Identity, InspectedLayer, InspectedManifest, Inspection, ListedImage, ListedTag, Listing, ResolveOutcome,
+};
+use crate::event::Emitter;
+use crate::image::config::parse_config;
+use crate::image::manifest::{Manifest, Parsed};
+use crate::limits;
+use crate::port::image::Blobs;
+use crate::reference::{Authority, ImageName, Reference};
+use crate::transfer::adopt::layer_encodings;
+use crate::transfer::ingest::{read_blob, read_tree};
+use crate::tree::read::{self, Contents};
+use crate::tree::stored::StoredManifest;
+
+/// See [`Registry::resolve`].
+pub(super) async fn resolve(
+    this: &Registry,
+    reference: Reference,
+    options: ResolveOptions,
+    events: Emitter,
+) -> Result<ResolveOutcome, RegistryError> {
+    let whole = reference.image.is_none() && reference.tag.is_none() && reference.digest.is_none();
+    if whole {
+        let at = this.open_root(reference.authority.clone(), &options, &events).await?;
+        let outcome = ResolveOutcome {
+            reference: at.name(),
+            chain: at.chain.clone(),
+            root: at.root,
+            cid: None,
+            digest: None,
+            trust: at.trust,
+        };
+        finish(&at).await?;
+        return Ok(outcome);
+    }
+    let opened = this.open(&reference, &options, &events).await?;
+    finish(&opened.at).await?;
+    Ok(ResolveOutcome {
+        reference: opened.full_reference(opened.found.digest()),
+        chain: opened.at.chain.clone(),
+        root: opened.at.root,
+        cid: Some(opened.found.folder),
+        digest: opened.found.digest(),
+        trust: opened.at.trust,
+    })
+}
+
+/// See [`Registry::list`].
+pub(super) async fn list(
+    this: &Registry,
+    registry: Option<Authority>,
+    image: Option<ImageName>,
+    options: ResolveOptions,
+    events: Emitter,
+) -> Result<Listing, RegistryError> {
+    if registry.is_none() {
+        let identity = this.holder.identity().await?;
+        if this.own_root(&identity).await?.is_none() {
+            let registry = identity.domain.unwrap_or(identity.ipns);
+            return match image {
+                Some(image) => Err(RegistryError::NotFound { registry, what: format!("image {image}"), source: None }),
+                None => Ok(Listing { registry, root: None, images: Vec::new() }),
+            };
+        }
+    }
+    let at = this.open_root(registry, &options, &events).await?;
+    let failed = |error: crate::tree::error::TreeError| match error.kind() {
+        crate::kind::ErrorKind::NotFound => RegistryError::NotFound {
+            registry: at.name(),
+            what: image.as_ref().map_or_else(|| "catalogue".to_owned(), |image| format!("image {image}")),
+            source: Some(Box::new(error)),
+        },
+        _ => RegistryError::from_tree("listing", error),
+    };
+    let images = match &image {
+        Some(image) => {
+            let tags = read::tags(&at.reader, &at.base, image).await.map_err(failed)?;
+            let document = read::image(&at.reader, &at.base, image).await.map_err(failed)?;
+            vec![ListedImage {
+                name: image.to_string(),
+                description: document.and_then(|document| document.description),
+                newest: tags.first().map(|tag| tag.tag.clone()),
+                size: tags.first().and_then(|tag| tag.size),
+                updated: tags.first().and_then(|tag| tag.pushed),
+                tags: tags
+                    .into_iter()
+                    .map(|tag| ListedTag {
+                        tag: tag.tag,
+                        digest: tag.digest,
+                        size: tag.size,
+                        platforms: tag.platforms,
+                        pushed: tag.pushed,
+                    })
+                    .collect(),
+            }]
+        }
+        None => {
+            let summaries = read::images(&at.reader, &at.base).await.map_err(failed)?;
+            let listed = summaries.into_iter().map(|summary| ListedImage {
+                name: summary.name,
+                description: summary.description,
+                newest: summary.newest,
+                size: summary.size,
+                updated: summary.updated,
+                tags: Vec::new(),
+            });
+            listed.collect()
+        }
+    };
+    finish(&at).await?;
+    Ok(Listing { registry: at.name(), root: Some(at.root), images })
+}
+
+/// See [`Registry::inspect`].
+pub(super) async fn inspect(
+    this: &Registry,
+    reference: Reference,
+    options: ResolveOptions,
+    events: Emitter,
+) -> Result<Inspection, RegistryError> {
+    let opened = this.open(&reference, &options, &events).await?;
+    if let Contents::Legacy(_) = &opened.found.contents {
+        return Err(RegistryError::Usage {
+            message: format!("{} is a folder of 2020 without a manifest; pull it instead", opened.full_reference(None)),
+        });
+    }
+    let failed = |error| RegistryError::from_transfer("reading the image", error);
+    let source = opened.source(this, &events).await?;
+    let tree = read_tree(source.as_ref(), None).await.map_err(failed)?;
+    let mut manifests = Vec::new();
+    for (stored, parsed) in tree.manifests.iter().zip(&tree.parsed) {
+        if let Parsed::Manifest(manifest) = parsed {
+            if parsed.subject().is_none() || stored.descriptor.digest == tree.root.digest {
+                manifests.push(inspect_manifest(source.as_ref(), stored, manifest, &opened).await?);
+            }
+        }
+    }
+    let referrers = tree
+        .manifests
+        .iter()
+        .zip(&tree.parsed)
+        .filter(|(stored, parsed)| parsed.subject().is_some() && stored.descriptor.digest != tree.root.digest);
+    let referrers = referrers.map(|(stored, _)| stored.descriptor.digest).collect();
+    finish(&opened.at).await?;
+    let raw = tree.manifests.first().map(|manifest| manifest.bytes.to_vec()).unwrap_or_default();
+    Ok(Inspection {
+        reference: opened.full_reference(Some(tree.root.digest)),
+        digest: tree.root.digest,
+        media_type: tree.root.media_type.clone(),
+        cid: opened.found.folder,
+        root: opened.at.root,
+        chain: opened.at.chain.clone(),
+        trust: opened.at.trust,
+        manifests,
+        referrers,
+        raw,
+    })
+}
+
+async fn inspect_manifest(
+    source: &dyn Blobs,
+    stored: &StoredManifest,
+    manifest: &Manifest,
+    opened: &Opened,
+) -> Result<InspectedManifest, RegistryError> {
+    let failed = |error| RegistryError::from_transfer("reading the image", error);
+    let config = if manifest.is_image() {
+        let bytes = read_blob(source, &manifest.config, limits::CONFIG_BYTES).await.map_err(failed)?;
+        parse_config(bytes).ok()
+    } else {
+        None
+    };
+    let encodings = match opened.home() {
+        Some(home) => layer_encodings(&home, [(&stored.descriptor.digest, manifest)].into_iter(), &opened.at.reader)
+            .await
+            .map_err(|error| RegistryError::from_tree("reading the registry", error))?,
+        None => BTreeMap::new(),
+    };
+    Ok(InspectedManifest {
+        digest: stored.descriptor.digest,
+        platform: config.as_ref().map(|config| config.platform.to_string()),
+        image_id: manifest.config.digest,
+        created: config.and_then(|config| config.created),
+        layers: manifest
+            .layers
+            .iter()
+            .map(|layer| InspectedLayer {
+                digest: layer.digest,
+                media_type: layer.media_type.clone(),
+                size: layer.size,
+                encoding: encodings.get(&layer.digest).cloned(),
+            })
+            .collect(),
+    })
+}
+
+/// Keeps, for a while, the few blocks that were fetched for a look.
+async fn finish(at: &OpenedRoot) -> Result<(), RegistryError> {
+    if at.is_foreign() {
+        at.session.commit().await.map_err(|error| RegistryError::from_store("keeping what was read", error))?;
+    }
+    Ok(())
+}
+
+impl Registry {
+    /// The root of this registry; none before anything was ever tagged.
+    pub(super) async fn own_root(&self, _identity: &Identity) -> Result<Option<cid::Cid>, RegistryError> {
+        let state = crate::publish::state::State::load(&self.holder.tables()).await;
+        Ok(state.map_err(|error| RegistryError::from_table("reading the registry's state", error))?.root)
+    }
+}

@@ -1,0 +1,87 @@
+//! Copying between any source and any sink.
+
+use std::sync::Arc;
+
+use super::Registry;
+use super::error::RegistryError;
+use super::options::CopyOptions;
+use super::outcome::CopyOutcome;
+use super::places::{Sink, Source};
+use crate::dag::encode::Encoding;
+use crate::event::{Emitter, Stage};
+use crate::exchange::reader::Reader;
+use crate::limits;
+use crate::port::blocks::StoreSession;
+use crate::port::image::{Blobs, Opened};
+use crate::transfer::deliver::Delivery;
+use crate::transfer::ingest::{IngestOptions, Intake};
+use crate::transfer::ledger::Ledger;
+use crate::transfer::stored::StoredSource;
+
+/// See [`Registry::copy`].
+///
+/// A source with manifests is passed on as it is read. One without is taken into the store first, because the sink has to
+/// know the manifest before the layers; what was stored for it is not kept.
+pub(super) async fn copy(
+    this: &Registry,
+    source: Source,
+    sink: Sink,
+    options: CopyOptions,
+    events: Emitter,
+) -> Result<CopyOutcome, RegistryError> {
+    events.stage(Stage::Inspecting).await;
+    let sink = this.prepare_sink(sink).await?;
+    let source = this.open_source(source, &events).await?;
+    let ledger = Ledger::new(this.holder.tables(), this.holder.blocks());
+    let encoding = Encoding::current(options.compression);
+    let session: Arc<dyn StoreSession> = Arc::from(
+        this.holder
+            .blocks()
+            .begin(limits::LEASE)
+            .await
+            .map_err(|error| RegistryError::from_store("opening the store", error))?,
+    );
+    let copied = async {
+        let failed = |error| RegistryError::from_transfer("opening the source", error);
+        let opened = source.open().await.map_err(failed)?;
+        let (blobs, name): (Arc<dyn Blobs>, Option<String>) = match opened {
+            Opened::Blobs(blobs) => {
+                let name = blobs.name();
+                (blobs, name)
+            }
+            export @ Opened::Export(_) => {
+                let intake = Intake::new(
+                    ledger.clone(),
+                    Arc::clone(&session),
+                    events.clone(),
+                    IngestOptions { encoding, recompress: false, platform: options.platform.clone() },
+                );
+                let taken = intake.ingest(export).await;
+                let taken = taken.map_err(|error| RegistryError::from_transfer("reading the source", error))?;
+                let reader = Reader::local(this.holder.blocks());
+                (Arc::new(StoredSource::new(source.describe(), taken.image, reader)), taken.name)
+            }
+        };
+        let name = options.name.clone().or_else(|| source.name().map(str::to_owned)).or(name);
+        let sink = this.open_sink(sink, name.as_deref())?;
+        let delivery = Delivery {
+            source: blobs,
+            sink,
+            platform: options.platform.clone(),
+            all_platforms: options.all_platforms,
+            name,
+            events: events.clone(),
+        };
+        delivery.run().await.map_err(|error| RegistryError::from_transfer("copying the image", error))
+    };
+    let copied = copied.await;
+    let _ = session.abort().await;
+    let summary = copied?;
+    Ok(CopyOutcome {
+        source: source.describe(),
+        sink: summary.delivered.place,
+        digest: summary.delivered_digest,
+        image_id: summary.image_id,
+        bytes: summary.image_bytes,
+    })
+}

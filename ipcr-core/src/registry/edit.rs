@@ -1,0 +1,129 @@
+//! Editing this registry: tag, remove, publish.
+
+use std::sync::Arc;
+
+use super::Registry;
+use super::error::RegistryError;
+use super::holder::{ChangeRequest, Changed};
+use super::options::{PublishOptions, RemoveTarget, ResolveOptions};
+use super::outcome::EditOutcome;
+use super::{push, time_of};
+use crate::dag::compression::Compression;
+use crate::dag::encode::Encoding;
+use crate::event::Emitter;
+use crate::port::image::Opened as Source;
+use crate::reference::{Reference, TargetName};
+use crate::transfer::adopt::adopt;
+use crate::transfer::ingest::{IngestOptions, Intake};
+use crate::transfer::ledger::Ledger;
+use crate::tree::edit::Edit;
+use crate::tree::read::Contents;
+
+/// See [`Registry::tag`].
+pub(super) async fn tag(
+    this: &Registry,
+    from: Reference,
+    to: TargetName,
+    options: PublishOptions,
+    events: Emitter,
+) -> Result<EditOutcome, RegistryError> {
+    this.holder.identity().await?;
+    let opened = this.open(&from, &ResolveOptions::default(), &events).await?;
+    let failed = |error| RegistryError::from_transfer("taking the image over", error);
+    let source = opened.source(this, &events).await?;
+    // Files that are stored already are linked as they are; what only others hold is fetched.
+    let ledger = Ledger::new(this.holder.tables(), this.holder.blocks());
+    let stored = match &opened.found.contents {
+        Contents::Layout(layout) => {
+            adopt(source.as_ref(), layout, opened.home().as_ref(), &opened.at.reader, &ledger).await.map_err(failed)?
+        }
+        _ => {
+            let options = IngestOptions {
+                encoding: Encoding::current(Compression::default()),
+                recompress: false,
+                platform: None,
+            };
+            let intake = Intake::new(ledger, Arc::clone(&opened.at.session), events.clone(), options);
+            intake.ingest(Source::Blobs(source)).await.map_err(failed)?.image
+        }
+    };
+    opened.at.session.commit().await.map_err(|error| RegistryError::from_store("keeping the image", error))?;
+    let digest = stored.root.digest;
+    let edit = Edit::SetTag {
+        image: to.image.clone(),
+        tag: to.tag.clone(),
+        stored: Box::new(stored),
+        description: None,
+        readme: None,
+        pushed: time_of(&options),
+    };
+    change(this, vec![edit], vec![format!("{}:{}@{digest}", to.image, to.tag)], &options, &events).await
+}
+
+/// See [`Registry::remove`].
+pub(super) async fn remove(
+    this: &Registry,
+    target: RemoveTarget,
+    options: PublishOptions,
+    events: Emitter,
+) -> Result<EditOutcome, RegistryError> {
+    let identity = this.holder.identity().await?;
+    if this.own_root(&identity).await?.is_none() {
+        return Err(RegistryError::NotFound {
+            registry: identity.domain.unwrap_or(identity.ipns),
+            what: match target {
+                RemoveTarget::Tag(target) => format!("image {}:{}", target.image, target.tag),
+                RemoveTarget::Digest(image, digest) => format!("image {image}@{digest}"),
+                RemoveTarget::Image(image) => format!("image {image}"),
+            },
+            source: None,
+        });
+    }
+    let (edit, what) = match target {
+        RemoveTarget::Tag(target) => {
+            let what = format!("{}:{}", target.image, target.tag);
+            (Edit::RemoveTag { image: target.image, tag: target.tag }, what)
+        }
+        RemoveTarget::Digest(image, digest) => {
+            let what = format!("{image}@{digest}");
+            (Edit::RemoveDigest { image, digest }, what)
+        }
+        RemoveTarget::Image(image) => {
+            let what = image.to_string();
+            (Edit::RemoveImage { image }, what)
+        }
+    };
+    change(this, vec![edit], vec![what], &options, &events).await
+}
+
+/// See [`Registry::publish`].
+pub(super) async fn publish(
+    this: &Registry,
+    options: PublishOptions,
+    events: Emitter,
+) -> Result<EditOutcome, RegistryError> {
+    let options = PublishOptions { publish: true, ..options };
+    change(this, Vec::new(), Vec::new(), &options, &events).await
+}
+
+async fn change(
+    this: &Registry,
+    edits: Vec<Edit>,
+    changed: Vec<String>,
+    options: &PublishOptions,
+    events: &Emitter,
+) -> Result<EditOutcome, RegistryError> {
+    let request = ChangeRequest { edits, publish: options.publish, force: options.force, wait: options.wait };
+    let done: Changed = this.holder.change(request, events.clone()).await?;
+    push::warn_about(&done, options.publish, events).await;
+    Ok(EditOutcome {
+        changed,
+        root: done.root,
+        ipns: done.ipns,
+        sequence: done.sequence,
+        published: done.published,
+        holders: done.holders,
+        findable: done.findable,
+        unchanged: done.unchanged,
+    })
+}

@@ -1,0 +1,83 @@
+//! The keys of a home: making, importing, exporting.
+
+use std::path::Path;
+
+use super::error::{RegistryError, Topic};
+use super::options::InitOptions;
+use super::outcome::Identity;
+use super::profile::{self, Profile};
+use crate::identity::bundle::{self, Bundle};
+use crate::identity::did_document::DidDocument;
+use crate::identity::{EncryptionIdentity, IdentityError, KeyStore, NodeKey, Passphrase, RegistryKey};
+use crate::reference::Domain;
+use crate::tree::edit::RegistryInfo;
+
+/// Makes the keys of a home and notes what was chosen. Nothing that is there is overwritten. Blocks the thread.
+pub(super) fn create(home: &Path, options: &InitOptions) -> Result<(), RegistryError> {
+    let making = |error| failed("making the keys", error);
+    let keys = KeyStore::new(home);
+    let (registry, encryption) = match &options.import {
+        Some((bytes, passphrase)) => {
+            let passphrase = passphrase.clone().map(Passphrase::from);
+            let bundle =
+                bundle::import(bytes, passphrase.as_ref()).map_err(|error| failed("importing the keys", error))?;
+            (bundle.registry, bundle.encryption.unwrap_or_else(EncryptionIdentity::generate))
+        }
+        None => (RegistryKey::generate(), EncryptionIdentity::generate()),
+    };
+    let domain = options.domain.as_deref().map(str::parse::<Domain>).transpose().map_err(RegistryError::from_name)?;
+    let mut profile = Profile::load(home)?;
+    profile.domain = domain.map(|domain| domain.to_string()).or(profile.domain);
+    profile.title = options.title.clone().or(profile.title);
+    if !options.announce.is_empty() {
+        profile.announce.clone_from(&options.announce);
+    }
+    profile.save(home)?;
+    keys.node_or_new().map_err(making)?;
+    // A home that a crash left without its registry key is no registry, and is made anew with what is there.
+    if keys.encryption().map_err(making)?.is_none() {
+        keys.create_encryption(&encryption).map_err(making)?;
+    }
+    keys.create_registry(&registry).map_err(making)
+}
+
+/// The keys of a home under a passphrase. Blocks the thread for about a second.
+pub fn export(home: &Path, passphrase: String) -> Result<Vec<u8>, RegistryError> {
+    let exporting = |error| failed("exporting the keys", error);
+    let keys = KeyStore::new(home);
+    let registry = keys.registry().map_err(exporting)?.ok_or(RegistryError::NoRegistry)?;
+    let encryption = keys.encryption().map_err(exporting)?;
+    bundle::export(&Bundle { registry, encryption }, &Passphrase::from(passphrase)).map_err(exporting)
+}
+
+/// Replaces the node's transport key by a new one; returns the peer id before, if there was one.
+pub fn rotate_node(home: &Path) -> Result<(Option<String>, Identity), RegistryError> {
+    let rotating = |error| failed("replacing the node key", error);
+    let keys = KeyStore::new(home);
+    let before = keys.node().map_err(rotating)?.map(|key| key.peer_id().to_string());
+    keys.save_node(&NodeKey::generate()).map_err(rotating)?;
+    Ok((before, profile::identity(home)?))
+}
+
+/// What a new registry says about itself.
+pub(super) fn registry_info(home: &Path, key: &RegistryKey) -> Result<RegistryInfo, RegistryError> {
+    let profile = Profile::load(home)?;
+    let keys = KeyStore::new(home);
+    let encryption = keys.encryption().map_err(|error| failed("reading the keys", error))?;
+    let recipients: Vec<_> = encryption.iter().map(EncryptionIdentity::recipient).collect();
+    let domain = profile.domain.as_deref().map(str::parse::<Domain>).transpose().map_err(RegistryError::from_name)?;
+    Ok(RegistryInfo {
+        did: key.did(),
+        ipns: key.name().to_string(),
+        title: profile.title,
+        domain: profile.domain,
+        key_agreement: recipients.iter().map(ToString::to_string).collect(),
+        mirrors: Vec::new(),
+        did_document: DidDocument::new(domain.as_ref(), key, &recipients).to_json(),
+    })
+}
+
+pub(super) fn failed(doing: &'static str, error: IdentityError) -> RegistryError {
+    let kind = error.kind();
+    RegistryError::Step { doing, kind, topic: Topic::Other, source: Box::new(error) }
+}

@@ -1,0 +1,237 @@
+//! The network of a home, started when it is first needed: [`LazyNetwork`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cid::Cid;
+use multiaddr::Multiaddr;
+use tokio::sync::{Mutex, OnceCell};
+
+use super::error::{RegistryError, Topic};
+use super::holder::{Activity, ResolvedRoot};
+use super::local::HomeConfig;
+use super::profile::{self, Profile};
+use crate::event::{Emitter, Stage};
+use crate::identity::KeyStore;
+use crate::naming::dns::{DnsHosts, Resolver as DnsResolver};
+use crate::naming::http_records::{Combined, HttpRecords};
+use crate::naming::ipns::KeptShelf;
+use crate::naming::resolve::{NameResolver, ResolverOptions};
+use crate::naming::{Clock, dnslink};
+use crate::net::{HttpClient, HttpPolicy};
+use crate::node::Node;
+use crate::port::announce::Announce;
+use crate::port::blocks::BlockStore;
+use crate::port::dns::Dns;
+use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession, PeerShare};
+use crate::port::records::{NameRecords, RecordShelf};
+use crate::port::table::Table;
+use crate::reference::Authority;
+
+/// A node and what is built upon it.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) node: Arc<Node>,
+    pub(super) names: NameResolver,
+}
+
+/// Parts that do not run yet.
+#[derive(Debug)]
+pub(super) struct LazyNetwork {
+    config: HomeConfig,
+    blocks: Arc<dyn BlockStore>,
+    tables: Arc<dyn Table>,
+    parts: Mutex<Option<Arc<Parts>>>,
+    dns: Mutex<Option<Arc<dyn Dns>>>,
+}
+
+impl LazyNetwork {
+    pub(super) fn new(config: HomeConfig, blocks: Arc<dyn BlockStore>, tables: Arc<dyn Table>) -> Self {
+        Self { config, blocks, tables, parts: Mutex::new(None), dns: Mutex::new(None) }
+    }
+
+    /// The resolver of host names and TXT records; needs no node.
+    pub(super) async fn dns(&self) -> Result<Arc<dyn Dns>, RegistryError> {
+        let mut dns = self.dns.lock().await;
+        if let Some(dns) = dns.as_ref() {
+            return Ok(Arc::clone(dns));
+        }
+        let made = DnsResolver::new(self.config.dns.clone()).await;
+        let made: Arc<dyn Dns> = Arc::new(made.map_err(|error| RegistryError::Step {
+            doing: "setting up DNS",
+            kind: error.kind(),
+            topic: Topic::DnsDown,
+            source: Box::new(error),
+        })?);
+        *dns = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Starts the node, unless it runs.
+    pub(super) async fn start(&self) -> Result<Arc<Parts>, RegistryError> {
+        let mut parts = self.parts.lock().await;
+        if let Some(parts) = parts.as_ref() {
+            return Ok(Arc::clone(parts));
+        }
+        let keys = KeyStore::new(&self.config.path);
+        let key = keys.node_or_new().map_err(|error| super::keys::failed("reading the node key", error))?;
+        let mut profile = Profile::load(&self.config.path)?;
+        let mut node = self.config.node.clone();
+        node.keypair = key.keypair().clone();
+        node.port = node.port.or(profile.port);
+        if node.announce.is_empty() {
+            node.announce.clone_from(&profile.announce);
+        }
+        let dns = self.dns().await?;
+        let shelf: Arc<dyn RecordShelf> = Arc::new(KeptShelf::new(Arc::clone(&self.tables), Clock::default()));
+        let started = Node::start(node, Arc::clone(&self.blocks), shelf, Arc::clone(&dns)).await;
+        let node = started.map_err(|error| RegistryError::Step {
+            doing: "starting the node",
+            kind: error.kind(),
+            topic: Topic::Other,
+            source: Box::new(error),
+        })?;
+        if node.port().is_some() && node.port() != profile.port {
+            profile.port = node.port();
+            profile.save(&self.config.path)?;
+        }
+        profile::note_running(&self.config.path, &node.addresses().await)?;
+        let records = self.records(&node, &dns)?;
+        let names = NameResolver::new(dns, records, Arc::clone(&self.tables), ResolverOptions::default());
+        let made = Arc::new(Parts { node, names });
+        *parts = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Everyone who may know records: peers and the DHT, routers, gateways.
+    fn records(&self, node: &Arc<Node>, dns: &Arc<dyn Dns>) -> Result<Arc<dyn NameRecords>, RegistryError> {
+        let node = Arc::clone(node) as Arc<dyn NameRecords>;
+        let (routers, gateways) = (&self.config.routers, &self.config.gateways);
+        if routers.is_empty() && gateways.is_empty() {
+            return Ok(node);
+        }
+        let http = HttpRecords::new(self.http(dns)?, routers, gateways);
+        Ok(Arc::new(Combined::new(vec![node, Arc::new(http)])))
+    }
+
+    /// The HTTP client, within the reach of the network mode; the configured hosts are always within it.
+    pub(super) fn http(&self, dns: &Arc<dyn Dns>) -> Result<HttpClient, RegistryError> {
+        let mut policy = HttpPolicy::new((&self.config.node.mode).into());
+        for url in self.config.routers.iter().chain(&self.config.gateways) {
+            policy = policy.naming_url(url);
+        }
+        let made = HttpClient::new(policy, Arc::new(DnsHosts(Arc::clone(dns))));
+        made.map_err(|error| RegistryError::Step {
+            doing: "setting up HTTP",
+            kind: error.kind(),
+            topic: Topic::Other,
+            source: Box::new(error),
+        })
+    }
+
+    /// Follows a name.
+    pub(super) async fn resolve(
+        &self,
+        authority: &Authority,
+        allow_stale: bool,
+        events: &Emitter,
+    ) -> Result<ResolvedRoot, RegistryError> {
+        let parts = self.start().await?;
+        let hints = &self.config.node.peers;
+        let resolved = parts.names.resolve(authority, hints, allow_stale, events).await;
+        let resolved = resolved.map_err(RegistryError::from_resolve)?;
+        Ok(ResolvedRoot {
+            root: resolved.root,
+            path: resolved.path,
+            chain: resolved.chain,
+            trust: resolved.trust,
+            hints: resolved.hints,
+        })
+    }
+
+    /// The addresses that a domain gives.
+    pub(super) async fn hints(&self, domain: &str) -> Vec<Multiaddr> {
+        match (self.dns().await, domain.parse()) {
+            (Ok(dns), Ok(domain)) => dnslink::hints(dns.as_ref(), &domain).await,
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the node is doing, without starting it.
+    pub(super) async fn activity(&self) -> Activity {
+        let Some(parts) = self.parts.lock().await.clone() else { return Activity::default() };
+        let traffic = parts.node.traffic();
+        Activity {
+            running: true,
+            addresses: parts.node.addresses().await,
+            peers: traffic.peers,
+            received_bytes: traffic.received_bytes,
+            served_bytes: traffic.served_bytes,
+        }
+    }
+
+    /// Lets waiting peers know that there are new blocks.
+    pub(super) async fn blocks_added(&self) {
+        if let Some(parts) = self.parts.lock().await.as_ref() {
+            parts.node.blocks_added();
+        }
+    }
+
+    /// Ends the node.
+    pub(super) async fn stop(&self) {
+        if let Some(parts) = self.parts.lock().await.take() {
+            parts.node.shutdown().await;
+            profile::forget_running(&self.config.path);
+        }
+    }
+}
+
+/// The node's exchange, for a node that may not run yet.
+#[derive(Debug)]
+pub(super) struct LazyExchange(pub(super) Arc<LazyNetwork>);
+
+#[async_trait]
+impl Exchange for LazyExchange {
+    async fn open(&self, request: FetchRequest) -> Result<Arc<dyn FetchSession>, ExchangeError> {
+        // The node is started by the first block that is missing here: what is stored needs no network.
+        Ok(Arc::new(LazySession { network: Arc::clone(&self.0), request, session: OnceCell::new() }))
+    }
+}
+
+/// A session that starts the node when the first block has to be fetched.
+#[derive(Debug)]
+struct LazySession {
+    network: Arc<LazyNetwork>,
+    request: FetchRequest,
+    session: OnceCell<Arc<dyn FetchSession>>,
+}
+
+#[async_trait]
+impl FetchSession for LazySession {
+    async fn fetch(&self, cid: &Cid) -> Result<Bytes, ExchangeError> {
+        let opened = self.session.get_or_try_init(|| async {
+            let offline = |error: RegistryError| ExchangeError::Offline { reason: describe(&error) };
+            let parts = self.network.start().await.map_err(offline)?;
+            self.request.events.stage(Stage::Connecting).await;
+            parts.node.open(self.request.clone()).await
+        });
+        opened.await?.fetch(cid).await
+    }
+
+    fn peers(&self) -> Vec<PeerShare> {
+        self.session.get().map_or_else(Vec::new, |session| session.peers())
+    }
+}
+
+/// An error with its causes in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

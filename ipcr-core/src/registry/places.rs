@@ -1,0 +1,384 @@
+//! Sources and sinks of images, by spelling or of one's own.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+
+use super::Registry;
+use super::error::{RegistryError, Topic};
+use super::open::Opened;
+use super::options::ResolveOptions;
+use crate::digest::Digest;
+use crate::engine::discovery::Discovery;
+use crate::event::Emitter;
+use crate::limits;
+use crate::media::archive_file::ArchiveFileSink;
+use crate::media::archive_sink::{ArchiveOptions, ArchiveSink};
+use crate::media::docker_archive::{ArchiveFile, ArchiveStream};
+use crate::media::none::NoneSink;
+use crate::media::oci_layout::LayoutFolder;
+use crate::media::oci_layout::LayoutSink;
+use crate::media::registry::RegistryOptions;
+use crate::media::registry::credentials::Credentials;
+use crate::media::registry::sink::RegistrySink;
+use crate::media::registry::source::RegistrySource;
+use crate::media::spec::{ImageSpec, RegistryRef};
+use crate::net::HttpClient;
+use crate::port::engine::{Engine, EngineImage, EngineKind, EngineStore};
+use crate::port::image::{Blobs, ByteStream, ImageSink, ImageSource, Opened as Contents};
+use crate::reference::Reference;
+use crate::transfer::engine::sink::EngineSink;
+use crate::transfer::engine::source::EngineSource;
+use crate::transfer::error::TransferError;
+
+/// What the library needs to know of the process and machine that it runs in.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Surroundings {
+    /// Where container engines may be.
+    pub engines: Discovery,
+    /// The HTTP client for `docker://`; without one these sources and sinks are refused.
+    pub http: Option<HttpClient>,
+    /// Who to be at OCI registries.
+    pub credentials: Credentials,
+    /// The longest time without progress in one stage.
+    pub stall: Duration,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { engines: Discovery::default(), http: None, credentials: Credentials::default(), stall: limits::STALL }
+    }
+}
+
+/// Where an image comes from.
+#[non_exhaustive]
+pub enum Source {
+    /// Anything that has a spelling.
+    Spec(ImageSpec),
+    /// An image archive that the caller reads, under a name for people.
+    Stream(ByteStream, String),
+    /// A source of the caller's own.
+    Custom(Arc<dyn ImageSource>),
+}
+
+/// Where an image goes.
+#[non_exhaustive]
+pub enum Sink {
+    /// Anything that has a spelling.
+    Spec(ImageSpec),
+    /// An image archive that the caller takes, under a name for people.
+    Stream(Output, String),
+    /// A sink of the caller's own.
+    Custom(Box<dyn ImageSink>),
+}
+
+/// A writer of any kind.
+pub struct Output(Pin<Box<dyn AsyncWrite + Send + Sync>>);
+
+impl Output {
+    /// The writer.
+    pub fn new(writer: impl AsyncWrite + Send + Sync + 'static) -> Self {
+        Self(Box::pin(writer))
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Output")
+    }
+}
+
+impl AsyncWrite for Output {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.0.as_mut().poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.0.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.0.as_mut().poll_shutdown(cx)
+    }
+}
+
+impl From<ImageSpec> for Source {
+    fn from(spec: ImageSpec) -> Self {
+        Self::Spec(spec)
+    }
+}
+
+impl From<Arc<dyn ImageSource>> for Source {
+    fn from(source: Arc<dyn ImageSource>) -> Self {
+        Self::Custom(source)
+    }
+}
+
+impl From<ImageSpec> for Sink {
+    fn from(spec: ImageSpec) -> Self {
+        Self::Spec(spec)
+    }
+}
+
+impl From<Box<dyn ImageSink>> for Sink {
+    fn from(sink: Box<dyn ImageSink>) -> Self {
+        Self::Custom(sink)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spec(spec) => spec.fmt(f),
+            Self::Stream(_, name) => f.debug_tuple("Stream").field(name).finish(),
+            Self::Custom(source) => source.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spec(spec) => spec.fmt(f),
+            Self::Stream(_, name) => f.debug_tuple("Stream").field(name).finish(),
+            Self::Custom(sink) => sink.fmt(f),
+        }
+    }
+}
+
+/// A source that has been looked at, but not read.
+#[derive(Debug)]
+pub(super) struct OpenedSource {
+    describe: String,
+    name: Option<String>,
+    from: From_,
+}
+
+#[derive(Debug)]
+enum From_ {
+    Engine {
+        source: EngineSource,
+        image: EngineImage,
+        store: EngineStore,
+    },
+    Medium(Arc<dyn ImageSource>),
+    /// An image of a registry, and what keeps its blocks.
+    Registry {
+        blobs: Arc<dyn Blobs>,
+        _opened: Box<Opened>,
+    },
+}
+
+impl OpenedSource {
+    /// What it is, for people.
+    pub(super) fn describe(&self) -> String {
+        self.describe.clone()
+    }
+
+    /// The name that the image has there, as far as it is known before it is read.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// What an engine says about the image.
+    pub(super) fn engine_image(&self) -> Option<&EngineImage> {
+        match &self.from {
+            From_::Engine { image, .. } => Some(image),
+            _ => None,
+        }
+    }
+
+    /// The configuration's digest, where the source tells it.
+    pub(super) fn image_id(&self) -> Option<Digest> {
+        match &self.from {
+            From_::Engine { image, store, .. } if *store != EngineStore::Containerd => Some(image.id),
+            _ => None,
+        }
+    }
+
+    /// Repository digests that the engine knows and that its export cannot keep.
+    pub(super) fn lost_digests(&self) -> &[String] {
+        match &self.from {
+            From_::Engine { image, store, .. } if *store != EngineStore::Containerd => &image.repo_digests,
+            _ => &[],
+        }
+    }
+
+    /// Opens it for reading.
+    pub(super) async fn open(&self) -> Result<Contents, TransferError> {
+        Ok(match &self.from {
+            From_::Engine { source, .. } => source.open().await?,
+            From_::Medium(source) => source.open().await?,
+            From_::Registry { blobs, .. } => Contents::Blobs(Arc::clone(blobs)),
+        })
+    }
+}
+
+/// A sink that has been looked for; it is made once the image's name is known.
+#[derive(Debug)]
+pub(super) enum PreparedSink {
+    Engine {
+        engine: Arc<dyn Engine>,
+        name: Option<String>,
+        scheme: &'static str,
+    },
+    OciLayout(PathBuf, Option<String>),
+    Archive(PathBuf, ArchiveOptions),
+    Nowhere,
+    Ready(Box<dyn ImageSink>),
+    /// This registry.
+    Own(Reference),
+}
+
+impl Registry {
+    /// Looks at a source.
+    pub(super) async fn open_source(&self, source: Source, events: &Emitter) -> Result<OpenedSource, RegistryError> {
+        let medium = |source: Arc<dyn ImageSource>| OpenedSource {
+            describe: source.describe(),
+            name: None,
+            from: From_::Medium(source),
+        };
+        let spec = match source {
+            Source::Custom(source) => return Ok(medium(source)),
+            Source::Stream(stream, name) => return Ok(medium(Arc::new(ArchiveStream::new(stream, name)))),
+            Source::Spec(spec) => spec,
+        };
+        match spec {
+            ImageSpec::Engine { kind, name } => {
+                let name = name.ok_or_else(|| usage("the engine's image is not named"))?;
+                self.engine_source(kind, name).await
+            }
+            ImageSpec::OciLayout { dir, name } => Ok(medium(Arc::new(LayoutFolder::new(dir, name)))),
+            ImageSpec::OciArchive { file, name } | ImageSpec::DockerArchive { file, name } => {
+                Ok(medium(Arc::new(ArchiveFile::new(file, name))))
+            }
+            ImageSpec::Ipcr(text) => {
+                let reference: Reference = text.parse().map_err(RegistryError::from_name)?;
+                let opened = self.open(&reference, &ResolveOptions::default(), events).await?;
+                let blobs = opened.source(self, events).await?;
+                let name = reference.image.as_ref().map(|image| {
+                    reference.tag_or_latest().map_or_else(|| image.to_string(), |tag| format!("{image}:{tag}"))
+                });
+                let describe = opened.full_reference(opened.found.digest());
+                Ok(OpenedSource { describe, name, from: From_::Registry { blobs, _opened: Box::new(opened) } })
+            }
+            ImageSpec::Registry(image) => {
+                let (http, options) = self.remote(&image)?;
+                Ok(medium(Arc::new(RegistrySource::new(http, image, options))))
+            }
+            ImageSpec::Stream => Err(usage("a stream has to be handed in by the caller")),
+            ImageSpec::Nowhere => Err(usage("`none` is no source")),
+        }
+    }
+
+    async fn engine_source(&self, kind: EngineKind, name: String) -> Result<OpenedSource, RegistryError> {
+        let looking = |error| RegistryError::from_image("looking for the image", error);
+        let engine = self.engine(kind).await?;
+        let describe = format!("{}:{name}", scheme(kind));
+        let info = engine.info().await.map_err(|error| looking(error.into()))?;
+        let source = EngineSource::new(engine, name.clone(), describe.clone());
+        let image = source.inspect().await.map_err(looking)?;
+        let plain = name.split('@').next().unwrap_or_default();
+        let listed = image.names.iter().find(|listed| **listed == plain || **listed == format!("{plain}:latest"));
+        let podman = image.names.iter().find(|listed| listed.ends_with(&format!("/{plain}")));
+        let known = listed.or(podman).or_else(|| image.names.first()).cloned();
+        Ok(OpenedSource { describe, name: known, from: From_::Engine { source, image, store: info.store } })
+    }
+
+    async fn engine(&self, kind: EngineKind) -> Result<Arc<dyn Engine>, RegistryError> {
+        let found = self.surroundings.engines.discover(kind).await;
+        found.map_err(|error| RegistryError::from_image("looking for a container engine", error.into()))
+    }
+
+    /// Looks for a sink, so that what is absent is noticed before anything is fetched.
+    pub(super) async fn prepare_sink(&self, sink: Sink) -> Result<PreparedSink, RegistryError> {
+        let spec = match sink {
+            Sink::Custom(sink) => return Ok(PreparedSink::Ready(sink)),
+            Sink::Stream(stream, name) => {
+                return Ok(PreparedSink::Ready(Box::new(ArchiveSink::new(stream, name, ArchiveOptions::docker()))));
+            }
+            Sink::Spec(spec) => spec,
+        };
+        Ok(match spec {
+            ImageSpec::Engine { kind, name } => {
+                PreparedSink::Engine { engine: self.engine(kind).await?, name, scheme: scheme(kind) }
+            }
+            ImageSpec::OciLayout { dir, name } => PreparedSink::OciLayout(dir, name),
+            ImageSpec::OciArchive { file, name } => {
+                let mut options = ArchiveOptions::oci();
+                options.ref_name = name;
+                PreparedSink::Archive(file, options)
+            }
+            ImageSpec::DockerArchive { file, name } => {
+                let mut options = ArchiveOptions::docker();
+                options.repo_tags = name.into_iter().collect();
+                PreparedSink::Archive(file, options)
+            }
+            ImageSpec::Nowhere => PreparedSink::Nowhere,
+            ImageSpec::Ipcr(text) => PreparedSink::Own(text.parse().map_err(RegistryError::from_name)?),
+            ImageSpec::Registry(image) => {
+                let (http, options) = self.remote(&image)?;
+                PreparedSink::Ready(Box::new(RegistrySink::new(http, image, options)))
+            }
+            ImageSpec::Stream => return Err(usage("a stream has to be handed in by the caller")),
+        })
+    }
+
+    /// How an OCI registry is talked to.
+    fn remote(&self, image: &RegistryRef) -> Result<(HttpClient, RegistryOptions), RegistryError> {
+        let http = self.surroundings.http.clone().ok_or_else(|| usage("OCI registries cannot be reached from here"))?;
+        let mut options = RegistryOptions::default();
+        options.login = self.surroundings.credentials.login(&image.host, &image.repository).cloned();
+        let http = http.naming(&image.host).map_err(|error| RegistryError::Step {
+            doing: "setting up HTTP",
+            kind: error.kind(),
+            topic: Topic::Other,
+            source: Box::new(error),
+        })?;
+        Ok((http, options))
+    }
+
+    /// Makes the sink for an image with this name.
+    pub(super) fn open_sink(
+        &self,
+        sink: PreparedSink,
+        name: Option<&str>,
+    ) -> Result<Box<dyn ImageSink>, RegistryError> {
+        Ok(match sink {
+            PreparedSink::Engine { engine, name: chosen, scheme } => {
+                let shown = chosen.as_deref().or(name).unwrap_or_default();
+                let place = format!("{scheme}:{shown}");
+                Box::new(EngineSink::new(engine, chosen, place))
+            }
+            PreparedSink::OciLayout(dir, tag) => {
+                // In a layout an image is known by its tag alone.
+                let tag = tag.or_else(|| name.and_then(|name| Some(name.rsplit_once(':')?.1.to_owned())));
+                Box::new(LayoutSink::new(dir, tag))
+            }
+            PreparedSink::Archive(file, options) => Box::new(ArchiveFileSink::new(file, options)),
+            PreparedSink::Nowhere => Box::new(NoneSink),
+            PreparedSink::Ready(sink) => sink,
+            PreparedSink::Own(reference) => {
+                let message = format!("{reference} cannot be written to; use `push` or `tag` for this registry");
+                return Err(RegistryError::Usage { message });
+            }
+        })
+    }
+}
+
+fn scheme(kind: EngineKind) -> &'static str {
+    match kind {
+        EngineKind::Docker => "docker-daemon",
+        EngineKind::Podman => "podman",
+    }
+}
+
+fn usage(message: &str) -> RegistryError {
+    RegistryError::Usage { message: message.to_owned() }
+}

@@ -1,0 +1,79 @@
+//! Pulling: from a name to a folder, from the folder into a sink.
+
+use chrono::Utc;
+
+use super::Registry;
+use super::error::RegistryError;
+use super::options::PullOptions;
+use super::outcome::{PullBytes, PullOutcome};
+use super::places::Sink;
+use crate::event::Emitter;
+use crate::kind::ErrorKind;
+use crate::reference::Reference;
+use crate::transfer::cache::CacheEntry;
+use crate::transfer::deliver::{Delivery, DeliverySummary};
+
+/// See [`Registry::pull`].
+pub(super) async fn pull(
+    this: &Registry,
+    reference: Reference,
+    sink: Sink,
+    options: PullOptions,
+    events: Emitter,
+) -> Result<PullOutcome, RegistryError> {
+    let sink = this.prepare_sink(sink).await?;
+    let opened = this.open(&reference, &options.resolve, &events).await?;
+    let name = options.name.clone().or_else(|| opened.engine_name());
+    let summary = match deliver(this, &opened, sink, name, &options, &events).await {
+        Ok(summary) => summary,
+        Err(error) => {
+            // What was fetched stays for a while where trying again can use it.
+            if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Engine) {
+                let _ = opened.at.session.abort().await;
+            }
+            return Err(error);
+        }
+    };
+    let keeping = |error| RegistryError::from_store("keeping the image", error);
+    opened.at.session.commit().await.map_err(keeping)?;
+    if opened.at.is_foreign() {
+        let entry = CacheEntry { root: opened.at.root, size: summary.image_bytes, used: Utc::now() };
+        let written = entry.write(&this.holder.tables(), &opened.found.folder).await;
+        written.map_err(|error| RegistryError::from_table("keeping the image", error))?;
+    }
+    let traffic = opened.at.reader.traffic();
+    Ok(PullOutcome {
+        reference: opened.full_reference(Some(summary.root.digest)),
+        digest: summary.root.digest,
+        manifest: summary.manifest,
+        platform: summary.platform,
+        image_id: summary.image_id,
+        cid: opened.found.folder,
+        root: opened.at.root,
+        chain: opened.at.chain.clone(),
+        trust: opened.at.trust,
+        bytes: PullBytes { image: summary.image_bytes, fetched: traffic.fetched, local: traffic.local },
+        peers: opened.at.peers(),
+        sink: summary.delivered.place,
+    })
+}
+
+async fn deliver(
+    this: &Registry,
+    opened: &super::open::Opened,
+    sink: super::places::PreparedSink,
+    name: Option<String>,
+    options: &PullOptions,
+    events: &Emitter,
+) -> Result<DeliverySummary, RegistryError> {
+    let sink = this.open_sink(sink, name.as_deref())?;
+    let delivery = Delivery {
+        source: opened.source(this, events).await?,
+        sink,
+        platform: options.platform.clone(),
+        all_platforms: options.all_platforms,
+        name,
+        events: events.clone(),
+    };
+    delivery.run().await.map_err(|error| RegistryError::from_transfer("pulling the image", error))
+}

@@ -1,0 +1,246 @@
+//! Pushing: from a source into the store, from the store into the registry.
+
+use std::sync::Arc;
+
+use super::error::RegistryError;
+use super::holder::{ChangeRequest, Changed};
+use super::options::PushOptions;
+use super::outcome::{Identity, PlannedLayer, PushBytes, PushOutcome, PushPlan};
+use super::places::{OpenedSource, Source};
+use super::{Registry, time_of};
+use crate::dag::encode::Encoding;
+use crate::digest::Digest;
+use crate::event::{Emitter, Stage, Warning};
+use crate::exchange::reader::Reader;
+use crate::limits;
+use crate::port::blocks::StoreSession;
+use crate::port::image::Opened;
+use crate::reference::TargetName;
+use crate::transfer::error::TransferError;
+use crate::transfer::ingest::{IngestOptions, Ingested, Intake, read_tree};
+use crate::transfer::ledger::Ledger;
+use crate::tree::edit::Edit;
+use crate::tree::read::{self, Wanted};
+use crate::tree::tags::tag_digest;
+
+/// See [`Registry::push`].
+pub(super) async fn push(
+    this: &Registry,
+    source: Source,
+    options: PushOptions,
+    events: Emitter,
+) -> Result<PushOutcome, RegistryError> {
+    check_texts(&options)?;
+    events.stage(Stage::Inspecting).await;
+    let identity = this.holder.identity().await?;
+    let source = this.open_source(source, &events).await?;
+    let known_name = known_target(&options, &source)?;
+    for repo_digest in source.lost_digests() {
+        events.warn(Warning::DigestLost { repo_digest: repo_digest.clone() }).await;
+    }
+    let session: Arc<dyn StoreSession> =
+        Arc::from(this.holder.blocks().begin(limits::LEASE).await.map_err(|e| step("opening the store", e.into()))?);
+    let taken = take_in(this, &source, &session, &options, &events).await;
+    let (ingested, new_bytes) = match taken {
+        Ok(taken) => taken,
+        Err(error) => {
+            // What was stored for nothing is given up at once; the error that led here is what matters.
+            let _ = session.abort().await;
+            return Err(error);
+        }
+    };
+    let target = match known_name {
+        Some(target) => target,
+        None => named_by_source(ingested.name.as_deref(), &source)?,
+    };
+    let edit = Edit::SetTag {
+        image: target.image.clone(),
+        tag: target.tag.clone(),
+        stored: Box::new(ingested.image.clone()),
+        description: options.description.clone(),
+        readme: options.readme.clone(),
+        pushed: time_of(&options.publish),
+    };
+    let request = ChangeRequest {
+        edits: vec![edit],
+        publish: options.publish.publish,
+        force: options.publish.force,
+        wait: options.publish.wait,
+    };
+    let changed = this.holder.change(request, events.clone()).await?;
+    warn_about(&changed, options.publish.publish, &events).await;
+    let bytes = PushBytes { image: ingested.image.size(), stored: ingested.stored_bytes, new: new_bytes };
+    outcome(this, &identity, &target, &ingested, &changed, bytes).await
+}
+
+/// Stores the image and makes it durable; also the block bytes that were new.
+async fn take_in(
+    this: &Registry,
+    source: &OpenedSource,
+    session: &Arc<dyn StoreSession>,
+    options: &PushOptions,
+    events: &Emitter,
+) -> Result<(Ingested, u64), RegistryError> {
+    let ledger = Ledger::new(this.holder.tables(), this.holder.blocks());
+    let encoding = Encoding::current(options.compression);
+    let intake = Intake::new(
+        ledger.clone(),
+        Arc::clone(session),
+        events.clone(),
+        IngestOptions { encoding, recompress: options.recompress, platform: options.platform.clone() },
+    );
+    let storing = |error| step("storing the image", error);
+    if let Some(image_id) = source.image_id() {
+        if let Some(image) = ledger.image(&image_id, &encoding.to_string()).await.map_err(storing)? {
+            return Ok((Ingested::known(image, image_id), 0));
+        }
+    }
+    let opened = source.open().await.map_err(|error| step("opening the source", error))?;
+    let ingested = intake.ingest(opened).await.map_err(storing)?;
+    events.stage(Stage::Committing).await;
+    session.commit().await.map_err(|error| storing(error.into()))?;
+    ingested.remember(&ledger).await.map_err(storing)?;
+    Ok((ingested, intake.new_bytes()))
+}
+
+async fn outcome(
+    this: &Registry,
+    identity: &Identity,
+    target: &TargetName,
+    ingested: &Ingested,
+    changed: &Changed,
+    bytes: PushBytes,
+) -> Result<PushOutcome, RegistryError> {
+    let reader = Reader::local(this.holder.blocks());
+    let found = read::find(&reader, &changed.root, &target.image, &Wanted::Tag(target.tag.clone()))
+        .await
+        .map_err(|error| RegistryError::from_tree("reading the registry", error))?;
+    let authority = identity.domain.clone().unwrap_or_else(|| changed.ipns.clone());
+    let digest = ingested.image.root.digest;
+    Ok(PushOutcome {
+        reference: format!("{authority}/{}:{}@{digest}", target.image, target.tag),
+        name: target.image.to_string(),
+        tag: target.tag.to_string(),
+        digest,
+        image_id: ingested.image_id,
+        cid: found.folder,
+        root: changed.root,
+        ipns: changed.ipns.clone(),
+        sequence: changed.sequence,
+        published: changed.published,
+        holders: changed.holders.clone(),
+        findable: changed.findable,
+        unchanged: changed.unchanged,
+        bytes,
+    })
+}
+
+/// See [`Registry::plan_push`].
+pub(super) async fn plan(
+    this: &Registry,
+    source: Source,
+    options: PushOptions,
+    events: Emitter,
+) -> Result<PushPlan, RegistryError> {
+    check_texts(&options)?;
+    events.stage(Stage::Inspecting).await;
+    let identity = this.holder.identity().await?;
+    let source = this.open_source(source, &events).await?;
+    let ledger = Ledger::new(this.holder.tables(), this.holder.blocks());
+    let encoding = Encoding::current(options.compression).to_string();
+    let mut target = known_target(&options, &source)?;
+    let looking = |error| step("looking at the source", error);
+    let mut digest = None;
+    let mut layers = Vec::new();
+    if let Some(image) = source.engine_image() {
+        for diff_id in &image.diff_ids {
+            let known = ledger.layer(diff_id, &encoding).await.map_err(looking)?;
+            layers.push(PlannedLayer { digest: Some(*diff_id), known: known.is_some(), size: None });
+        }
+        if let Some(image_id) = source.image_id() {
+            let known = ledger.image(&image_id, &encoding).await.map_err(looking)?;
+            digest = known.map(|image| image.root.digest);
+        }
+    } else if let Opened::Blobs(blobs) = source.open().await.map_err(looking)? {
+        let tree = read_tree(blobs.as_ref(), options.platform.as_ref()).await.map_err(looking)?;
+        digest = Some(tree.root.digest).filter(|_| !options.recompress);
+        if target.is_none() {
+            target = Some(named_by_source(blobs.name().as_deref(), &source)?);
+        }
+        for layer in tree.blobs() {
+            let known = ledger.blob(&layer.digest).await.map_err(looking)?;
+            layers.push(PlannedLayer { digest: Some(layer.digest), known: known.is_some(), size: Some(layer.size) });
+        }
+    }
+    let current = match &target {
+        Some(target) => current_digest(this, &identity, target).await?,
+        None => None,
+    };
+    Ok(PushPlan {
+        source: source.describe(),
+        name: target.as_ref().map(|target| target.image.to_string()),
+        tag: target.as_ref().map(|target| target.tag.to_string()),
+        current,
+        digest,
+        reads_source: digest.is_none() || layers.iter().any(|layer| !layer.known),
+        unchanged: digest.is_some() && digest == current,
+        layers,
+        publish: options.publish.publish,
+    })
+}
+
+/// What a tag of this registry names now.
+async fn current_digest(
+    this: &Registry,
+    identity: &Identity,
+    target: &TargetName,
+) -> Result<Option<Digest>, RegistryError> {
+    let Some(root) = this.own_root(identity).await? else { return Ok(None) };
+    let reader = Reader::local(this.holder.blocks());
+    tag_digest(&reader, &root, &target.image, &target.tag)
+        .await
+        .map_err(|error| RegistryError::from_tree("reading the registry", error))
+}
+
+/// The name to push under, as far as it is known before the source is read.
+fn known_target(options: &PushOptions, source: &OpenedSource) -> Result<Option<TargetName>, RegistryError> {
+    if let Some(target) = &options.target {
+        return Ok(Some(target.clone()));
+    }
+    match source.name() {
+        Some(name) => named_by_source(Some(name), source).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn named_by_source(name: Option<&str>, source: &OpenedSource) -> Result<TargetName, RegistryError> {
+    let needed = || RegistryError::NameNeeded { source_name: source.describe() };
+    TargetName::from_engine(name.ok_or_else(needed)?).map_err(|_| needed())
+}
+
+fn check_texts(options: &PushOptions) -> Result<(), RegistryError> {
+    let size = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    if size(&options.description) > limits::DESCRIPTION_BYTES {
+        let message = format!("the description has more than {} bytes", limits::DESCRIPTION_BYTES);
+        return Err(RegistryError::Usage { message });
+    }
+    if options.description.as_deref().is_some_and(|text| text.chars().any(char::is_control)) {
+        return Err(RegistryError::Usage { message: "the description is more than one line of text".into() });
+    }
+    if u64::try_from(size(&options.readme)).unwrap_or(u64::MAX) > limits::README_BYTES {
+        let message = format!("the README has more than {} bytes", limits::README_BYTES);
+        return Err(RegistryError::Usage { message });
+    }
+    Ok(())
+}
+
+/// Tells what a user should know about a change that went well.
+pub(super) async fn warn_about(changed: &Changed, publish: bool, events: &Emitter) {
+    if publish && changed.holders.is_empty() && !changed.serving {
+        events.warn(Warning::OnlyHolder).await;
+    }
+}
+
+fn step(doing: &'static str, error: TransferError) -> RegistryError {
+    RegistryError::from_transfer(doing, error)
+}

@@ -1,0 +1,297 @@
+//! From a source with manifests into a sink: [`Delivery`].
+//!
+//! Manifests come first and decide what is needed; then every blob that the sink asks for passes once, in the sink's order,
+//! verified on the way, while the next ones are being opened. A sink never sees the end of a blob whose bytes are wrong.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use tokio::io::AsyncReadExt;
+
+use super::error::TransferError;
+use super::ingest::{ManifestTree, choose, parse, read_blob, read_tree};
+use super::plain::decompressed;
+use super::progress::Progress;
+use super::verify::Verified;
+use crate::dag::compression::Compression;
+use crate::digest::Digest;
+use crate::event::{BlobFate, Emitter, Stage, Warning};
+use crate::image::config::parse_config;
+use crate::image::descriptor::Descriptor;
+use crate::image::manifest::{Manifest, Parsed};
+use crate::image::media_type;
+use crate::image::platform::Platform;
+use crate::kind::ErrorKind;
+use crate::limits;
+use crate::port::image::{
+    Abilities, Blobs, ByteStream, Delivered, Form, ImageError, ImagePart, ImageParts, ImageSink, Need,
+};
+use crate::tree::stored::StoredManifest;
+
+/// Blobs that are opened ahead of the one that is being written.
+const AHEAD: usize = 3;
+
+/// What is to be delivered, and how.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) source: Arc<dyn Blobs>,
+    pub(crate) sink: Box<dyn ImageSink>,
+    /// The platform that was asked for.
+    pub(crate) platform: Option<Platform>,
+    /// Deliver everything below the root.
+    pub(crate) all_platforms: bool,
+    /// The image's name in the sink.
+    pub(crate) name: Option<String>,
+    pub(crate) events: Emitter,
+}
+
+/// What was delivered.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliverySummary {
+    /// What was delivered: the source's root, or one platform's manifest below it.
+    pub(crate) delivered_digest: Digest,
+    /// What the source's name stands for.
+    pub(crate) root: Descriptor,
+    /// The manifest, when one was delivered.
+    pub(crate) manifest: Option<Digest>,
+    /// Its platform.
+    pub(crate) platform: Option<String>,
+    /// The configuration's digest, when one container image was delivered.
+    pub(crate) image_id: Option<Digest>,
+    /// Bytes of all blobs and manifests of what was delivered, whether the sink had them or not.
+    pub(crate) image_bytes: u64,
+    /// Bytes of blobs that were handed over, as they are stored.
+    pub(crate) copied_bytes: u64,
+    /// What the sink says.
+    pub(crate) delivered: Delivered,
+}
+
+impl Delivery {
+    /// Does it.
+    pub(crate) async fn run(mut self) -> Result<DeliverySummary, TransferError> {
+        let abilities = self.sink.abilities().await?;
+        let root = self.source.root().clone();
+        let tree = if self.all_platforms { self.whole(&abilities).await? } else { self.one(&abilities).await? };
+        let mut images = Vec::new();
+        for (manifest, parsed) in tree.manifests.iter().zip(&tree.parsed) {
+            if let Parsed::Manifest(image) = parsed {
+                images.push(self.part(manifest, image, &abilities).await?);
+            }
+        }
+        let single = match &tree.parsed[..] {
+            [Parsed::Manifest(manifest)] => Some((manifest.is_image(), images[0].config.clone())),
+            _ => None,
+        };
+        let platform = match &single {
+            Some((true, (_, config))) => parse_config(config.clone()).ok().map(|config| config.platform),
+            _ => None,
+        };
+        self.check_platform(platform.as_ref(), &abilities).await?;
+        let parts = ImageParts {
+            root: tree.root.clone(),
+            name: self.name.clone(),
+            manifests: tree.manifests.iter().map(|m| (m.descriptor.clone(), m.bytes.clone())).collect(),
+            images,
+        };
+        let blobs = all_blobs(&parts);
+        let manifest_bytes: u64 = tree.manifests.iter().map(|manifest| manifest.descriptor.size).sum();
+        let needs = self.sink.plan(&parts).await?;
+        let copied_bytes = self.write(&parts, needs, &blobs).await?;
+        let delivered = self.sink.finish().await?;
+        Ok(DeliverySummary {
+            delivered_digest: tree.root.digest,
+            root,
+            manifest: (tree.manifests.len() == 1).then_some(tree.root.digest),
+            platform: platform.map(|platform| platform.to_string()),
+            image_id: tree.image_id().filter(|_| tree.manifests.len() == 1),
+            image_bytes: manifest_bytes + blobs.values().map(|blob| blob.size).sum::<u64>(),
+            copied_bytes,
+            delivered,
+        })
+    }
+
+    async fn whole(&self, abilities: &Abilities) -> Result<ManifestTree, TransferError> {
+        if !abilities.indexes {
+            return Err(ImageError::Unfit {
+                place: self.sink.describe(),
+                reason: "it takes one platform only".into(),
+                kind: ErrorKind::Usage,
+            }
+            .into());
+        }
+        read_tree(self.source.as_ref(), None).await
+    }
+
+    /// The manifest of one platform, without referrers.
+    async fn one(&self, abilities: &Abilities) -> Result<ManifestTree, TransferError> {
+        let wanted = self.platform.clone().or_else(|| abilities.platform.clone()).unwrap_or_else(Platform::host);
+        let mut descriptor = self.source.root().clone();
+        for _ in 0..=limits::INDEX_DEPTH {
+            let bytes = read_blob(self.source.as_ref(), &descriptor, limits::MANIFEST_BYTES).await?;
+            let parsed = parse(&descriptor, bytes.clone())?;
+            match &parsed {
+                Parsed::Manifest(_) => {
+                    let manifests = vec![StoredManifest { descriptor: descriptor.clone(), bytes }];
+                    return Ok(ManifestTree { root: descriptor, manifests, parsed: vec![parsed] });
+                }
+                Parsed::Index(index) => descriptor = choose(index, &wanted)?.clone(),
+            }
+        }
+        Err(TransferError::Invalid {
+            what: self.source.root().digest.to_string(),
+            reason: format!("its indexes are nested deeper than {}", limits::INDEX_DEPTH),
+        })
+    }
+
+    async fn part(
+        &self,
+        stored: &StoredManifest,
+        manifest: &Manifest,
+        abilities: &Abilities,
+    ) -> Result<ImagePart, TransferError> {
+        if manifest.layers.len() > abilities.layers {
+            return Err(TransferError::TooManyLayers { layers: manifest.layers.len(), limit: abilities.layers });
+        }
+        let config = read_blob(self.source.as_ref(), &manifest.config, limits::CONFIG_BYTES).await?;
+        let diff_ids = if manifest.is_image() {
+            let parsed = parse_config(config.clone()).map_err(|error| TransferError::Invalid {
+                what: manifest.config.digest.to_string(),
+                reason: error.to_string(),
+            })?;
+            if parsed.diff_ids.len() != manifest.layers.len() {
+                return Err(TransferError::Invalid {
+                    what: stored.descriptor.digest.to_string(),
+                    reason: format!(
+                        "it lists {} layers, and its configuration {}",
+                        manifest.layers.len(),
+                        parsed.diff_ids.len()
+                    ),
+                });
+            }
+            parsed.diff_ids
+        } else if abilities.keeps_digests {
+            Vec::new()
+        } else {
+            return Err(ImageError::Unfit {
+                place: self.sink.describe(),
+                reason: "this is no container image but another artifact".into(),
+                kind: ErrorKind::Usage,
+            }
+            .into());
+        };
+        Ok(ImagePart {
+            manifest: stored.descriptor.digest,
+            config: (manifest.config.clone(), config),
+            layers: manifest.layers.clone(),
+            diff_ids,
+        })
+    }
+
+    /// A single image is delivered whatever its platform is, unless one was asked for.
+    async fn check_platform(&self, found: Option<&Platform>, abilities: &Abilities) -> Result<(), TransferError> {
+        let Some(found) = found else { return Ok(()) };
+        if let Some(wanted) = &self.platform {
+            if !self.all_platforms && !found.serves(wanted) {
+                return Err(TransferError::NoPlatform {
+                    wanted: wanted.to_string(),
+                    available: vec![found.to_string()],
+                });
+            }
+        } else if let Some(runs) = &abilities.platform {
+            if found.os != runs.os || found.architecture != runs.architecture {
+                let message = format!("the image is for {found}, and {} runs {runs}", self.sink.describe());
+                self.events.warn(Warning::Other { message }).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands over what is needed, in order; returns the bytes.
+    async fn write(
+        &mut self,
+        parts: &ImageParts,
+        needs: Vec<Need>,
+        blobs: &HashMap<Digest, Descriptor>,
+    ) -> Result<u64, TransferError> {
+        self.events.stage(Stage::Fetching).await;
+        let needed: HashSet<Digest> = needs.iter().map(|need| need.blob.digest).collect();
+        for (digest, blob) in blobs.iter().filter(|(digest, _)| !needed.contains(digest)) {
+            let progress = Progress::start(&self.events, Some(*digest), digest.to_string(), blob.size).await;
+            progress.done(BlobFate::Present).await;
+        }
+        let diff_ids = diff_ids(parts);
+        let mut waiting: VecDeque<Need> = needs.into();
+        let mut opened = FuturesOrdered::new();
+        let mut copied = 0;
+        loop {
+            while opened.len() <= AHEAD {
+                let Some(need) = waiting.pop_front() else { break };
+                let source = Arc::clone(&self.source);
+                opened.push_back(async move {
+                    let data = source.blob(&need.blob).await;
+                    (need, data)
+                });
+            }
+            let Some((need, data)) = opened.next().await else { return Ok(copied) };
+            let (digest, size) = (need.blob.digest, need.blob.size);
+            let mut progress = Progress::start(&self.events, Some(digest), digest.to_string(), size).await;
+            let ticks = progress.ticker();
+            let data: ByteStream = Box::pin(Verified::new(data?, digest, size, ticks));
+            match need.form {
+                Form::Plain if !is_plain(&need.blob.media_type) => {
+                    let (size, check) = self.plain_size(&need, data).await?;
+                    if diff_ids.get(&digest).is_some_and(|expected| *expected != check) {
+                        return Err(TransferError::Invalid {
+                            what: digest.to_string(),
+                            reason: format!(
+                                "its uncompressed bytes are {check}, which the configuration does not name"
+                            ),
+                        });
+                    }
+                    let again = self.source.blob(&need.blob).await?;
+                    let plain = Verified::new(decompressed(again), check, size, |_| {});
+                    self.sink.write(&need, size, Box::pin(plain)).await?;
+                }
+                _ => self.sink.write(&need, size, data).await?,
+            }
+            copied += size;
+            progress.done(BlobFate::Delivered).await;
+        }
+    }
+
+    /// The size and digest of a layer's plain bytes: archives need the size before the bytes, so they are read twice.
+    async fn plain_size(&self, need: &Need, data: ByteStream) -> Result<(u64, Digest), TransferError> {
+        let what = need.blob.digest.to_string();
+        let mut plain = decompressed(data);
+        let mut hasher = crate::digest::Hasher::new(crate::digest::Algorithm::Sha256);
+        let mut buffer = vec![0; 256 << 10];
+        let mut size = 0;
+        loop {
+            let count = plain.read(&mut buffer).await.map_err(|error| TransferError::from_io(&*what, error))?;
+            if count == 0 {
+                return Ok((size, hasher.finish()));
+            }
+            hasher.update(&buffer[..count]);
+            size += u64::try_from(count).expect("buffer sizes fit 64 bits");
+        }
+    }
+}
+
+/// Whether a layer of this type is not compressed.
+fn is_plain(media_type: &str) -> bool {
+    media_type::layer_compression(media_type) == Some(Compression::None)
+}
+
+/// Every blob of what is delivered, once.
+fn all_blobs(parts: &ImageParts) -> HashMap<Digest, Descriptor> {
+    let layers = parts.images.iter().flat_map(|image| image.layers.iter().chain([&image.config.0]));
+    layers.map(|blob| (blob.digest, blob.clone())).collect()
+}
+
+/// The uncompressed digest of each layer.
+fn diff_ids(parts: &ImageParts) -> HashMap<Digest, Digest> {
+    let pairs = parts.images.iter().flat_map(|image| image.layers.iter().zip(&image.diff_ids));
+    pairs.map(|(layer, diff_id)| (layer.digest, *diff_id)).collect()
+}

@@ -1,0 +1,118 @@
+//! What this home has stored before: blobs by digest, layers by diff ID, whole images by image ID.
+//!
+//! An entry is believed only while the root block of its file is in the store. Collection removes entries together with the
+//! blocks (`upkeep`), so a root that is there stands for the whole file.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::error::TransferError;
+use crate::digest::Digest;
+use crate::kind::ErrorKind;
+use crate::port::blocks::BlockStore;
+use crate::port::table::{Change, Space, Table, TableError};
+use crate::tree::stored::{StoredBlob, StoredImage};
+
+/// A layer that ipcr encoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownLayer {
+    /// The blob it became.
+    pub(crate) blob: StoredBlob,
+    /// Its media type.
+    pub(crate) media_type: String,
+    /// Its uncompressed digest.
+    pub(crate) diff_id: Digest,
+}
+
+/// The entries, in the home's tables.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger {
+    tables: Arc<dyn Table>,
+    blocks: Arc<dyn BlockStore>,
+}
+
+impl Ledger {
+    /// The ledger of a home.
+    pub(crate) fn new(tables: Arc<dyn Table>, blocks: Arc<dyn BlockStore>) -> Self {
+        Self { tables, blocks }
+    }
+
+    /// The blocks that its entries speak of.
+    pub(crate) fn blocks(&self) -> Arc<dyn BlockStore> {
+        Arc::clone(&self.blocks)
+    }
+
+    /// A blob that was kept byte for byte.
+    pub(crate) async fn blob(&self, digest: &Digest) -> Result<Option<StoredBlob>, TransferError> {
+        let Some(blob) = self.read::<StoredBlob>(Space::Layers, &blob_key(digest)).await? else { return Ok(None) };
+        Ok(self.held(&blob).await?.then_some(blob))
+    }
+
+    /// A layer in one encoding.
+    pub(crate) async fn layer(&self, diff_id: &Digest, encoding: &str) -> Result<Option<KnownLayer>, TransferError> {
+        let key = layer_key(diff_id, encoding);
+        let Some(layer) = self.read::<KnownLayer>(Space::Layers, &key).await? else { return Ok(None) };
+        Ok(self.held(&layer.blob).await?.then_some(layer))
+    }
+
+    /// An image that ipcr wrote the manifest of, by its configuration's digest.
+    pub(crate) async fn image(&self, image_id: &Digest, encoding: &str) -> Result<Option<StoredImage>, TransferError> {
+        let key = layer_key(image_id, encoding);
+        let Some(image) = self.read::<StoredImage>(Space::Images, &key).await? else { return Ok(None) };
+        let roots: Vec<_> = image.blobs.iter().map(|blob| blob.cid).collect();
+        Ok(self.blocks.has(&roots).await?.into_iter().all(|held| held).then_some(image))
+    }
+
+    /// Remembers committed blobs, layers and, if given, the image made of them.
+    pub(crate) async fn remember(
+        &self,
+        blobs: &[StoredBlob],
+        layers: &[(KnownLayer, String)],
+        image: Option<(&Digest, &str, &StoredImage)>,
+    ) -> Result<(), TransferError> {
+        let mut batch = Vec::new();
+        for blob in blobs {
+            batch.push(Change::Put(Space::Layers, blob_key(&blob.digest), encode(blob)));
+        }
+        for (layer, encoding) in layers {
+            batch.push(Change::Put(Space::Layers, layer_key(&layer.diff_id, encoding), encode(layer)));
+        }
+        if let Some((image_id, encoding, image)) = image {
+            batch.push(Change::Put(Space::Images, layer_key(image_id, encoding), encode(image)));
+        }
+        if !batch.is_empty() {
+            self.tables.write(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn held(&self, blob: &StoredBlob) -> Result<bool, TransferError> {
+        Ok(self.blocks.has(&[blob.cid]).await?.first().copied().unwrap_or(false))
+    }
+
+    async fn read<T: DeserializeOwned>(&self, space: Space, key: &[u8]) -> Result<Option<T>, TransferError> {
+        let Some(value) = self.tables.get(space, key).await? else { return Ok(None) };
+        serde_json::from_slice(&value).map(Some).map_err(|source| {
+            TransferError::Table(TableError {
+                place: space.name().into(),
+                doing: "reading",
+                kind: ErrorKind::Integrity,
+                source: Box::new(source),
+            })
+        })
+    }
+}
+
+fn blob_key(digest: &Digest) -> Vec<u8> {
+    format!("blob/{digest}").into_bytes()
+}
+
+fn layer_key(digest: &Digest, encoding: &str) -> Vec<u8> {
+    format!("{encoding}/{digest}").into_bytes()
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("ledger entries are plain data")
+}
