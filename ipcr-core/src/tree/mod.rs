@@ -18,7 +18,7 @@ pub mod layout;
 pub mod legacy;
 pub mod read;
 pub mod stored;
+pub mod tags;
 
 #[cfg(test)]
 mod tests;
-pub mod tags;
