@@ -202,7 +202,12 @@ impl Index {
                 rows.packs.entry(*pack).or_default().end = *end;
             }
             for pack in &step.condemned {
-                rows.packs.entry(*pack).or_default().condemned = true;
+                let row = rows.packs.entry(*pack).or_default();
+                // Whoever asks for this is wrong, and the step is not taken.
+                if row.live > 0 {
+                    return Err(redb::StorageError::Corrupted("a pack with living blocks was condemned".into()).into());
+                }
+                row.condemned = true;
             }
             rows.finish(transaction)?;
             release(transaction, &step.released)?;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -291,7 +292,8 @@ impl Shared {
     }
 
     pub(super) fn disk_bytes(&self) -> Result<u64, StoreError> {
-        let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
+        // Packs have holes where blocks were taken away.
+        let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len().min(metadata.blocks() * 512));
         let entries = self.folder.read_dir().map_err(|error| io_error(&self.folder, "listing", error))?;
         Ok(entries.flatten().map(|entry| size(&entry.path())).sum::<u64>() + size(self.index.path()))
     }

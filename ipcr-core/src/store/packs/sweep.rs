@@ -1,13 +1,20 @@
 //! Taking blocks away, and giving their space back.
 //!
 //! First the rows of what nobody needs leave the index, in durable steps; the blocks of open sessions are never among
-//! them, and whoever adds one of those blocks meanwhile writes it again. Then packs that hold nothing are deleted, and
-//! packs with much dead space are copied, without it, to the end of the last pack. Adding and reading go on all the while.
+//! them, and whoever adds one of those blocks meanwhile writes it again. Then packs that hold nothing are deleted, and the
+//! dead space of others is given back where it lies, as holes, which needs no room and copies nothing. Where the file
+//! system has no holes, or much dead space is in pieces too small for them, what is alive is copied to the end of the last
+//! pack and the old one deleted. Adding and reading go on all the while.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 use super::append;
 use super::record::{self, Key, Place};
@@ -115,15 +122,18 @@ fn doom(shared: &Shared, keys: &[Key]) -> Vec<Key> {
 /// A pack with space to give back.
 struct Wasteful {
     pack: u32,
-    /// Whether anything in it is alive.
+    /// Whether nothing in it is alive.
     empty: bool,
+    /// Its length; nothing before it changes.
+    size: u64,
+    /// Bytes that it needs.
+    needed: u64,
 }
 
 fn compact(shared: &Shared) -> Result<(), StoreError> {
     let wasteful = find_wasteful(shared)?;
     let empty: Vec<u32> = wasteful.iter().filter(|pack| pack.empty).map(|pack| pack.pack).collect();
     if !empty.is_empty() {
-        lock(&shared.appender).give_up(&empty);
         shared.step(None, Vec::new(), empty.clone())?;
         delete(shared, &empty)?;
     }
@@ -142,9 +152,15 @@ fn compact(shared: &Shared) -> Result<(), StoreError> {
         }
         page = shared.index.page(Some(last)).map_err(failed)?;
     }
-    for (pack, mut blocks) in living {
+    for pack in wasteful.iter().filter(|pack| !pack.empty) {
+        let mut blocks = living.remove(&pack.pack).unwrap_or_default();
         blocks.sort_by_key(|(_, place)| place.offset);
-        match rewrite(shared, pack, &blocks) {
+        let path = append::pack_path(&shared.folder, pack.pack);
+        let left = punch(&path, pack, &blocks).map_err(|error| io_error(&path, "giving space back", error))?;
+        if !is_worth(left.saturating_sub(pack.needed), left) {
+            continue;
+        }
+        match rewrite(shared, pack.pack, &blocks) {
             Ok(()) => {}
             // Copying needs room first. What was deleted stays deleted, and the next sweep goes on.
             Err(error) if error.kind() == ErrorKind::DiskFull => {
@@ -157,6 +173,10 @@ fn compact(shared: &Shared) -> Result<(), StoreError> {
     Ok(())
 }
 
+fn is_worth(dead: u64, taken: u64) -> bool {
+    dead > WORTH || dead > taken / 4
+}
+
 fn find_wasteful(shared: &Shared) -> Result<Vec<Wasteful>, StoreError> {
     let rows = shared.index.packs().map_err(|error| shared.index_error("reading the index", error))?;
     let files = recover::pack_files(&shared.folder)?;
@@ -166,26 +186,50 @@ fn find_wasteful(shared: &Shared) -> Result<Vec<Wasteful>, StoreError> {
     let mut wasteful = Vec::new();
     for pack in files.into_iter().filter(|pack| !in_use.contains(pack)) {
         let path = append::pack_path(&shared.folder, pack);
-        let size = path.metadata().map_err(|error| io_error(&path, "looking at", error))?.len();
+        let metadata = path.metadata().map_err(|error| io_error(&path, "looking at", error))?;
         let row = rows.get(&pack).copied().unwrap_or_default();
-        let dead = size.saturating_sub(record::FILE_HEADER + row.live);
-        let current = appender.current() == Some(pack);
+        let (size, needed) = (metadata.len(), record::FILE_HEADER + row.live);
+        let taken = taken(&metadata);
         let empty = row.live == 0;
-        let worth = if empty { !current || dead > 0 } else { dead > WORTH || dead > size / 4 };
-        if worth {
-            if current {
+        if empty || is_worth(taken.saturating_sub(needed), taken) {
+            // What is not indexed in it is dead, and from here on nothing is added to it, copies from others least of all.
+            if appender.current() == Some(pack) {
                 appender.roll();
             }
-            wasteful.push(Wasteful { pack, empty });
+            appender.give_up(&[pack]);
+            wasteful.push(Wasteful { pack, empty, size, needed });
         }
     }
     Ok(wasteful)
 }
 
+/// Bytes on disk, holes left out.
+fn taken(metadata: &Metadata) -> u64 {
+    metadata.len().min(metadata.blocks() * 512)
+}
+
+/// Gives the space between living records back; answers how many bytes the file still takes.
+fn punch(path: &Path, pack: &Wasteful, blocks: &[(Key, Place)]) -> io::Result<u64> {
+    let file = File::options().write(true).open(path)?;
+    let mut from = record::FILE_HEADER;
+    let begins = blocks.iter().map(|(key, place)| place.offset - record::overhead(key));
+    let ends = blocks.iter().map(|(_, place)| place.offset + u64::from(place.len));
+    for (begin, end) in begins.zip(ends).chain([(pack.size, pack.size)]) {
+        if begin > from {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match rustix::fs::fallocate(&file, flags, from, begin - from) {
+                Ok(()) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        from = from.max(end);
+    }
+    Ok(taken(&file.metadata()?))
+}
+
 /// Copies what is alive in a pack, then deletes it.
 fn rewrite(shared: &Shared, pack: u32, blocks: &[(Key, Place)]) -> Result<(), StoreError> {
-    // What is not indexed in it is dead: it must not be written down as its end.
-    lock(&shared.appender).give_up(&[pack]);
     let mut moved = Vec::with_capacity(blocks.len());
     let mut rest = blocks;
     while !rest.is_empty() {

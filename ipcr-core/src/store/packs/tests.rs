@@ -388,3 +388,16 @@ proptest! {
         Runtime::new().unwrap().block_on(act_out(acts));
     }
 }
+
+#[test]
+fn copies_never_go_where_a_sweep_cleans_up() {
+    let acts = vec![
+        Act::Put(vec![27, 35, 5, 9]),
+        Act::Put(vec![10, 6, 36]),
+        Act::Commit,
+        Act::Put(vec![3, 33, 16, 20, 11]),
+        Act::Crash(0),
+        Act::Sweep(true),
+    ];
+    Runtime::new().unwrap().block_on(act_out(acts));
+}
