@@ -138,7 +138,8 @@ async fn servers_outside_the_mode_are_not_asked() {
 struct Knot {
     process: Child,
     at: SocketAddr,
-    directory: tempfile::TempDir,
+    /// Removed when the server has ended.
+    _directory: tempfile::TempDir,
 }
 
 impl Drop for Knot {
@@ -179,7 +180,7 @@ impl Knot {
         let path = directory.path().join("knot.conf");
         std::fs::write(&path, config).unwrap();
         let process = Command::new("/usr/sbin/knotd").arg("-c").arg(&path).stderr(Stdio::null()).spawn().unwrap();
-        let knot = Self { process, at, directory };
+        let knot = Self { process, at, _directory: directory };
         let dns = resolver(&[at]).await;
         for _ in 0..100 {
             if dns.plain.lookup("hub.test.", RecordType::DNSKEY).await.is_ok() {
@@ -215,7 +216,6 @@ async fn check_secure(single_key: bool) {
     assert_eq!((absent.records.len(), absent.security), (0, Security::Secure));
     let no_txt = dns.txt("ns.hub.test").await.unwrap();
     assert_eq!((no_txt.records.len(), no_txt.security), (0, Security::Secure));
-    drop(knot.directory.path());
 
     // Another server behind the same anchor: its own keys do not validate, so it counts as one without DNSSEC.
     let other = Knot::start(single_key).await.unwrap();
