@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(all.login("id.test", "a").unwrap().identity_token(), Some("refresh"));
         assert_eq!((all.helper("h.test"), all.helper("r.test:5000")), (Some("pass"), None));
         assert_eq!(Credentials::parse(br#"{"credsStore":"desktop"}"#).unwrap().helper("x.test"), Some("desktop"));
-        assert!(Credentials::parse(b"[]").is_err() && Credentials::parse(b"{}").is_ok());
+        assert!(Credentials::parse(br#"{"auths":1}"#).is_err() && Credentials::parse(b"{}").is_ok());
     }
 
     #[test]
