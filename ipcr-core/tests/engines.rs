@@ -1,6 +1,8 @@
 //! Real container engines: Docker at `IPCR_TEST_DOCKER` (default `unix:///var/run/docker.sock`), and Podman, whose service
 //! is started here. Where one is missing the test says `SKIPPED: why`, or fails when `IPCR_TEST_REQUIRE_PEERS` is set.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail and tell like tests")]
+
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

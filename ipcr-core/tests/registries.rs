@@ -1,6 +1,8 @@
 //! Registries: Debian's `docker-registry` on a port of its own, with `skopeo` as the judge, and servers that misbehave. Where a
 //! program is missing the test says `SKIPPED: why`, or fails when `IPCR_TEST_REQUIRE_PEERS` is set.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail and tell like tests")]
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -332,10 +334,11 @@ async fn nobody_there() {
 /// A server that answers as it is told and remembers what it was asked: method, path and query, authorization.
 #[derive(Clone, Default)]
 struct Played {
-    asked: Arc<Mutex<Vec<(String, String, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     answers: Arc<Mutex<HashMap<String, Answer>>>,
 }
 
+type Asked = (String, String, Option<String>);
 type Answer = Arc<dyn Fn(Option<&str>) -> Response + Send + Sync>;
 
 impl Played {
@@ -351,6 +354,7 @@ impl Played {
         self.answers.lock().unwrap().insert(path.to_owned(), Arc::new(answer));
     }
 
+    #[expect(clippy::unused_async, reason = "handlers are")]
     async fn answer(State(played): State<Self>, request: Request) -> Response {
         let authorization = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
         let path = request.uri().path().to_owned();
@@ -360,7 +364,7 @@ impl Played {
         answer.map_or_else(|| status(404).body(Body::empty()).unwrap(), |answer| answer(authorization.as_deref()))
     }
 
-    fn asked(&self) -> Vec<(String, String, Option<String>)> {
+    fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::net::{HttpClient, Method, Response};
 
 /// How long a token lasts that does not say (distribution, "Token Authentication Specification").
-const TOKEN_LIFE: Duration = Duration::from_secs(60);
+const TOKEN_LIFE: Duration = Duration::from_mins(1);
 /// How long before its end a token is not used any more.
 const TOKEN_REST: Duration = Duration::from_secs(10);
 
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Held {
 }
 
 #[derive(serde::Deserialize)]
-struct Token {
+struct Issued {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
@@ -93,7 +93,9 @@ impl Auth {
             let separator = if query.is_empty() { "" } else { "&" };
             let _ = write!(query, "{separator}{name}={}", escaped(value));
         };
-        service.into_iter().for_each(|service| add("service", service));
+        if let Some(service) = service {
+            add("service", service);
+        }
         add("scope", scope.unwrap_or(&self.scope));
         let login = self.options.login.as_ref();
         let request = if let Some(token) = login.and_then(super::Login::identity_token) {
@@ -103,7 +105,9 @@ impl Auth {
             let form = http.request(Method::POST, realm).header("content-type", "application/x-www-form-urlencoded");
             form.body(query)
         } else {
-            login.into_iter().for_each(|login| add("account", login.user()));
+            if let Some(login) = login {
+                add("account", login.user());
+            }
             let separator = if realm.contains('?') { '&' } else { '?' };
             let request = http.get(&format!("{realm}{separator}{query}")).without_redirects();
             match login.and_then(super::Login::basic) {
@@ -115,9 +119,9 @@ impl Auth {
         if !answer.status().is_success() {
             return Err(super::client::refused(answer).await);
         }
-        let token: Token = answer.json_at_most(limits::TOKEN_BYTES).await?;
-        let life = token.expires_in.map_or(TOKEN_LIFE, Duration::from_secs).max(TOKEN_LIFE);
-        let value = token.token.or(token.access_token).filter(|token| !token.is_empty());
+        let issued: Issued = answer.json_at_most(limits::TOKEN_BYTES).await?;
+        let life = issued.expires_in.map_or(TOKEN_LIFE, Duration::from_secs).max(TOKEN_LIFE);
+        let value = issued.token.or(issued.access_token).filter(|token| !token.is_empty());
         let value = value.ok_or(RegistryError::Protocol { reason: "the token server sends no token" })?;
         Ok(Held {
             header: format!("Bearer {value}"),

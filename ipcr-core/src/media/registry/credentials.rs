@@ -18,7 +18,7 @@ pub struct Login {
 #[derive(Clone, PartialEq, Eq)]
 enum Secret {
     Password(String),
-    /// An OAuth2 refresh token.
+    /// A refresh token (RFC 6749).
     Identity(String),
 }
 
