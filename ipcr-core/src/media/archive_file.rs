@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::archive_sink::{ArchiveOptions, ArchiveSink};
 use super::layout_sink::Temporary;
-use super::place::Place;
+use super::place::{Place, on_disk};
 use crate::kind::ErrorKind;
 use crate::port::image::{Abilities, ByteStream, Delivered, ImageError, ImageParts, ImageSink, Need};
 
@@ -70,8 +70,8 @@ impl ImageSink for ArchiveFileSink {
         let (mut temporary, sink) = self.begun.take().ok_or_else(unplanned)?;
         drop(sink.into_output().await?);
         let path = self.path.clone();
-        let persisted = tokio::task::spawn_blocking(move || temporary.persist(&path)).await;
-        persisted.expect("renaming does not panic").map_err(|error| self.place.io("writing", error))?;
+        let persisted = on_disk(move || temporary.persist(&path)).await;
+        persisted.map_err(|error| self.place.io("writing", error))?;
         Ok(Delivered { place: self.describe(), image_id: None })
     }
 }

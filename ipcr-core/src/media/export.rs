@@ -158,9 +158,8 @@ enum Content {
 
 impl Content {
     fn of(head: &[u8]) -> Self {
-        match unpack::sniff(head) {
-            packing @ (Packing::Gzip | Packing::Zstd) => return Self::Layer(packing),
-            _ => {}
+        if let packing @ (Packing::Gzip | Packing::Zstd) = unpack::sniff(head) {
+            return Self::Layer(packing);
         }
         if let Ok(block) = <&[u8; 512]>::try_from(head) {
             let header = tar::Header::from_byte_slice(block);

@@ -167,13 +167,13 @@ impl Known {
             digest == Some(entry.digest)
                 || [REF_NAME, IMAGE_NAME].iter().any(|key| entry.annotations.get(*key).is_some_and(|name| name == want))
         };
-        let names = listed(&entries);
+        let listed = listed(&entries);
         let mut found: Vec<Descriptor> = entries.into_iter().filter(named).collect();
         found.dedup_by_key(|entry| entry.digest);
         match found.len() {
             0 => {}
             1 => return Ok(found.remove(0)),
-            _ => return Err(ImageError::Ambiguous { place: place.to_string(), names }),
+            _ => return Err(ImageError::Ambiguous { place: place.to_string(), names: listed }),
         }
         if let Some(digest) = digest
             && let Some((_, size)) = files.find(&digest.layout_path()).await?

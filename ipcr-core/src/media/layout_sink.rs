@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
 use super::parts;
-use super::place::Place;
+use super::place::{Place, on_disk};
 use crate::digest::{Digest, Hasher};
 use crate::image::descriptor::Descriptor;
 use crate::image::layout::{
@@ -60,7 +60,7 @@ impl LayoutSink {
             let result = prepare(&path, &place, &mut undo);
             (undo, result)
         };
-        let (undo, result) = tokio::task::spawn_blocking(done).await.expect("preparing does not panic");
+        let (undo, result) = on_disk(done).await;
         self.undo = undo;
         result
     }
@@ -118,7 +118,7 @@ impl LayoutSink {
             Ok(meta) if meta.is_file() && meta.len() == size => hash(&path, digest),
             _ => Ok(false),
         };
-        let checked = tokio::task::spawn_blocking(check).await.expect("hashing does not panic");
+        let checked = on_disk(check).await;
         checked.map_err(|error| self.place.io("reading", error))
     }
 }
@@ -385,7 +385,7 @@ impl ImageSink for LayoutSink {
         let referrers = parts::referrers(&parts);
         let (path, tag, place) = (self.path.join(INDEX_FILE), self.tag.clone(), self.place.clone());
         let complete = move || add_to_index(&path, tag.as_deref(), root, referrers, &place);
-        tokio::task::spawn_blocking(complete).await.expect("writing does not panic")?;
+        on_disk(complete).await?;
         self.undo.files.clear();
         self.undo.folders.clear();
         Ok(Delivered { place: self.place.to_string(), image_id: None })

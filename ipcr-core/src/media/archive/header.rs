@@ -12,8 +12,10 @@ use crate::limits;
 
 /// Bytes of a header, and what data is padded to.
 pub(crate) const BLOCK: u64 = 512;
+/// The same, of memory.
+pub(crate) const BLOCK_LEN: usize = 512;
 /// Largest extended header (PAX records, GNU long names), in bytes.
-const EXTENSION_BYTES: u64 = 64 << 10;
+const EXTENSION_BYTES: usize = 64 << 10;
 /// Longest name of a member, in bytes.
 const NAME_BYTES: usize = 1024;
 /// The first size that the header of a ustar archive cannot express.
@@ -57,7 +59,7 @@ pub(crate) enum Step {
 pub(crate) struct Extension {
     kind: ExtensionKind,
     /// Its size in bytes, bounded.
-    pub(crate) size: u64,
+    pub(crate) size: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +83,7 @@ pub(crate) struct Framer {
 
 impl Framer {
     /// Takes the next header.
-    pub(crate) fn header(&mut self, block: &[u8; 512]) -> Result<Step, ArchiveError> {
+    pub(crate) fn header(&mut self, block: &[u8; BLOCK_LEN]) -> Result<Step, ArchiveError> {
         if block.iter().all(|byte| *byte == 0) {
             return if self.name.is_some() || self.link.is_some() || self.local {
                 Err(ArchiveError::Framing("an extended header is followed by no member"))
@@ -107,9 +109,8 @@ impl Framer {
             _ => None,
         };
         if let Some(kind) = extension {
-            if size > EXTENSION_BYTES {
-                return Err(ArchiveError::Framing("an extended header is too large"));
-            }
+            let size = usize::try_from(size).ok().filter(|size| *size <= EXTENSION_BYTES);
+            let size = size.ok_or(ArchiveError::Framing("an extended header is too large"))?;
             return Ok(Step::Extension(Extension { kind, size }));
         }
         self.member(header, kind, size).map(Step::Member)
@@ -231,7 +232,7 @@ fn text_of(bytes: &[u8]) -> Result<&str, ArchiveError> {
 }
 
 /// The sum that a header must carry: all bytes, its own field counted as blanks.
-pub(crate) fn checksum(block: &[u8; 512]) -> u32 {
+pub(crate) fn checksum(block: &[u8; BLOCK_LEN]) -> u32 {
     let outside = block[..148].iter().chain(&block[156..]).map(|byte| u32::from(*byte)).sum::<u32>();
     outside + 8 * u32::from(b' ')
 }
@@ -251,16 +252,9 @@ fn records(mut data: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), Archi
             let equals = record.iter().position(|byte| *byte == b'=')?;
             Some(((&record[..equals], &record[equals + 1..]), rest))
         })();
-        Some(match record {
-            Some((record, rest)) => {
-                data = rest;
-                Ok(record)
-            }
-            None => {
-                data = &[];
-                Err(BAD)
-            }
-        })
+        let (record, rest) = record.map_or((Err(BAD), &[][..]), |(record, rest)| (Ok(record), rest));
+        data = rest;
+        Some(record)
     })
 }
 

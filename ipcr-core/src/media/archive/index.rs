@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use super::header::{BLOCK, Framer, Member, MemberKind, Step};
-use super::reader::padding;
+use super::header::{BLOCK, BLOCK_LEN, Framer, Member, MemberKind, Step};
 use super::{ArchiveError, unpack};
-use crate::media::place::Place;
+use crate::media::place::{Place, on_disk};
 use crate::port::image::{ByteStream, ImageError};
 
 /// Where the files of an archive are. Made in one pass over the headers; data is not read.
@@ -23,23 +22,28 @@ pub struct ArchiveIndex {
 }
 
 impl ArchiveIndex {
-    /// Reads the headers; `None` if the file is compressed, so that there is no random access.
+    /// Reads the headers; `None` if it is compressed or a pipe, so that there is no random access.
     pub async fn open(path: &Path, place: &Place) -> Result<Option<Self>, ImageError> {
         let (path, place) = (path.to_owned(), place.clone());
-        tokio::task::spawn_blocking(move || Self::scan(path, place)).await.expect("scanning does not panic")
+        on_disk(move || Self::scan(&path, &place)).await
     }
 
-    fn scan(path: PathBuf, place: Place) -> Result<Option<Self>, ImageError> {
+    fn scan(path: &Path, place: &Place) -> Result<Option<Self>, ImageError> {
         let opening = |error| place.io("opening", error);
-        let file = File::open(&path).map_err(opening)?;
-        let meta = file.metadata().map_err(opening)?;
+        let meta = std::fs::metadata(path).map_err(opening)?;
+        if meta.is_dir() {
+            return Err(place.malformed("it is a folder, not an archive"));
+        }
+        // A pipe can be opened once only.
         if !meta.is_file() {
             return Ok(None);
         }
+        let file = File::open(path).map_err(opening)?;
         let length = meta.len();
         let mut input = BufReader::with_capacity(16 << 10, file);
         let mut framer = Framer::default();
-        let mut index = Self { path, place: place.clone(), files: HashMap::new(), links: HashMap::new() };
+        let mut index =
+            Self { path: path.to_owned(), place: place.clone(), files: HashMap::new(), links: HashMap::new() };
         let refuse = |error: ArchiveError| place.malformed(error);
         let read = |input: &mut BufReader<File>, buffer: &mut [u8]| {
             input.read_exact(buffer).map_err(|error| match error.kind() {
@@ -49,7 +53,7 @@ impl ArchiveIndex {
         };
         let mut at = 0;
         loop {
-            let mut block = [0; BLOCK as usize];
+            let mut block = [0; BLOCK_LEN];
             if at == 0 {
                 let filled = fill(&mut input, &mut block).map_err(|error| place.io("reading", error))?;
                 if unpack::sniff(&block[..filled]) != unpack::Packing::None {
@@ -64,11 +68,10 @@ impl ArchiveIndex {
             at += BLOCK;
             match framer.header(&block).map_err(refuse)? {
                 Step::Extension(extension) => {
-                    let padded = extension.size + padding(extension.size);
-                    let mut data = vec![0; usize::try_from(padded).expect("bounded by the framer")];
+                    let mut data = vec![0; extension.size.next_multiple_of(BLOCK_LEN)];
                     read(&mut input, &mut data)?;
-                    at += padded;
-                    data.truncate(usize::try_from(extension.size).expect("bounded by the framer"));
+                    at += data.len() as u64;
+                    data.truncate(extension.size);
                     framer.extension(extension, &data).map_err(refuse)?;
                 }
                 Step::Member(Member { name, kind, size }) => {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 
 use super::ArchiveError;
-use super::header::{BLOCK, Framer, Member, Step};
+use super::header::{BLOCK, BLOCK_LEN, Framer, Member, Step};
 use super::unpack;
 use crate::media::place::Place;
 use crate::port::image::{ByteStream, ImageError};
@@ -61,13 +61,13 @@ impl ArchiveReader {
         let rest = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
         self.pass(rest).await?;
         loop {
-            let mut block = [0; BLOCK as usize];
+            let mut block = [0; BLOCK_LEN];
             self.fill(&mut block).await?;
             match self.framer.header(&block).map_err(|error| self.place.malformed(error))? {
                 Step::Extension(extension) => {
-                    let mut data = vec![0; usize::try_from(extension.size).expect("bounded by the framer")];
+                    let mut data = vec![0; extension.size];
                     self.fill(&mut data).await?;
-                    self.pass(padding(extension.size)).await?;
+                    self.pass(padding(extension.size as u64)).await?;
                     self.framer.extension(extension, &data).map_err(|error| self.place.malformed(error))?;
                 }
                 Step::Member(member) => {

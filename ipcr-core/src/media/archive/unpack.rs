@@ -70,7 +70,17 @@ pub fn decompressed(stream: ByteStream, packing: Packing) -> io::Result<ByteStre
         Packing::Xz => return Err(invalid("it is compressed with xz, which is not read; give it decompressed")),
     };
     let input = vec![0; INPUT].into_boxed_slice();
-    Ok(Box::pin(Unpack { stream, codec, input, from: 0, to: 0, state: State::Running, taken: 0, given: 0 }))
+    Ok(Box::pin(Unpack {
+        stream,
+        codec,
+        input,
+        from: 0,
+        to: 0,
+        state: State::Running,
+        more: false,
+        taken: 0,
+        given: 0,
+    }))
 }
 
 fn gzip() -> Box<Decompress> {
@@ -109,6 +119,8 @@ struct Unpack {
     from: usize,
     to: usize,
     state: State,
+    /// Whether the codec may hold plain bytes for which there was no room.
+    more: bool,
     taken: u64,
     given: u64,
 }
@@ -116,7 +128,7 @@ struct Unpack {
 impl Unpack {
     /// Decompresses from `input` into `output`: bytes given.
     fn step(&mut self, output: &mut [u8]) -> io::Result<usize> {
-        let input = &self.input[self.from..self.to];
+        let (input, room) = (&self.input[self.from..self.to], output.len());
         let (taken, given, ended) = match &mut self.codec {
             Codec::Gzip(inflate) => {
                 let (before_in, before_out) = (inflate.total_in(), inflate.total_out());
@@ -139,6 +151,7 @@ impl Unpack {
         self.from += taken;
         self.taken += taken as u64;
         self.given += given as u64;
+        self.more = given == room;
         if ended {
             self.state = State::Between;
         }
@@ -175,13 +188,13 @@ impl AsyncRead for Unpack {
         }
         loop {
             if this.from == this.to {
-                // A codec may still hold plain bytes although it has taken all input.
-                if this.state == State::Running && this.taken > 0 {
+                if this.state == State::Running && this.more {
                     let given = this.step(buf.initialize_unfilled())?;
                     if given > 0 {
                         buf.advance(given);
                         return Poll::Ready(Ok(()));
                     }
+                    continue;
                 }
                 let mut input = ReadBuf::new(&mut this.input);
                 ready!(this.stream.as_mut().poll_read(cx, &mut input))?;
@@ -205,5 +218,81 @@ impl AsyncRead for Unpack {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Hands out one byte at a time, and wakes its reader in vain before each.
+    struct Slow(Vec<u8>, usize, usize);
+
+    impl AsyncRead for Slow {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            self.2 += 1;
+            if self.2 % 40 != 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let at = self.1;
+            let end = (at + 1).min(self.0.len());
+            buf.put_slice(&self.0[at..end]);
+            self.1 = end;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    async fn unpack(packed: Vec<u8>, slow: bool) -> io::Result<Vec<u8>> {
+        let stream: ByteStream =
+            if slow { Box::pin(Slow(packed, 0, 0)) } else { Box::pin(std::io::Cursor::new(packed)) };
+        let mut plain = Vec::new();
+        unpacked(stream).await?.read_to_end(&mut plain).await?;
+        Ok(plain)
+    }
+
+    #[tokio::test]
+    async fn members_and_frames_follow_one_another() {
+        let plain: Vec<u8> = (0..300_000_u32).flat_map(|number| (number % 977).to_le_bytes()).collect();
+        let small = b"a few bytes of text, a few bytes of text".to_vec();
+        for (data, slow) in [(&plain, false), (&small, false), (&small, true)] {
+            let twice = [&data[..], &data[..]].concat();
+            assert_eq!(unpack(data.clone(), slow).await.unwrap(), *data);
+            let gzipped = [gzip(data), gzip(data)].concat();
+            assert_eq!(unpack(gzipped.clone(), slow).await.unwrap(), twice);
+            let frame = zstd::encode_all(&data[..], 3).unwrap();
+            assert_eq!(unpack([frame.clone(), frame.clone()].concat(), slow).await.unwrap(), twice);
+            for packed in [gzipped, frame] {
+                let padded = [&packed[..], &[0; 600]].concat();
+                assert!(unpack(padded, slow).await.is_ok());
+                let trailing = [&packed[..], b"more"].concat();
+                assert_eq!(unpack(trailing, slow).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+                let short = packed[..packed.len() - 1].to_vec();
+                assert_eq!(unpack(short, slow).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn bombs_are_defused() {
+        let zeros = vec![0; 128 << 20];
+        let packed = zstd::encode_all(&zeros[..], 1).unwrap();
+        assert_eq!(unpack(packed, false).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        // Below the free bytes nothing is suspicious.
+        let packed = zstd::encode_all(&zeros[..32 << 20], 1).unwrap();
+        assert_eq!(unpack(packed, false).await.unwrap().len(), 32 << 20);
+        let mut encoder = zstd::Encoder::new(Vec::new(), 19).unwrap();
+        encoder.window_log(28).unwrap();
+        encoder.include_contentsize(false).unwrap();
+        encoder.write_all(&[1; 1000]).unwrap();
+        assert!(unpack(encoder.finish().unwrap(), false).await.is_err(), "the window is too large");
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::header::BLOCK;
+use super::header::{BLOCK, BLOCK_LEN};
 use super::reader::padding;
 
 /// Bytes that are copied at once.
@@ -70,7 +70,7 @@ impl<W: AsyncWrite + Unpin + Send> ArchiveWriter<W> {
 
     /// Ends the archive and hands the output back, flushed.
     pub async fn finish(mut self) -> io::Result<W> {
-        self.output.write_all(&[0; 2 * BLOCK as usize]).await?;
+        self.output.write_all(&[0; 2 * BLOCK_LEN]).await?;
         self.output.flush().await?;
         Ok(self.output)
     }
@@ -115,7 +115,7 @@ impl<W: AsyncWrite + Unpin + Send> ArchiveWriter<W> {
 
     async fn pad(&mut self, size: u64) -> io::Result<()> {
         let padding = padding(size);
-        self.output.write_all(&[0; BLOCK as usize][..usize::try_from(padding).expect("less than a block")]).await?;
+        tokio::io::copy(&mut tokio::io::repeat(0).take(padding), &mut self.output).await?;
         self.written += padding;
         Ok(())
     }

@@ -116,8 +116,14 @@ async fn docker_loads_and_saves() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("archive.tar");
     let path = file.to_str().unwrap();
-    let (image, id, diff_ids) = fresh("docker", true);
     let name = format!("ipcr-media-{}:1", std::process::id());
+    // With a layout in it, and without because a layer was decompressed.
+    let (whole, id, _) = fresh("docker", false);
+    write(&*blobs(&whole).await, &file, ArchiveOptions::docker(), &name).await;
+    run("docker", &["load", "-q", "-i", path]);
+    assert_eq!(run("docker", &["inspect", "-f", "{{.Id}}", &name]).trim(), id);
+    run("docker", &["rmi", &name]);
+    let (image, id, diff_ids) = fresh("docker", true);
     write(&*blobs(&image).await, &file, ArchiveOptions::docker(), &name).await;
     run("docker", &["load", "-q", "-i", path]);
     assert_eq!(run("docker", &["inspect", "-f", "{{.Id}}", &name]).trim(), id);
@@ -216,11 +222,16 @@ async fn skopeo_reads_and_writes() {
         assert_same(&*found, &*image).await;
     }
     holds(&ArchiveFile::new(at("docker.tar"), Some("app:3".into())), &diff_ids, None).await;
-    let to = "oci-archive:/dev/stdout:3";
-    let output = Command::new("skopeo").args(["copy", "-q", &from, to]).output().unwrap();
-    if output.status.success() {
-        holds(&ArchiveStream::new(Box::pin(std::io::Cursor::new(output.stdout)), "-"), &diff_ids, None).await;
+    // The digest survives a stream: every blob was yielded by it.
+    let stream = Box::pin(tokio::fs::File::open(at("copied.tar")).await.unwrap());
+    let Opened::Export(mut export) = ArchiveStream::new(stream, "-").open().await.unwrap() else { panic!("a stream") };
+    let mut yielded = Vec::new();
+    while let Some(layer) = export.next_layer().await.unwrap() {
+        yielded.push(layer.digest.unwrap());
     }
+    let kept = export.manifests().await.unwrap().unwrap();
+    assert_eq!(kept.root().digest, image.root().digest);
+    assert_eq!(yielded.len(), 3);
 
     // And it reads archives of both kinds.
     write(&*image, Path::new(&at("ours.tar")), ArchiveOptions::oci(), "app:4").await;
@@ -317,4 +328,33 @@ async fn containerd_imports() {
         let line = listed.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{listed}"));
         assert!(zstd || line.contains(&image.root().digest.to_string()), "{listed}");
     }
+}
+
+#[tokio::test]
+async fn buildah_reads_and_writes() {
+    if !have(&["buildah"]) {
+        return;
+    }
+    // It takes paths for names, which must be in lower case.
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let name = format!("ipcr-media-{}-{time}", std::process::id());
+    let folder = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let buildah = |arguments: &[&str]| {
+        let (root, state) = (at("root"), at("state"));
+        let own = ["--root", &root, "--runroot", &state, "--storage-driver", "vfs"];
+        run("buildah", &own.into_iter().chain(arguments.iter().copied()).collect::<Vec<_>>())
+    };
+    let (image, id, diff_ids) = fresh("buildah", false);
+    let image = blobs(&image).await;
+    deliver(&*image, Box::new(LayoutSink::new(at("layout"), Some("1".into()))), None).await.unwrap();
+    let pulled = buildah(&["pull", "-q", &format!("oci:{}:1", at("layout"))]);
+    assert_eq!(format!("sha256:{}", pulled.trim()), id);
+    buildah(&["push", "-q", pulled.trim(), &format!("oci:{}:2", at("pushed"))]);
+    holds(&LayoutFolder::new(at("pushed"), None), &diff_ids, None).await;
+    // Uncompressed layers in a layout are kept as they are.
+    buildah(&["push", "-q", "--disable-compression", pulled.trim(), &format!("oci-archive:{}:2", at("plain.tar"))]);
+    let plain = blobs(&ArchiveFile::new(at("plain.tar"), Some("2".into()))).await;
+    assert_eq!(everything(&*plain).await.len(), 5);
+    buildah(&["rmi", "--all", "--force"]);
 }
