@@ -85,6 +85,8 @@ struct Network {
     hub: Hub,
     kad: Kad,
     dns: Arc<dyn Dns>,
+    /// The configured peers, which are asked for records like hinted ones.
+    peers: Vec<Multiaddr>,
 }
 
 impl fmt::Debug for Node {
@@ -134,7 +136,7 @@ impl Node {
             let host = Host::start(&config, behaviour).await?;
             let entrances = config.bootstrap.iter().chain(&config.peers).cloned().collect();
             let kad = Kad::new(hub.clone(), dns.clone(), entrances);
-            let network = Arc::new(Network { hub: hub.clone(), kad, dns });
+            let network = Arc::new(Network { hub: hub.clone(), kad, dns, peers: config.peers.clone() });
             Some(Online { host, hub, bitswap, network })
         };
         let node = Arc::new(Self { local, online, counters, tasks, stop });

@@ -105,7 +105,8 @@ impl Network {
         };
 
         let mut hinted = FuturesUnordered::new();
-        let resolved = timeout(query.timeout, self.peers_of(&query.hints)).await.unwrap_or_default();
+        let hints = [query.hints.as_slice(), &self.peers].concat();
+        let resolved = timeout(query.timeout, self.peers_of(&hints)).await.unwrap_or_default();
         for (peer, addresses) in resolved {
             let key = &key;
             hinted.push(async move { (peer, self.record_of(peer, &addresses, key).await) });

@@ -31,13 +31,20 @@ pub(in crate::node) struct Behaviour {
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Dial>,
     /// Dials under way.
-    dials: HashMap<ConnectionId, oneshot::Sender<Result<(), DialError>>>,
+    dials: HashMap<ConnectionId, Dialling>,
     /// Connections whose handler exists, and which are not established yet.
     prepared: HashMap<ConnectionId, (Link, mpsc::Sender<OpenRequest>)>,
     /// Peers of the local network that were found.
     found: VecDeque<(PeerId, Multiaddr)>,
     /// Times that some peer became connected.
     epochs: u64,
+}
+
+/// A dial under way, and who waits for it.
+struct Dialling {
+    peer: PeerId,
+    addresses: Vec<Multiaddr>,
+    replies: Vec<oneshot::Sender<Result<(), DialError>>>,
 }
 
 impl fmt::Debug for Behaviour {
@@ -76,8 +83,12 @@ impl Behaviour {
             entry.connections.push(Connection { id, link, requests });
         }
         self.shared.changed();
-        if let Some(reply) = self.dials.remove(&id) {
-            let _ = reply.send(Ok(()));
+        // Whoever dialled the peer in another way has what they wanted, too.
+        let done: Vec<_> = self.dials.iter().filter(|(_, dial)| dial.peer == peer).map(|(id, _)| *id).collect();
+        for dial in done.iter().filter_map(|id| self.dials.remove(id)) {
+            for reply in dial.replies {
+                let _ = reply.send(Ok(()));
+            }
         }
     }
 
@@ -155,8 +166,11 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionClosed(event) => self.closed(event.peer_id, event.connection_id),
             FromSwarm::DialFailure(event) => {
                 self.prepared.remove(&event.connection_id);
-                if let Some(reply) = self.dials.remove(&event.connection_id) {
-                    let _ = reply.send(Err(DialError::Failed(event.error.to_string())));
+                if let Some(dial) = self.dials.remove(&event.connection_id) {
+                    let reason = event.error.to_string();
+                    for reply in dial.replies {
+                        let _ = reply.send(Err(DialError::Failed(reason.clone())));
+                    }
                 }
             }
             FromSwarm::ListenFailure(event) => {
@@ -186,13 +200,18 @@ impl NetworkBehaviour for Behaviour {
                 return Poll::Ready(ToSwarm::Dial { opts });
             }
         }
-        match self.commands.poll_recv(cx) {
-            Poll::Ready(Some(Dial { peer, addresses, reply })) => {
-                let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses).build();
-                self.dials.insert(opts.connection_id(), reply);
-                Poll::Ready(ToSwarm::Dial { opts })
+        while let Poll::Ready(Some(Dial { peer, addresses, reply })) = self.commands.poll_recv(cx) {
+            let mut running = self.dials.values_mut().filter(|dial| dial.peer == peer);
+            match running.find(|dial| addresses.iter().all(|address| dial.addresses.contains(address))) {
+                Some(same) => same.replies.push(reply),
+                None => {
+                    let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses.clone());
+                    let opts = opts.build();
+                    self.dials.insert(opts.connection_id(), Dialling { peer, addresses, replies: vec![reply] });
+                    return Poll::Ready(ToSwarm::Dial { opts });
+                }
             }
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
+        Poll::Pending
     }
 }

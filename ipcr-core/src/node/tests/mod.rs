@@ -8,11 +8,15 @@ use libp2p_identity::Keypair;
 
 use super::*;
 use crate::dag::block::Block;
-use crate::event::Emitter;
+use crate::event::{Emitter, Event, Warning};
 use crate::port::announce::Announce as _;
+use crate::port::blocks::{Live, StoreError, StoreReport, StoreSession, Swept, Usage};
 use crate::port::conformance;
 use crate::port::dns::{DnsError, Security, TxtAnswer};
 use crate::port::memory::blocks::MemoryBlocks;
+use crate::port::memory::records::MemoryRecords;
+use crate::port::records::{NameRecords as _, RecordQuery};
+use crate::reference::key::IpnsName;
 
 /// A resolver that knows nothing.
 #[derive(Debug)]
@@ -215,4 +219,111 @@ async fn a_taken_port_is_replaced_and_told() {
     wanted.port = Some(port);
     let (again, _) = start(wanted).await;
     assert_eq!(again.port(), Some(port));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_conforms_as_a_carrier_of_records() {
+    let (records, _) = start(config(&[TCP])).await;
+    let shelf = MemoryRecords::new();
+    let store = Arc::new(MemoryBlocks::new());
+    let holder = Node::start(config(&[TCP]), store, Arc::new(shelf.clone()), Arc::new(NoDns)).await.unwrap();
+    let hints = holder.addresses().await;
+    conformance::records::conforms(conformance::records::Fixture { records, shelf, hints }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hinted_record_does_not_wait_for_anybody_else() {
+    // A bootstrap peer that takes connections and never says a word.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut slow = config(&[TCP]);
+    let port = silent.local_addr().unwrap().port();
+    slow.bootstrap = vec![format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", PeerId::random()).parse().unwrap()];
+    let (node, _) = start(slow).await;
+    let shelf = MemoryRecords::new();
+    let name = IpnsName::from_peer_id(PeerId::random());
+    shelf.insert(&name, "record".into());
+    let store = Arc::new(MemoryBlocks::new());
+    let holder = Node::start(config(&[TCP]), store, Arc::new(shelf), Arc::new(NoDns)).await.unwrap();
+    let hints = vec![holder.addresses().await[0].clone()];
+    let started = Instant::now();
+    let found = node.find(RecordQuery { name, hints, timeout: Duration::from_secs(30) }).await.unwrap();
+    assert_eq!(found[0].record, "record");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holders_are_connected_peers_that_say_so() {
+    let (node, _) = start(config(&[TCP])).await;
+    let (holder, store) = start(config(&[TCP])).await;
+    let (other, _) = start(config(&[TCP])).await;
+    let block = blocks(1, 100).remove(0);
+    store.insert(block.clone());
+    let hub = &node.online.as_ref().unwrap().hub;
+    for peer in [&holder, &other] {
+        hub.dial(peer.peer_id(), &peer.addresses().await).await.unwrap();
+    }
+    let identified = async {
+        while hub.speakers(&bitswap::PROTOCOL).len() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), identified).await.expect("both say what they speak");
+    assert_eq!(node.holders(block.cid(), Duration::from_secs(3)).await, [holder.peer_id()]);
+}
+
+/// A store that has every block, and always the wrong one.
+#[derive(Debug)]
+struct Liar(MemoryBlocks);
+
+#[async_trait]
+impl BlockStore for Liar {
+    async fn has(&self, cids: &[Cid]) -> Result<Vec<bool>, StoreError> {
+        Ok(vec![true; cids.len()])
+    }
+
+    async fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
+        Ok(Some(cid.to_string().into()))
+    }
+
+    async fn begin(&self, lease: Duration) -> Result<Box<dyn StoreSession>, StoreError> {
+        self.0.begin(lease).await
+    }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        self.0.usage().await
+    }
+
+    async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+        self.0.sweep(live, keep_leases).await
+    }
+
+    async fn check(&self, read_data: bool) -> Result<StoreReport, StoreError> {
+        self.0.check(read_data).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_liar_is_dropped_and_told() {
+    let (client, _) = start(config(&[TCP])).await;
+    let lies = Arc::new(Liar(MemoryBlocks::new()));
+    let liar = Node::start(config(&[TCP]), lies, Arc::new(NoRecords), Arc::new(NoDns)).await.unwrap();
+    let (honest, truth) = start(config(&[TCP])).await;
+    let all = blocks(32, 1000);
+    all.iter().for_each(|block| truth.insert(block.clone()));
+    let (events, mut watcher) = Emitter::watched();
+    let mut request = request(all[0].cid(), vec![address(&liar).await]);
+    request.events = events;
+    let session = client.open(request).await.unwrap();
+    // The honest one is only connected, and found by asking it.
+    let hub = &client.online.as_ref().unwrap().hub;
+    hub.dial(honest.peer_id(), &honest.addresses().await).await.unwrap();
+    fetch_all(&session, &all).await;
+    drop(session);
+    let mut bad = Vec::new();
+    while let Ok(event) = watcher.try_recv() {
+        if let Event::Warning(Warning::BadPeer { peer, .. }) = event {
+            bad.push(peer);
+        }
+    }
+    assert_eq!(bad, [liar.peer_id().to_string()]);
 }
