@@ -47,9 +47,8 @@ impl Host {
             return Err(NodeError::BadAddress { address: address.clone(), reason });
         }
         let (keypair, mode) = (config.keypair.clone(), config.mode.clone());
-        // The builder is not `Send`, and neither is the future that it becomes.
         let runtime = tokio::runtime::Handle::current();
-        let started = tokio::task::spawn_blocking(move || runtime.block_on(build(&keypair, &mode, behaviour)));
+        let started = tokio::task::spawn_blocking(move || build_blocking(&runtime, &keypair, &mode, behaviour));
         let ipfs = match started.await {
             Ok(Ok(ipfs)) => ipfs,
             Ok(Err(source)) => return Err(NodeError::Start { source }),
@@ -123,6 +122,20 @@ impl Host {
         }
         known
     }
+}
+
+/// Waits for the swarm, because the builder is not `Send`, and neither is the future that it becomes.
+///
+/// A plain function, so that the compiler makes the swarm's code here, once, and not again in every program that starts a
+/// node: the bodies of asynchronous functions are compiled where they are awaited.
+#[inline(never)]
+fn build_blocking(
+    runtime: &tokio::runtime::Handle,
+    keypair: &libp2p_identity::Keypair,
+    mode: &NetworkMode,
+    behaviour: Behaviour,
+) -> Result<Ipfs, crate::kind::Cause> {
+    runtime.block_on(build(keypair, mode, behaviour))
 }
 
 async fn build(

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cid::Cid;
+use futures::future::BoxFuture;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use tokio::sync::mpsc;
@@ -114,6 +115,25 @@ impl Node {
     /// Starts a node that serves the blocks of `store` and the records of `shelf`, and resolves names with `dns`. Returns
     /// once it listens. To be called inside of a tokio runtime with I/O and time.
     pub async fn start(
+        config: NodeConfig,
+        store: Arc<dyn BlockStore>,
+        shelf: Arc<dyn RecordShelf>,
+        dns: Arc<dyn Dns>,
+    ) -> Result<Arc<Self>, NodeError> {
+        Self::start_boxed(config, store, shelf, dns).await
+    }
+
+    /// Boxed, so that it is compiled here and not in every program that starts a node.
+    fn start_boxed(
+        config: NodeConfig,
+        store: Arc<dyn BlockStore>,
+        shelf: Arc<dyn RecordShelf>,
+        dns: Arc<dyn Dns>,
+    ) -> BoxFuture<'static, Result<Arc<Self>, NodeError>> {
+        Box::pin(Self::start_here(config, store, shelf, dns))
+    }
+
+    async fn start_here(
         config: NodeConfig,
         store: Arc<dyn BlockStore>,
         shelf: Arc<dyn RecordShelf>,
