@@ -39,7 +39,6 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Global {
     /// Where keys, blocks and settings are kept [default: ipcr in the XDG data directory]
     #[arg(long, global = true, value_name = "DIR", env = "IPCR_HOME", hide_env = true)]
@@ -271,6 +270,17 @@ impl Command {
             Self::Check(_) => "check",
             Self::Config(_) => "config",
             Self::Completions(_) => "completions",
+        }
+    }
+
+    /// Whether a source or sink of it is in an OCI registry.
+    pub(crate) fn is_remote(&self) -> bool {
+        let is_remote = commands::medium::is_remote;
+        match self {
+            Self::Push(args) => is_remote(&args.source),
+            Self::Pull(args) => args.into.as_deref().is_some_and(is_remote),
+            Self::Cp(args) => is_remote(&args.source) || is_remote(&args.sink),
+            _ => false,
         }
     }
 }

@@ -11,6 +11,10 @@ use etcetera::BaseStrategy;
 pub(crate) struct Environment {
     /// `DOCKER_HOST`.
     pub(crate) docker_host: Option<String>,
+    /// Whether `DOCKER_TLS_VERIFY` is set.
+    pub(crate) docker_tls: bool,
+    /// `CONTAINER_HOST`, Podman's counterpart.
+    pub(crate) container_host: Option<String>,
     /// `DOCKER_CONTEXT`.
     pub(crate) docker_context: Option<String>,
     /// Where docker keeps contexts and credentials: `DOCKER_CONFIG`, else `.docker` in the user's home.
@@ -36,6 +40,8 @@ impl Environment {
         let home = strategy.as_ref().map(|strategy| strategy.home_dir().to_owned());
         Self {
             docker_host: text("DOCKER_HOST"),
+            docker_tls: set("DOCKER_TLS_VERIFY").is_some(),
+            container_host: text("CONTAINER_HOST"),
             docker_context: text("DOCKER_CONTEXT"),
             docker_config: path("DOCKER_CONFIG").or_else(|| home.map(|home| home.join(".docker"))),
             docker_platform: text("DOCKER_DEFAULT_PLATFORM"),

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io;
 
 use ipcr_core::kind::ErrorKind;
-use ipcr_core::registry::error::RegistryError;
+use ipcr_core::registry::error::{RegistryError, Topic};
 use serde::Serialize;
 
 use crate::hints;
@@ -52,19 +52,24 @@ impl Failure {
     }
 
     /// A file operation failed.
-    pub(crate) fn io(message: impl Into<String>, error: io::Error) -> Self {
-        let kind = ErrorKind::of_io(&error);
-        Self::new(kind, message).caused_by(&error)
+    pub(crate) fn io(message: impl Into<String>, error: &io::Error) -> Self {
+        let kind = ErrorKind::of_io(error);
+        Self::new(kind, message).caused_by(error)
     }
 
-    /// An operation of the registry failed during `command`.
-    pub(crate) fn registry(error: &RegistryError, command: &str) -> Self {
-        let mut failure = Self::new(error.kind(), error.to_string());
-        failure.hint = hints::hint(error.kind(), error.topic(), command);
+    /// An error of `command`.
+    pub(crate) fn of(error: &(dyn Error + 'static), kind: ErrorKind, topic: Topic, command: &str) -> Self {
+        let mut failure = Self::new(kind, error.to_string());
+        failure.hint = hints::hint(kind, topic, command);
         match error.source() {
             Some(source) => failure.caused_by(source),
             None => failure,
         }
+    }
+
+    /// An operation of the registry failed during `command`.
+    pub(crate) fn registry(error: &RegistryError, command: &str) -> Self {
+        Self::of(error, error.kind(), error.topic(), command)
     }
 
     /// Adds a cause and its causes. A cause that only repeats what has been said is left out.

@@ -7,14 +7,15 @@
 //!
 //! `--help`, `id` and whatever else needs no node start neither a runtime nor a node.
 
-#![expect(dead_code, unused_variables, reason = "the commands that need a registry are not connected yet")]
-
 mod args;
 mod commands;
+mod context;
 mod environment;
 mod failure;
 mod hints;
+mod home;
 mod progress;
+mod session;
 mod settings;
 mod signals;
 mod text;
@@ -28,6 +29,7 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::args::{Cli, Command};
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::session::Purpose;
 use crate::settings::Settings;
 use crate::ui::Ui;
 
@@ -51,7 +53,15 @@ fn main() -> ExitCode {
         }
     };
     let ui = Ui::new(&settings);
-    match dispatch(&ui, &settings, &environment, &cli.command) {
+    let command = &cli.command;
+    let purpose = Purpose {
+        ui: &ui,
+        settings: &settings,
+        environment: &environment,
+        command: command.name(),
+        remote: command.is_remote(),
+    };
+    match dispatch(purpose, command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             ui.failure(&failure);
@@ -60,11 +70,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(ui: &Ui, settings: &Settings, environment: &Environment, command: &Command) -> Result<(), Failure> {
+fn dispatch(purpose: Purpose<'_>, command: &Command) -> Result<(), Failure> {
+    let Purpose { ui, settings, .. } = purpose;
     match command {
-        Command::Config(args) => commands::config::run(ui, settings, args),
         Command::Completions(args) => commands::completions::run(ui, args),
-        _ => Err(Failure::new(ipcr_core::kind::ErrorKind::Failed, format!("{} is not wired yet", command.name()))),
+        Command::Config(args) => commands::config::run(ui, settings, args),
+        Command::Id(_) => commands::id::run(ui, settings),
+        Command::Key(args) => commands::key::run(purpose, args),
+        Command::Init(args) => session::run(purpose, async |context| commands::init::run(context, args).await),
+        Command::Push(args) => session::run(purpose, async |context| commands::push::run(context, args).await),
+        Command::Pull(args) => session::run(purpose, async |context| commands::pull::run(context, args).await),
+        Command::Resolve(args) => session::run(purpose, async |context| commands::resolve::run(context, args).await),
+        Command::Ls(args) => session::run(purpose, async |context| commands::ls::run(context, args).await),
+        Command::Inspect(args) => session::run(purpose, async |context| commands::inspect::run(context, args).await),
+        Command::Tag(args) => session::run(purpose, async |context| commands::tag::run(context, args).await),
+        Command::Rm(args) => session::run(purpose, async |context| commands::rm::run(context, args).await),
+        Command::Publish(args) => session::run(purpose, async |context| commands::publish::run(context, args).await),
+        Command::Cp(args) => session::run(purpose, async |context| commands::cp::run(context, args).await),
+        Command::Serve(_) => session::run(purpose, commands::serve::run),
+        Command::Trust(args) => session::run(purpose, async |context| commands::trust::run(context, args).await),
+        Command::Gc(args) => session::run(purpose, async |context| commands::gc::run(context, args).await),
+        Command::Check(args) => session::run(purpose, async |context| commands::check::run(context, args).await),
     }
 }
 

@@ -230,7 +230,7 @@ impl Layer {
         match std::fs::read_to_string(file) {
             Ok(text) => Self::parse(&text, file),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(Failure::io(format!("reading {} failed", file.display()), error)),
+            Err(error) => Err(Failure::io(format!("reading {} failed", file.display()), &error)),
         }
     }
 

@@ -133,8 +133,10 @@ impl Ui {
 
     /// Prints bytes as they are.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+        self.bars.suspend(|| {
+            let mut stdout = io::stdout().lock();
+            written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+        })
     }
 
     fn result(&self, line: &str) -> Result<(), Failure> {
@@ -226,7 +228,8 @@ impl Ui {
 
     /// Asks for a passphrase on the terminal.
     pub(crate) fn passphrase(&self, question: &str) -> Result<String, Failure> {
-        rpassword::prompt_password(format!("{}: ", text::clean(question))).map_err(|error| {
+        let asked = self.bars.suspend(|| rpassword::prompt_password(format!("{}: ", text::clean(question))));
+        asked.map_err(|error| {
             Failure::new(
                 ipcr_core::kind::ErrorKind::Access,
                 "a passphrase is needed and there is no terminal to ask on",
@@ -292,7 +295,7 @@ fn color_choice(color: Color) -> ColorChoice {
 fn written(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::io("writing to standard output failed", error))
+            Err(Failure::io("writing to standard output failed", &error))
         }
         _ => Ok(()),
     }

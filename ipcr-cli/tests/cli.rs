@@ -1,10 +1,13 @@
 //! What people and scripts see of the `ipcr` program before any node runs: help, usage errors, settings. The environment of each
 //! run is empty but for a home of its own.
 
-use std::path::Path;
-use std::process::{Command, Output};
+#![expect(clippy::unwrap_used, reason = "a test that cannot run has failed")]
 
-use tempfile::TempDir;
+mod place;
+
+use std::process::Command;
+
+use place::Place;
 
 /// Every command, as `--help` lists them.
 const COMMANDS: [&str; 18] = [
@@ -27,47 +30,6 @@ const COMMANDS: [&str; 18] = [
     "config",
     "completions",
 ];
-
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(TempDir::new().unwrap())
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn run(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_ipcr"))
-            .args(arguments)
-            .env_clear()
-            .env("HOME", self.path())
-            .envs(variables.iter().copied())
-            .output()
-            .unwrap()
-    }
-
-    /// Exit code, standard output and standard error, with this place's path taken out.
-    fn shown(&self, arguments: &[&str], variables: &[(&str, &str)]) -> String {
-        let output = self.run(arguments, variables);
-        let text = |bytes: &[u8]| {
-            String::from_utf8(bytes.to_vec())
-                .unwrap()
-                .replace(self.path().to_str().unwrap(), "HOME")
-                .trim_end()
-                .to_owned()
-        };
-        let mut shown = format!("exit {}", output.status.code().unwrap());
-        for (name, bytes) in [("out", &output.stdout), ("err", &output.stderr)] {
-            for line in text(bytes).lines() {
-                shown += &format!("\n{name}| {line}").trim_end().replace("| \n", "|\n");
-            }
-        }
-        shown
-    }
-}
 
 fn shown(arguments: &[&str]) -> String {
     Place::new().shown(arguments, &[])

@@ -1,6 +1,14 @@
 //! `ipcr check`: is everything there, and whole?
 
-/// Looks for damage in the store and the registry; changes nothing unless told to.
+use ipcr_core::kind::ErrorKind;
+use ipcr_core::registry::outcome::CheckOutcome;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::text;
+
+/// Looks for damage in the store and the registry; changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   ipcr check --read-data
@@ -10,8 +18,30 @@ pub(crate) struct Args {
     /// Reads and hashes every block
     #[arg(long)]
     pub(crate) read_data: bool,
+}
 
-    /// Fetches damaged blocks from others again
-    #[arg(long)]
-    pub(crate) repair: bool,
+/// What was found, as programs read it.
+#[derive(Serialize)]
+struct Checked {
+    ok: bool,
+    #[serde(flatten)]
+    outcome: CheckOutcome,
+}
+
+pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
+    let (outcome, _) = context.watch(context.registry.check(args.read_data)).await?;
+    let checked = Checked { ok: outcome.problems.is_empty(), outcome };
+    context.show(&checked, &[], |ui, Checked { outcome, .. }| {
+        for problem in &outcome.problems {
+            ui.line(format!("damaged: {problem}"))?;
+        }
+        let read = if args.read_data { format!(", {} read", text::bytes(outcome.bytes_read)) } else { String::new() };
+        ui.detail(format!("{} blocks and {} tags checked{read}", outcome.blocks, outcome.tags))
+    })?;
+    if checked.ok {
+        return Ok(());
+    }
+    let count = checked.outcome.problems.len();
+    let failure = Failure::new(ErrorKind::Integrity, format!("{count} things are damaged"));
+    Err(failure.with_hint("push the damaged images again, or pull them from others that hold them"))
 }

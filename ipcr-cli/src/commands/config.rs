@@ -125,7 +125,7 @@ fn set(ui: &Ui, settings: &Settings, key: &str, value: &str) -> Result<(), Failu
     let file = &settings.file;
     let text = match std::fs::read_to_string(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        read => read.map_err(|error| Failure::io(format!("reading {} failed", file.display()), error))?,
+        read => read.map_err(|error| Failure::io(format!("reading {} failed", file.display()), &error))?,
     };
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| Failure::usage(error.to_string()))?;
     let (value, previous) = if value.is_empty() {
@@ -136,7 +136,7 @@ fn set(ui: &Ui, settings: &Settings, key: &str, value: &str) -> Result<(), Failu
     };
     let text = toml::to_string(&table).expect("a table of plain values");
     Layer::parse(&text, file)?;
-    write(file, &text).map_err(|error| Failure::io(format!("writing {} failed", file.display()), error))?;
+    write(file, &text).map_err(|error| Failure::io(format!("writing {} failed", file.display()), &error))?;
     if ui.is_json() {
         return ui.object(&Changed { key, value, previous, path: file }, None);
     }

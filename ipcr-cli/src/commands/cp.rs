@@ -1,6 +1,13 @@
 //! `ipcr cp`: from any source to any sink.
 
 use ipcr_core::image::platform::Platform;
+use ipcr_core::media::spec::ImageSpec;
+use ipcr_core::registry::options::CopyOptions;
+
+use super::medium;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::text;
 
 /// Copies an image between any source and sink; digests are kept where both sides have manifests.
 #[derive(Debug, clap::Args)]
@@ -19,4 +26,22 @@ pub(crate) struct Args {
     /// Copies this platform of a source with several [default: all, where the sink can]
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<Platform>,
+}
+
+pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
+    let source = ImageSpec::source(&args.source).map_err(|error| context.bad_spec(&error))?;
+    let sink = ImageSpec::sink(&args.sink).map_err(|error| context.bad_spec(&error))?;
+    let (source, sink) = (medium::source(source)?, medium::sink(context.ui, sink)?);
+    let mut options = CopyOptions::default();
+    options.platform.clone_from(&args.platform);
+    options.all_platforms = args.platform.is_none();
+    let (outcome, warnings) = context.watch(context.registry.copy(source, sink, options)).await?;
+    context.show(&outcome, &warnings, |ui, outcome| {
+        ui.detail(format!("image      {}", text::bytes(outcome.bytes)))?;
+        if let Some(image_id) = outcome.image_id {
+            ui.detail(format!("image id   {image_id}"))?;
+        }
+        ui.detail(format!("digest     {}", outcome.digest))?;
+        ui.line(&outcome.sink)
+    })
 }

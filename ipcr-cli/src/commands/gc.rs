@@ -1,6 +1,13 @@
 //! `ipcr gc`: space given back.
 
-/// Removes blocks that no tag, pin or recent pull needs.
+use ipcr_core::registry::outcome::GcOutcome;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::text;
+
+/// Removes blocks that no tag, pin or cached image needs, those of interrupted pulls included.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   ipcr gc --dry-run")]
@@ -8,4 +15,22 @@ pub(crate) struct Args {
     /// Shows what would be removed, and removes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// What was or would be removed, as programs read it.
+#[derive(Serialize)]
+struct Collected {
+    dry_run: bool,
+    #[serde(flatten)]
+    outcome: GcOutcome,
+}
+
+pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
+    let (outcome, warnings) = context.watch(context.registry.collect(args.dry_run, false)).await?;
+    context.show(&Collected { dry_run: args.dry_run, outcome }, &warnings, |ui, Collected { dry_run, outcome }| {
+        let verb = if *dry_run { "would remove" } else { "removed" };
+        let (bytes, freed) = (text::bytes(outcome.removed_bytes), text::bytes(outcome.freed_bytes));
+        ui.line(format!("{verb} {} blocks ({bytes}), {freed} on disk", outcome.removed_blocks))?;
+        ui.detail(format!("kept {} blocks", outcome.kept_blocks))
+    })
 }

@@ -1,6 +1,23 @@
 //! `ipcr key`: the registry's keys as a file, and their replacement.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
 use clap::Subcommand;
+use ipcr_core::kind::ErrorKind;
+use ipcr_core::registry::error::{RegistryError, Topic};
+use ipcr_core::registry::outcome::Identity;
+use ipcr_core::registry::{keys, profile};
+use ipcr_core::store::home::Home;
+use serde::Serialize;
+
+use super::{identity, init};
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::session::{self, Purpose};
+use crate::ui::Ui;
 
 /// Exports, imports and replaces the keys of this registry.
 #[derive(Debug, clap::Args)]
@@ -24,7 +41,7 @@ pub(crate) enum Action {
         #[arg(default_value = "-", value_name = "FILE")]
         file: String,
     },
-    /// Replaces this home's keys by those of a file
+    /// Makes a registry of the keys in a file, as `ipcr init --import` does
     #[command(after_help = "Example:
   ipcr key import registry.key")]
     Import {
@@ -32,12 +49,90 @@ pub(crate) enum Action {
         #[arg(value_name = "FILE")]
         file: String,
     },
-    /// Makes a new key and signs a hand-over to it with the old one
+    /// Makes a new key for the node, so that others see another peer id
     #[command(after_help = "Example:
   ipcr key rotate --node")]
     Rotate {
-        /// Replaces the node's transport key instead, which needs no hand-over
-        #[arg(long)]
+        /// The node's transport key; the registry and its name stay
+        #[arg(long, required = true)]
         node: bool,
     },
+}
+
+#[derive(Serialize)]
+struct Exported<'a> {
+    ipns: &'a str,
+    file: &'a str,
+}
+
+/// A new key as programs read it.
+#[derive(Serialize)]
+struct Rotated {
+    #[serde(flatten)]
+    identity: Identity,
+    previous: Option<String>,
+}
+
+pub(crate) fn run(purpose: Purpose<'_>, args: &Args) -> Result<(), Failure> {
+    let Purpose { ui, settings, .. } = purpose;
+    match &args.action {
+        Action::Export { file } => export(ui, &settings.home, file),
+        Action::Import { file } => session::run(purpose, async |context| init::import(context, file).await),
+        Action::Rotate { .. } => rotate_node(ui, &settings.home),
+    }
+}
+
+fn export(ui: &Ui, home: &Path, file: &str) -> Result<(), Failure> {
+    let ipns = profile::identity(home).map_err(|error| failed(&error))?.ipns;
+    let passphrase = match Environment::passphrase() {
+        Some(passphrase) => passphrase,
+        None => new_passphrase(ui)?,
+    };
+    let sealed = keys::export(home, passphrase).map_err(|error| failed(&error))?;
+    if file == "-" {
+        ui.take_stdout();
+        ui.bytes(&sealed)?;
+    } else {
+        write_new(Path::new(file), &sealed).map_err(|error| Failure::io(format!("writing {file} failed"), &error))?;
+    }
+    if ui.is_json() {
+        return ui.object(&Exported { ipns: &ipns, file }, None);
+    }
+    ui.talk(format!("the keys of {ipns} are in {file}; without the passphrase nobody can open it, you neither"));
+    if file == "-" { Ok(()) } else { ui.line(file) }
+}
+
+fn new_passphrase(ui: &Ui) -> Result<String, Failure> {
+    let passphrase = ui.passphrase("Passphrase for the keys")?;
+    if passphrase.is_empty() {
+        return Err(Failure::usage("an empty passphrase protects nothing"));
+    }
+    if ui.passphrase("The same again")? != passphrase {
+        return Err(Failure::usage("the passphrases differ"));
+    }
+    Ok(passphrase)
+}
+
+/// Writes a file that only its owner may read. One that is there is never overwritten.
+fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn rotate_node(ui: &Ui, home: &Path) -> Result<(), Failure> {
+    // Without a registry there is nothing to rotate, and this says so.
+    profile::identity(home).map_err(|error| failed(&error))?;
+    let holder = Home::holder(home).map_err(|error| Failure::of(&error, error.kind(), Topic::Other, "key"))?;
+    if let Some(holder) = holder {
+        let message = format!("process {} ({}) uses the node's key", holder.pid, holder.command);
+        return Err(Failure::new(ErrorKind::Locked, message).with_hint("end it first"));
+    }
+    let (previous, identity) = keys::rotate_node(home).map_err(|error| failed(&error))?;
+    let rotated = Rotated { identity, previous };
+    if ui.is_json() { ui.object(&rotated, None) } else { identity::lines(ui, &rotated.identity) }
+}
+
+fn failed(error: &RegistryError) -> Failure {
+    Failure::registry(error, "key")
 }

@@ -1,6 +1,17 @@
 //! `ipcr pull`: resolve, fetch, verify, load.
 
 use ipcr_core::image::platform::Platform;
+use ipcr_core::media::spec::ImageSpec;
+use ipcr_core::port::engine::EngineKind;
+use ipcr_core::registry::options::PullOptions;
+use ipcr_core::registry::outcome::PullOutcome;
+
+use super::chain;
+use super::medium;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::text;
+use crate::ui::Ui;
 
 /// Fetches an image from anybody's registry, verifies it and loads it into the engine.
 #[derive(Debug, clap::Args)]
@@ -31,4 +42,47 @@ pub(crate) struct Args {
     /// Name in the engine or file [default: one that no other registry owns]
     #[arg(long = "as", value_name = "NAME:TAG")]
     pub(crate) name: Option<String>,
+}
+
+pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
+    let reference = context.reference(&args.reference)?;
+    let spec = match &args.into {
+        Some(into) => ImageSpec::sink(into).map_err(|error| context.bad_spec(&error))?,
+        None => ImageSpec::Engine { kind: EngineKind::Docker, name: None },
+    };
+    let sink = medium::sink(context.ui, spec)?;
+    let mut options = PullOptions::default();
+    options.platform.clone_from(&args.platform);
+    if options.platform.is_none() && !args.all_platforms {
+        options.platform = context.default_platform()?;
+    }
+    options.all_platforms = args.all_platforms;
+    options.name.clone_from(&args.name);
+    options.resolve = context.resolving();
+    let (outcome, warnings) = context.watch(context.registry.pull(reference, sink, options)).await?;
+    context.show(&outcome, &warnings, lines)
+}
+
+fn lines(ui: &Ui, outcome: &PullOutcome) -> Result<(), Failure> {
+    chain::lines(ui, &outcome.chain, outcome.trust)?;
+    let bytes = outcome.bytes;
+    let peers = match outcome.peers.len() {
+        0 => String::new(),
+        1 => " from 1 peer".into(),
+        count => format!(" from {count} peers"),
+    };
+    let fetched = text::bytes(bytes.fetched);
+    ui.detail(format!(
+        "image      {}, {fetched} fetched{peers}, {} local",
+        text::bytes(bytes.image),
+        text::bytes(bytes.local)
+    ))?;
+    if let Some(platform) = &outcome.platform {
+        ui.detail(format!("platform   {platform}"))?;
+    }
+    if let Some(image_id) = outcome.image_id {
+        ui.detail(format!("image id   {image_id}"))?;
+    }
+    ui.detail(format!("loaded     {}", outcome.sink))?;
+    ui.line(&outcome.reference)
 }

@@ -1,7 +1,24 @@
 //! `ipcr push`: store, tag, publish.
 
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
 use ipcr_core::dag::compression::Compression;
 use ipcr_core::image::platform::Platform;
+use ipcr_core::limits;
+use ipcr_core::media::spec::ImageSpec;
+use ipcr_core::registry::options::PushOptions;
+use ipcr_core::registry::outcome::{PushOutcome, PushPlan};
+use ipcr_core::registry::places::Source;
+use serde::Serialize;
+
+use super::publication::Publication;
+use super::{medium, serve};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::text;
+use crate::ui::Ui;
 
 /// Stores an image in this registry, tags it and publishes the registry.
 #[derive(Debug, clap::Args)]
@@ -61,4 +78,101 @@ pub(crate) struct Args {
     /// Serves the image afterwards, until interrupted
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) serve: bool,
+}
+
+/// A plan as programs read it.
+#[derive(Serialize)]
+struct DryRun {
+    dry_run: bool,
+    #[serde(flatten)]
+    plan: PushPlan,
+}
+
+pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
+    let spec = ImageSpec::push_source(&args.source).map_err(|error| context.bad_spec(&error))?;
+    let options = options(context, args)?;
+    if args.dry_run {
+        return plan(context, medium::source(spec)?, options).await;
+    }
+    if args.serve {
+        context.set_serving();
+    }
+    let (outcome, warnings) = context.watch(context.registry.push(medium::source(spec)?, options)).await?;
+    context.show(&outcome, &warnings, lines)?;
+    if args.serve { serve::serve(context).await } else { Ok(()) }
+}
+
+fn options(context: &Context<'_>, args: &Args) -> Result<PushOptions, Failure> {
+    let mut options = PushOptions::default();
+    options.target = args.name.as_deref().map(|name| context.target(name)).transpose()?;
+    options.description.clone_from(&args.description);
+    options.readme = args.readme.as_deref().map(readme).transpose()?;
+    options.platform.clone_from(&args.platform);
+    options.compression = args.compression.unwrap_or_default();
+    options.recompress = args.recompress;
+    options.publish = context.publishing()?;
+    options.publish.publish = !args.no_publish;
+    options.publish.force = args.force;
+    if let Some(wait) = args.wait {
+        options.publish.wait = Duration::from_secs(wait);
+    }
+    Ok(options)
+}
+
+fn readme(path: &Path) -> Result<String, Failure> {
+    let reading = |error: std::io::Error| Failure::io(format!("reading {} failed", path.display()), &error);
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(reading)?;
+    file.take(limits::README_BYTES + 1).read_to_string(&mut text).map_err(reading)?;
+    if text.len() as u64 > limits::README_BYTES {
+        return Err(Failure::usage(format!("{} is longer than {}", path.display(), text::bytes(limits::README_BYTES))));
+    }
+    Ok(text)
+}
+
+async fn plan(context: &Context<'_>, source: Source, options: PushOptions) -> Result<(), Failure> {
+    let (plan, warnings) = context.watch(context.registry.plan_push(source, options)).await?;
+    let plan = DryRun { dry_run: true, plan };
+    context.show(&plan, &warnings, |ui, DryRun { plan, .. }| {
+        let known = plan.layers.iter().filter(|layer| layer.known).count();
+        ui.detail(format!("source     {}", plan.source))?;
+        ui.detail(format!("layers     {}, of which {known} are stored already", plan.layers.len()))?;
+        for layer in &plan.layers {
+            let digest = layer.digest.map_or_else(|| "(not known before reading)".into(), |digest| digest.to_string());
+            let size = layer.size.map(text::bytes).unwrap_or_default();
+            ui.detail(
+                format!("           {} {digest} {size}", if layer.known { "known" } else { "new  " }).trim_end(),
+            )?;
+        }
+        if let Some(current) = plan.current {
+            ui.detail(format!("replaces   {current}"))?;
+        }
+        let what = match (plan.unchanged, plan.publish) {
+            (true, _) => "would change nothing",
+            (false, true) => "would be stored, tagged and published",
+            (false, false) => "would be stored and tagged",
+        };
+        let name = match (&plan.name, &plan.tag) {
+            (Some(name), Some(tag)) => format!("{name}:{tag}"),
+            (name, _) => name.clone().unwrap_or_else(|| plan.source.clone()),
+        };
+        ui.line(format!("{name} {what}"))
+    })
+}
+
+fn lines(ui: &Ui, outcome: &PushOutcome) -> Result<(), Failure> {
+    let bytes = outcome.bytes;
+    let unchanged = if outcome.unchanged { ", unchanged" } else { "" };
+    ui.detail(format!("image      {}, {} new{unchanged}", text::bytes(bytes.image), text::bytes(bytes.new)))?;
+    ui.detail(format!("folder     {}", outcome.cid))?;
+    let publication = Publication {
+        root: &outcome.root,
+        ipns: &outcome.ipns,
+        sequence: outcome.sequence,
+        published: outcome.published,
+        holders: &outcome.holders,
+        findable: outcome.findable,
+    };
+    publication.lines(ui)?;
+    ui.line(&outcome.reference)
 }

@@ -1,5 +1,14 @@
 //! `ipcr rm`: tags and manifests taken away.
 
+use ipcr_core::reference::{ImageName, Reference, TargetName};
+use ipcr_core::registry::options::{RemoveTarget, ResolveOptions};
+use ipcr_core::registry::outcome::Listing;
+use serde::Serialize;
+
+use super::publication::edit_lines;
+use crate::context::Context;
+use crate::failure::Failure;
+
 /// Takes a tag, a manifest or a whole image out of this registry, and publishes the registry.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -23,4 +32,88 @@ pub(crate) struct Args {
     /// Does not ask, even on a terminal
     #[arg(short, long)]
     pub(crate) yes: bool,
+}
+
+/// What would go, as programs read it.
+#[derive(Serialize)]
+struct DryRun {
+    dry_run: bool,
+    changed: Vec<String>,
+}
+
+pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
+    let target = target(context, args)?;
+    if args.dry_run {
+        return plan(context, &target).await;
+    }
+    let question = format!("Take {} out of this registry?", describe(&target));
+    let whole = matches!(target, RemoveTarget::Image(_));
+    if whole && !args.yes && context.ui.confirm(&question) == Some(false) {
+        return Err(Failure::interrupted());
+    }
+    let (outcome, warnings) = context.watch(context.registry.remove(target, context.publishing()?)).await?;
+    context.show(&outcome, &warnings, edit_lines)
+}
+
+fn target(context: &Context<'_>, args: &Args) -> Result<RemoveTarget, Failure> {
+    let reference = context.reference(&args.name)?;
+    let foreign = reference.authority.is_some();
+    match reference {
+        _ if foreign => {
+            Err(Failure::usage("only this registry's images can be removed").with_hint("leave out the authority"))
+        }
+        Reference { image: Some(image), tag: None, digest: None, .. } if args.all_tags => {
+            Ok(RemoveTarget::Image(image))
+        }
+        _ if args.all_tags => Err(Failure::usage("`--all-tags` takes a name without tag or digest")),
+        Reference { image: Some(image), tag: None, digest: Some(digest), .. } => {
+            Ok(RemoveTarget::Digest(image, digest))
+        }
+        Reference { image: Some(image), tag: Some(tag), digest: None, .. } => {
+            Ok(RemoveTarget::Tag(TargetName { image, tag }))
+        }
+        Reference { tag: Some(_), .. } => Err(Failure::usage("give either a tag or a digest")),
+        _ => Err(Failure::usage(format!("`{}` names neither a tag nor a digest", args.name))
+            .with_hint("NAME:TAG, NAME@DIGEST, or `--all-tags` for the whole image")),
+    }
+}
+
+async fn plan(context: &Context<'_>, target: &RemoveTarget) -> Result<(), Failure> {
+    let image = match target {
+        RemoveTarget::Tag(name) => &name.image,
+        RemoveTarget::Digest(image, _) | RemoveTarget::Image(image) => image,
+    };
+    let listing = context.registry.list(None, Some(image.clone()), ResolveOptions::default());
+    let (listing, warnings) = context.watch(listing).await?;
+    let changed = doomed(&listing, image, target);
+    if changed.is_empty() {
+        let failure = Failure::new(ipcr_core::kind::ErrorKind::NotFound, format!("there is no {}", describe(target)));
+        return Err(failure.with_hint("`ipcr ls` lists own images"));
+    }
+    context.show(&DryRun { dry_run: true, changed }, &warnings, |ui, plan| {
+        plan.changed.iter().try_for_each(|changed| ui.line(format!("would remove {changed}")))
+    })
+}
+
+/// Which tags would go.
+fn doomed(listing: &Listing, image: &ImageName, target: &RemoveTarget) -> Vec<String> {
+    let tags = listing.images.iter().filter(|listed| listed.name == image.as_str()).flat_map(|listed| &listed.tags);
+    let goes = tags.filter(|tag| match target {
+        RemoveTarget::Tag(name) => tag.tag == name.tag.as_str(),
+        RemoveTarget::Digest(_, digest) => tag.digest == Some(*digest),
+        RemoveTarget::Image(_) => true,
+    });
+    let mut doomed: Vec<String> = goes.map(|tag| format!("{image}:{}", tag.tag)).collect();
+    if let RemoveTarget::Digest(image, digest) = target {
+        doomed.push(format!("{image}@{digest}"));
+    }
+    doomed
+}
+
+fn describe(target: &RemoveTarget) -> String {
+    match target {
+        RemoveTarget::Tag(name) => name.to_string(),
+        RemoveTarget::Digest(image, digest) => format!("{image}@{digest}"),
+        RemoveTarget::Image(image) => format!("{image} with all tags"),
+    }
 }

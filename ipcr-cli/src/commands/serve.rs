@@ -1,5 +1,18 @@
 //! `ipcr serve`: the service.
 
+use std::path::Path;
+use std::time::Duration;
+
+use ipcr_core::net::addresses;
+use multiaddr::Multiaddr;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// How often the registry's record is signed anew.
+const REFRESH: Duration = Duration::from_secs(4 * 3600);
+
 /// Runs the node: others can pull what this home holds, and other commands work through it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
@@ -10,4 +23,45 @@ pub(crate) struct Args {
     /// Where health is answered [default: 127.0.0.1:5050]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) http: Option<String>,
+}
+
+/// The line that says that it is ready, as programs read it.
+#[derive(Serialize)]
+struct Ready<'a> {
+    ready: bool,
+    ipns: Option<String>,
+    node: Node,
+    home: &'a Path,
+}
+
+#[derive(Serialize)]
+struct Node {
+    peer_id: Option<String>,
+    addresses: Vec<Multiaddr>,
+}
+
+pub(crate) async fn run(context: &Context<'_>) -> Result<(), Failure> {
+    context.set_serving();
+    let addresses = context.registry.holder().start_node().await.map_err(|error| context.failure(&error))?;
+    let ipns = context.registry.identity().await.ok().map(|identity| identity.ipns);
+    let peer_id = addresses.iter().find_map(addresses::peer).map(|peer| peer.to_string());
+    let ready = Ready { ready: true, ipns, node: Node { peer_id, addresses }, home: &context.settings.home };
+    if context.ui.is_json() {
+        context.ui.object(&ready, None)?;
+    } else {
+        let peer = ready.node.peer_id.as_deref().unwrap_or("offline");
+        let registry = ready.ipns.as_deref().unwrap_or("no registry yet");
+        context.ui.line(format!("ready: {registry} at {} addresses as {peer}", ready.node.addresses.len()))?;
+    }
+    serve(context).await
+}
+
+/// Keeps the registry's record fresh, for as long as it is not interrupted.
+pub(crate) async fn serve(context: &Context<'_>) -> Result<(), Failure> {
+    loop {
+        if let Err(failure) = context.refresh().await {
+            context.ui.warning(&format!("the registry could not be published again: {}", failure.message()));
+        }
+        tokio::time::sleep(REFRESH).await;
+    }
 }

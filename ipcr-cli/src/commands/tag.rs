@@ -1,5 +1,9 @@
 //! `ipcr tag`: a further name.
 
+use super::publication::edit_lines;
+use crate::context::Context;
+use crate::failure::Failure;
+
 /// Gives an image a further name in this registry, and publishes the registry.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
@@ -12,4 +16,10 @@ pub(crate) struct Args {
     /// The further name
     #[arg(value_name = "NAME:TAG")]
     pub(crate) name: String,
+}
+
+pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
+    let (from, to) = (context.reference(&args.reference)?, context.target(&args.name)?);
+    let (outcome, warnings) = context.watch(context.registry.tag(from, to, context.publishing()?)).await?;
+    context.show(&outcome, &warnings, edit_lines)
 }

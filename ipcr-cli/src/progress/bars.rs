@@ -14,7 +14,7 @@ use crate::ui::Ui;
 pub(super) struct Bars<'a> {
     ui: &'a Ui,
     stage: ProgressBar,
-    doing: String,
+    doing: &'static str,
     note: String,
     blobs: BTreeMap<String, ProgressBar>,
     complete: usize,
@@ -25,13 +25,13 @@ impl<'a> Bars<'a> {
     pub(super) fn new(ui: &'a Ui) -> Self {
         let stage = ui.bars().add(ProgressBar::new_spinner());
         stage.set_style(style("{spinner} {wide_msg}"));
-        Self { ui, stage, doing: String::new(), note: String::new(), blobs: BTreeMap::new(), complete: 0, skipped: 0 }
+        Self { ui, stage, doing: "starting", note: String::new(), blobs: BTreeMap::new(), complete: 0, skipped: 0 }
     }
 
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::Stage { stage } => {
-                self.doing = stage_name(*stage).to_owned();
+                self.doing = stage_name(*stage);
                 self.note.clear();
                 if *stage == Stage::Serving {
                     self.clear_blobs();
@@ -71,17 +71,13 @@ impl<'a> Bars<'a> {
     }
 
     fn message(&self) -> String {
-        let mut message = self.doing.clone();
-        if self.complete > 0 {
-            message += &format!(", {} done", self.complete);
-        }
-        if self.skipped > 0 {
-            message += &format!(" ({} were there)", self.skipped);
-        }
-        if !self.note.is_empty() {
-            message += &format!(" · {}", self.note);
-        }
-        text::clean(&message).into_owned()
+        let done = match (self.complete, self.skipped) {
+            (0, _) => String::new(),
+            (complete, 0) => format!(", {complete} done"),
+            (complete, skipped) => format!(", {complete} done ({skipped} were there)"),
+        };
+        let note = if self.note.is_empty() { String::new() } else { format!(" · {}", self.note) };
+        text::clean(&format!("{}{done}{note}", self.doing)).into_owned()
     }
 
     fn start(&mut self, label: &str, size: u64) {

@@ -80,24 +80,57 @@ impl<'a> Lines<'a> {
             return;
         }
         self.last = Instant::now();
-        let Some(stage) = self.stage.filter(|stage| *stage != Stage::Serving) else { return };
+        if let Some(line) = self.figures(passed) {
+            self.ui.progress_line(&line);
+        }
+    }
+
+    /// How far it is, `passed` after the last time that this was said.
+    fn figures(&mut self, passed: Duration) -> Option<String> {
+        let stage = self.stage.filter(|stage| *stage != Stage::Serving)?;
         let done = self.received.max(self.blobs.values().map(|blob| blob.done).sum());
-        let mut line = stage_name(stage).to_owned();
+        let name = stage_name(stage);
+        let mut parts = Vec::new();
         if done > 0 {
             let size: u64 = self.blobs.values().map(|blob| blob.size).sum();
             let of = if size >= done { format!(" of {}", text::bytes(size)) } else { String::new() };
             let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
             let speed = done.saturating_sub(self.last_done).saturating_mul(1000) / millis;
-            line += &format!(": {}{of}, {}/s", text::bytes(done), text::bytes(speed));
+            parts.push(format!("{}{of}", text::bytes(done)));
+            parts.push(format!("{}/s", text::bytes(speed)));
             self.last_done = done;
         }
         if !self.blobs.is_empty() {
             let complete = self.blobs.values().filter(|blob| blob.complete).count();
-            line += &format!(", {complete} of {} blobs", self.blobs.len());
+            parts.push(format!("{complete} of {} blobs", self.blobs.len()));
         }
         if self.peers > 0 {
-            line += &format!(", {} peers", self.peers);
+            parts.push(format!("{} peers", self.peers));
         }
-        self.ui.progress_line(&line);
+        Some(if parts.is_empty() { name.to_owned() } else { format!("{name}: {}", parts.join(", ")) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipcr_core::event::BlobFate;
+
+    use super::*;
+
+    #[test]
+    fn figures_say_how_far_and_how_fast() {
+        let ui = Ui::early(true);
+        let mut lines = Lines::new(&ui);
+        assert_eq!(lines.figures(PAUSE), None);
+        lines.stage = Some(Stage::Fetching);
+        assert_eq!(lines.figures(PAUSE).unwrap(), "fetching");
+        for (label, done) in [("a", 1 << 20), ("b", 4 << 20)] {
+            lines.event(&Event::BlobStarted { digest: None, label: label.into(), size: 8 << 20 });
+            lines.event(&Event::BlobProgress { label: label.into(), done });
+        }
+        assert_eq!(lines.figures(PAUSE).unwrap(), "fetching: 5.0 MiB of 16.0 MiB, 1.0 MiB/s, 0 of 2 blobs");
+        lines.event(&Event::BlobDone { label: "b".into(), fate: BlobFate::Delivered });
+        lines.event(&Event::Received { bytes: 2 << 20, peers: 3 });
+        assert_eq!(lines.figures(PAUSE).unwrap(), "fetching: 9.0 MiB of 16.0 MiB, 819 KiB/s, 1 of 2 blobs, 3 peers");
     }
 }

@@ -1,0 +1,160 @@
+//! What a command that needs a registry works with: [`Context`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chrono::{DateTime, Utc};
+use ipcr_core::event::Warning;
+use ipcr_core::image::platform::Platform;
+use ipcr_core::kind::ErrorKind;
+use ipcr_core::media::spec::SpecError;
+use ipcr_core::reference::{NameError, Reference, TargetName};
+use ipcr_core::registry::Registry;
+use ipcr_core::registry::error::{RegistryError, Topic};
+use ipcr_core::registry::holder::Holder;
+use ipcr_core::registry::local::LocalHolder;
+use ipcr_core::registry::operation::Operation;
+use ipcr_core::registry::options::{InitOptions, PublishOptions, ResolveOptions};
+use ipcr_core::registry::outcome::Identity;
+use ipcr_core::store::home::Home;
+use serde::Serialize;
+
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::home;
+use crate::progress;
+use crate::session::Purpose;
+use crate::settings::Settings;
+use crate::ui::Ui;
+
+/// A registry, and everything around a command.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) ui: &'a Ui,
+    pub(crate) settings: &'a Settings,
+    pub(crate) environment: &'a Environment,
+    pub(crate) registry: Registry,
+    pub(crate) command: &'static str,
+    /// Whether the command serves until it is interrupted, which is then how it succeeds.
+    pub(crate) serving: AtomicBool,
+    local: Arc<LocalHolder>,
+}
+
+impl<'a> Context<'a> {
+    /// Opens the home.
+    pub(crate) async fn open(purpose: Purpose<'a>) -> Result<Self, Failure> {
+        let Purpose { ui, settings, environment, command, remote } = purpose;
+        let config = home::config(settings)?;
+        let mut surroundings = home::surroundings(settings, environment);
+        if remote && !settings.offline {
+            home::add_remote(&mut surroundings, &config, environment).await?;
+        }
+        let (path, wait) = (settings.home.clone(), settings.lock_wait);
+        let name = format!("ipcr {command}");
+        let locked = tokio::task::spawn_blocking(move || Home::open_as(&path, wait, &name)).await;
+        let locked = locked.map_err(|error| Failure::new(ErrorKind::Failed, error.to_string()))?;
+        let locked = locked.map_err(|error| {
+            let topic = if error.kind() == ErrorKind::Locked { Topic::Locked } else { Topic::Other };
+            Failure::of(&error, error.kind(), topic, command)
+        })?;
+        let local = LocalHolder::open(locked, config).await.map_err(|error| Failure::registry(&error, command))?;
+        let registry = Registry::new(Arc::clone(&local) as Arc<dyn Holder>, surroundings);
+        Ok(Self { ui, settings, environment, registry, command, serving: AtomicBool::new(false), local })
+    }
+
+    /// Ends gracefully.
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        let command = self.command;
+        self.registry.shutdown().await.map_err(|error| Failure::registry(&error, command))
+    }
+
+    /// Makes keys and an empty registry.
+    pub(crate) async fn init(&self, options: InitOptions) -> Result<Identity, Failure> {
+        self.local.init(options).await.map_err(|error| self.failure(&error))
+    }
+
+    /// Publishes the registry again, if there is one.
+    pub(crate) async fn refresh(&self) -> Result<(), Failure> {
+        self.local.refresh().await.map_err(|error| self.failure(&error))
+    }
+
+    /// Says that this command goes on serving, so that what it publishes can be fetched.
+    pub(crate) fn set_serving(&self) {
+        self.serving.store(true, Ordering::Relaxed);
+        self.local.set_serving();
+    }
+
+    /// Runs an operation and shows it.
+    pub(crate) async fn watch<T>(&self, operation: Operation<T>) -> Result<(T, Vec<Warning>), Failure>
+    where
+        T: Send + 'static,
+    {
+        progress::watch(self.ui, operation).await.map_err(|error| self.failure(&error))
+    }
+
+    /// A failure of this command.
+    pub(crate) fn failure(&self, error: &RegistryError) -> Failure {
+        Failure::registry(error, self.command)
+    }
+
+    /// Prints an outcome as JSON, or as text by `lines`.
+    pub(crate) fn show<T: Serialize>(
+        &self,
+        outcome: &T,
+        warnings: &[Warning],
+        lines: impl FnOnce(&Ui, &T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        if self.ui.is_json() { self.ui.object(outcome, Some(warnings)) } else { lines(self.ui, outcome) }
+    }
+
+    /// Reads a reference.
+    pub(crate) fn reference(&self, text: &str) -> Result<Reference, Failure> {
+        text.parse().map_err(|error: NameError| self.bad_name(&error))
+    }
+
+    /// Reads a name for this registry.
+    pub(crate) fn target(&self, text: &str) -> Result<TargetName, Failure> {
+        text.parse().map_err(|error: NameError| self.bad_name(&error))
+    }
+
+    /// A name that does not follow the grammar.
+    pub(crate) fn bad_name(&self, error: &NameError) -> Failure {
+        Failure::of(error, error.kind(), Topic::BadName, self.command)
+    }
+
+    /// A source or sink that is not spelt right.
+    pub(crate) fn bad_spec(&self, error: &SpecError) -> Failure {
+        Failure::of(error, error.kind(), Topic::Other, self.command)
+            .with_hint(format!("`ipcr {} --help` lists the spellings", self.command))
+    }
+
+    /// How names are to be resolved.
+    pub(crate) fn resolving(&self) -> ResolveOptions {
+        let mut options = ResolveOptions::default();
+        options.allow_stale = self.settings.allow_stale;
+        options
+    }
+
+    /// How changes are to be published, at the time that the environment says.
+    pub(crate) fn publishing(&self) -> Result<PublishOptions, Failure> {
+        let mut options = PublishOptions::default();
+        options.time = self.environment.source_date_epoch.as_deref().map(epoch).transpose()?;
+        Ok(options)
+    }
+
+    /// The platform of `DOCKER_DEFAULT_PLATFORM`.
+    pub(crate) fn default_platform(&self) -> Result<Option<Platform>, Failure> {
+        let text = self.environment.docker_platform.as_deref();
+        text.map(str::parse).transpose().map_err(|error: ipcr_core::image::platform::ParsePlatformError| {
+            Failure::of(&error, ErrorKind::Usage, Topic::Other, self.command)
+                .with_hint("this comes from DOCKER_DEFAULT_PLATFORM")
+        })
+    }
+}
+
+fn epoch(text: &str) -> Result<DateTime<Utc>, Failure> {
+    let time = text.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+    time.ok_or_else(|| {
+        Failure::usage(format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds since 1970"))
+    })
+}

@@ -1,0 +1,222 @@
+//! A registry made, filled, listed, edited, checked and cleaned with the `ipcr` program, without any network.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot run has failed")]
+
+mod place;
+
+use std::path::Path;
+
+use ipcr_core::digest::Digest;
+use place::Place;
+use serde_json::{Value, json};
+
+/// Runs a command that must succeed, and returns its object.
+fn object(place: &Place, arguments: &[&str]) -> Value {
+    let arguments = [&["--offline", "-o", "json"], arguments].concat();
+    let output = place.run(&arguments, &[("IPCR_PASSPHRASE", "correct horse")]);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    assert_eq!(error, "", "{arguments:?}");
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["schema"], 1);
+    value
+}
+
+/// Runs a command that must fail, and returns its error, whose exit code is also that of the process.
+fn error(place: &Place, arguments: &[&str]) -> Value {
+    let arguments = [&["--offline", "-o", "json"], arguments].concat();
+    let output = place.run(&arguments, &[]);
+    let value: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(value["error"]["exit"], output.status.code().unwrap(), "{arguments:?}");
+    assert!(output.stdout.is_empty());
+    value["error"].clone()
+}
+
+/// Writes an OCI layout with one image of one empty layer, and returns the digests of its manifest and configuration.
+fn layout(folder: &Path, label: &str) -> (Digest, Digest) {
+    let blob = |bytes: &[u8]| {
+        let digest = Digest::sha256(bytes);
+        let path = folder.join(digest.layout_path());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+        digest
+    };
+    // The end of an archive, and nothing before it.
+    let tar = [0; 1024];
+    let layer = blob(&tar);
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "config": {"Labels": {"test": label}},
+        "rootfs": {"type": "layers", "diff_ids": [layer]},
+    });
+    let config = serde_json::to_vec(&config).unwrap();
+    let config_digest = blob(&config);
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config.len()},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": tar.len()}],
+    });
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    let manifest_digest = blob(&manifest);
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": manifest_digest, "size": manifest.len(),
+        }],
+    });
+    std::fs::write(folder.join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
+    std::fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    (manifest_digest, config_digest)
+}
+
+#[test]
+fn a_registry_is_made_once() {
+    let place = Place::new();
+    let made =
+        object(&place, &["init", "--domain", "hub.test", "--title", "T", "--announce", "/ip4/192.0.2.1/tcp/4001"]);
+    let (ipns, peer) = (made["ipns"].as_str().unwrap(), made["node"]["peer_id"].as_str().unwrap());
+    assert!(ipns.starts_with("k51") && peer.starts_with("12D3Koo"), "{made}");
+    assert!(made["did"].as_str().unwrap().starts_with("did:key:z6Mk"));
+    assert!(made["recipient"].as_str().unwrap().starts_with("age1"));
+    let txt = json!([
+        {"name": "_dnslink.hub.test", "value": format!("dnslink=/ipns/{ipns}")},
+        {"name": "_dnsaddr.hub.test", "value": format!("dnsaddr=/ip4/192.0.2.1/tcp/4001/p2p/{peer}")},
+    ]);
+    assert_eq!(made["txt"], txt);
+    let id = object(&place, &["id"]);
+    for field in ["ipns", "did", "recipient", "node", "txt", "domain", "title"] {
+        assert_eq!(id[field], made[field], "{field}");
+    }
+    let text = place.shown(&["id"], &[]);
+    assert!(text.contains(&format!("_dnslink.hub.test  \"dnslink=/ipns/{ipns}\"")), "{text}");
+    let again = error(&place, &["init"]);
+    assert_eq!((again["exit"].as_u64(), again["kind"].as_str()), (Some(1), Some("failed")));
+    assert_eq!(object(&place, &["id"])["ipns"], ipns);
+}
+
+#[test]
+fn keys_move_to_another_home() {
+    let (place, other) = (Place::new(), Place::new());
+    let ipns = object(&place, &["init"])["ipns"].clone();
+    let file = place.path().join("keys");
+    let file = file.to_str().unwrap();
+    assert_eq!(object(&place, &["key", "export", file])["ipns"], ipns);
+    assert_eq!(object(&other, &["init", "--import", file])["ipns"], ipns);
+    let taken = error(&place, &["key", "export", file]);
+    assert_ne!(taken["exit"], 0);
+    let wrong = Place::new().run(&["--offline", "init", "--import", file], &[("IPCR_PASSPHRASE", "wrong")]);
+    assert_eq!(wrong.status.code(), Some(6), "{}", String::from_utf8_lossy(&wrong.stderr));
+    let before = object(&place, &["id"])["node"]["peer_id"].clone();
+    let rotated = object(&place, &["key", "rotate", "--node"]);
+    assert_eq!(rotated["previous"], before);
+    assert_ne!(rotated["node"]["peer_id"], before);
+    assert_eq!(rotated["ipns"], ipns);
+}
+
+#[test]
+fn an_image_goes_in_and_comes_out() {
+    let place = Place::new();
+    let ipns = object(&place, &["init"])["ipns"].as_str().unwrap().to_owned();
+    let folder = place.path().join("layout");
+    let (manifest, config) = layout(&folder, "one");
+    let source = format!("oci:{}", folder.display());
+
+    let plan = object(&place, &["push", &source, "--as", "team/app:1", "--dry-run"]);
+    assert_eq!((&plan["dry_run"], &plan["name"], &plan["current"]), (&json!(true), &json!("team/app"), &Value::Null));
+    assert_eq!(object(&place, &["ls"])["images"], json!([]));
+
+    let pushed = object(&place, &["push", &source, "--as", "team/app:1", "--no-publish", "--description", "An app"]);
+    assert_eq!(pushed["reference"], format!("{ipns}/team/app:1@{manifest}"));
+    assert_eq!((&pushed["digest"], &pushed["published"]), (&json!(manifest), &json!(false)));
+    let again = object(&place, &["push", &source, "--as", "team/app:1", "--no-publish"]);
+    assert_eq!((&again["unchanged"], &again["root"]), (&json!(true), &pushed["root"]));
+    assert_eq!(again["bytes"]["new"], 0);
+
+    let listed = object(&place, &["ls"]);
+    assert_eq!(listed["images"][0]["name"], "team/app");
+    let inspected = object(&place, &["inspect", "team/app:1"]);
+    assert_eq!(inspected["manifests"][0]["image_id"], json!(config));
+    let raw = place.run(&["--offline", "inspect", "team/app:1", "--raw"], &[]);
+    assert_eq!(Digest::sha256(&raw.stdout), manifest);
+
+    let out = place.path().join("out");
+    let pulled =
+        object(&place, &["pull", "team/app:1", "--into", &format!("oci:{}:1", out.display()), "--all-platforms"]);
+    assert_eq!((&pulled["digest"], &pulled["trust"]), (&json!(manifest), &json!("key")));
+    for digest in [manifest, config] {
+        let bytes = std::fs::read(out.join(digest.layout_path())).unwrap();
+        assert!(digest.matches(&bytes));
+    }
+    let quiet = place.run(&["--offline", "-q", "pull", "team/app:1", "--into", "none"], &[]);
+    let line = String::from_utf8(quiet.stdout).unwrap();
+    assert_eq!(line, format!("{ipns}/team/app:1@{manifest}\n"));
+
+    // The archive is all that standard output carries.
+    let archive = place.run(&["--offline", "pull", "team/app:1", "--into", "-"], &[]);
+    assert!(archive.status.success());
+    assert!(archive.stdout.len() > 1024 && archive.stdout.len() % 512 == 0);
+    assert!(String::from_utf8(archive.stderr).unwrap().trim_end().ends_with(&format!("team/app:1@{manifest}")));
+
+    let tagged = object(&place, &["tag", "team/app:1", "team/app:stable"]);
+    assert_ne!(tagged["root"], pushed["root"]);
+    let doomed = object(&place, &["rm", "team/app", "--all-tags", "--dry-run"]);
+    assert_eq!(doomed["changed"].as_array().unwrap().len(), 2);
+    object(&place, &["rm", "team/app:stable"]);
+    assert_eq!(error(&place, &["inspect", "team/app:stable"])["exit"], 3);
+    assert_eq!(object(&place, &["check", "--read-data"])["ok"], true);
+    object(&place, &["gc"]);
+    assert_eq!(object(&place, &["check", "--read-data"])["ok"], true);
+    assert_eq!(object(&place, &["inspect", &format!("team/app@{manifest}")])["digest"], json!(manifest));
+}
+
+#[test]
+fn what_goes_wrong_says_what_to_do() {
+    let empty = Place::new();
+    let all: Vec<String> = [vec!["id"], vec!["ls"], vec!["push", "oci:nowhere", "--as", "app:1"]]
+        .iter()
+        .map(|arguments| {
+            format!("$ ipcr {}\n{}", arguments.join(" "), empty.shown(arguments, &[("IPCR_OFFLINE", "1")]))
+        })
+        .collect();
+    insta::assert_snapshot!("no-registry", all.join("\n\n"));
+
+    let place = Place::new();
+    object(&place, &["init"]);
+    for (arguments, exit) in [
+        (&["inspect", "app:1"][..], 3),
+        (&["pull", "app:2", "--into", "none"], 3),
+        (&["pull", "app:1:2"], 2),
+        (&["pull", "localhost:5000/app:1"], 2),
+        (&["pull", "app:1", "--into", "nonsense://"], 2),
+        (&["push", "oci:nowhere", "--as", "v2/app:1"], 2),
+        (&["push", "oci:nowhere", "--as", "_app:1"], 2),
+        (&["push", "oci:nowhere", "--as", "app:1"], 3),
+        (&["resolve", "some.domain/app:1"], 4),
+        (&["rm", "app"], 2),
+        (&["rm", "some.domain/app:1"], 2),
+        (&["trust", "rm", "some.domain"], 3),
+        (&["--peer", "/ip4/127.0.0.1/tcp/4001", "ls"], 2),
+        (&["--network", "moon", "ls"], 2),
+        (&["--dns", "not a server", "ls"], 2),
+    ] {
+        let error = error(&place, arguments);
+        assert_eq!(error["exit"], exit, "{arguments:?}: {error}");
+        let hint = error["hint"].as_str();
+        assert!(hint.is_some_and(|hint| !hint.is_empty()), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn events_are_json_lines() {
+    let place = Place::new();
+    object(&place, &["init"]);
+    let folder = place.path().join("layout");
+    layout(&folder, "events");
+    let source = format!("oci:{}", folder.display());
+    let arguments = ["--offline", "--progress", "json", "-o", "json", "push", &source, "--as", "app:1", "--no-publish"];
+    let output = place.run(&arguments, &[]);
+    assert!(output.status.success());
+    let events: Vec<Value> =
+        output.stderr.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    assert_eq!(events.len(), output.stderr.iter().filter(|byte| **byte == b'\n').count());
+    assert!(events.iter().any(|event| event["event"] == "stage" && event["stage"] == "storing"), "{events:?}");
+}
