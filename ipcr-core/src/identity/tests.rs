@@ -57,7 +57,7 @@ fn recipients() {
     assert_eq!(recipient.public_bytes().len(), 32);
     // Encoding the bytes again gives the text: 52 symbols after `age1`, then the checksum.
     let alphabet = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
-    let bits: String = recipient.public_bytes().iter().map(|b| format!("{b:08b}")).collect();
+    let bits = recipient.public_bytes().map(|b| format!("{b:08b}")).concat();
     let symbols: String = format!("{bits:0<260}")
         .as_bytes()
         .chunks(5)

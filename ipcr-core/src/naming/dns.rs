@@ -39,11 +39,11 @@ const QUESTION: Duration = Duration::from_secs(2);
 /// How often a server is asked before it counts as silent.
 const ATTEMPTS: usize = 2;
 /// The longest time that an answer is kept.
-const KEEP: Duration = Duration::from_secs(300);
+const KEEP: Duration = Duration::from_mins(5);
 /// The longest time that the absence of an answer is kept.
 const KEEP_ABSENCE: Duration = Duration::from_secs(10);
 /// How long it is remembered that servers can be validated with.
-const CAPABLE: Duration = Duration::from_secs(600);
+const CAPABLE: Duration = Duration::from_mins(10);
 /// How long it is remembered that they cannot.
 const INCAPABLE: Duration = Duration::from_secs(30);
 

@@ -169,7 +169,7 @@ impl RecordTable {
         let _guard = lock.lock().await;
         let now = self.clock.now();
         let kept = self.kept(name).await?;
-        let best = best_of(name, &found, now)?;
+        let best = best_of(name, &found, now);
         let Some(kept) = kept else {
             let not_found = || IpnsError::NotFound { name: *name, source: offline };
             let Best { record, source, forked } = best.ok_or_else(not_found)?;
@@ -239,7 +239,7 @@ impl RecordTable {
         events: &Emitter,
     ) -> Result<Option<SignedRecord>, IpnsError> {
         let (found, _) = self.find(name, hints, timeout, events).await;
-        let Some(best) = best_of(name, &found, self.clock.now())? else { return Ok(None) };
+        let Some(best) = best_of(name, &found, self.clock.now()) else { return Ok(None) };
         if best.forked {
             return Err(IpnsError::Fork { name: *name, sequence: best.record.sequence() });
         }
@@ -333,12 +333,12 @@ struct Best {
     forked: bool,
 }
 
-fn best_of(name: &IpnsName, found: &[(SignedRecord, String)], now: DateTime<Utc>) -> Result<Option<Best>, IpnsError> {
+fn best_of(name: &IpnsName, found: &[(SignedRecord, String)], now: DateTime<Utc>) -> Option<Best> {
     debug_assert!(found.iter().all(|(record, _)| record.name() == name), "only records of the name were verified");
     let valid = || found.iter().filter(|(record, _)| record.is_valid_at(now));
-    let Some((record, source)) = valid().max_by(|(one, _), (other, _)| one.rank(other)) else { return Ok(None) };
+    let (record, source) = valid().max_by(|(one, _), (other, _)| one.rank(other))?;
     let forked = valid().any(|(other, _)| other.sequence() == record.sequence() && other.target() != record.target());
-    Ok(Some(Best { record: record.clone(), source: source.clone(), forked }))
+    Some(Best { record: record.clone(), source: source.clone(), forked })
 }
 
 fn seconds_between(then: DateTime<Utc>, now: DateTime<Utc>) -> u64 {

@@ -88,9 +88,9 @@ pub enum TrustError {
         /// The domain.
         domain: Domain,
         /// What it is remembered with.
-        remembered: Anchor,
+        remembered: Box<Anchor>,
         /// What it leads to.
-        found: Anchor,
+        found: Box<Anchor>,
     },
     /// It was secured by DNSSEC, and is not any more.
     #[error("{domain} was secured by DNSSEC, and is not any more")]
@@ -179,8 +179,9 @@ impl TrustTable {
                     (Anchor::Key(from), Anchor::Key(to)) => leads(seen.handovers, from, to),
                     _ => false,
                 };
-                if !handed_over && !(secure && self.dnssec_may_change) {
-                    return Err(TrustError::Changed { domain: old.domain, remembered: old.key, found: seen.found });
+                if !(handed_over || secure && self.dnssec_may_change) {
+                    let (remembered, found) = (Box::new(old.key), Box::new(seen.found));
+                    return Err(TrustError::Changed { domain: old.domain, remembered, found });
                 }
                 (TrustLevel::Pinned, Some(new(self.clock.now())))
             }

@@ -142,13 +142,8 @@ fn is_global_v6(ip: Ipv6Addr) -> bool {
     let segments = ip.segments();
     match segments {
         // NAT64 (RFC 6052) leads to the embedded address.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-            let [a, b] = high.to_be_bytes();
-            let [c, d] = low.to_be_bytes();
-            is_global_v4(Ipv4Addr::new(a, b, c, d))
-        }
         // 6to4 (RFC 3056), likewise.
-        [0x2002, high, low, ..] => {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
             let [a, b] = high.to_be_bytes();
             let [c, d] = low.to_be_bytes();
             is_global_v4(Ipv4Addr::new(a, b, c, d))

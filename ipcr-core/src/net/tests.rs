@@ -149,7 +149,7 @@ async fn statuses_and_requests() {
     put.send().await.unwrap().success().unwrap();
     let put = client.request(Method::PUT, &format!("http://{at}/w")).reader(&b"efgh"[..], None);
     put.send().await.unwrap().success().unwrap();
-    let log = log.lock().unwrap();
+    let log = log.lock().unwrap().clone();
     assert!(log[0].contains("user-agent: ipcr/"), "{}", log[0]);
     assert!(log[1].contains("content-type: text/plain") && log[1].ends_with("abc"), "{}", log[1]);
     assert!(log[2].contains("content-length: 4\r\n") && log[2].ends_with("abcd"), "{}", log[2]);

@@ -14,6 +14,8 @@ use crate::dag::block::LIBP2P_KEY;
 
 /// Longest text that can be a CID or peer id of a key: generous, and still cheap to try.
 const TEXT_BYTES: usize = 128;
+/// Shortest hash or key in a name.
+const DIGEST_BYTES: usize = 32;
 
 /// The hash of a public key, which names a mutable pointer. Its text form is the CIDv1 in base36 (`k51…`, `k2k4…`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,11 +51,17 @@ pub(super) fn parse(text: &str) -> Option<IpnsName> {
         return None;
     }
     // Base58btc without a multibase prefix (libp2p peer-ids specification, "String representation").
-    if text.starts_with('1') || text.starts_with("Qm") {
-        return text.parse::<PeerId>().ok().map(IpnsName);
-    }
-    let cid = Cid::try_from(text).ok().filter(|cid| cid.version() == cid::Version::V1 && cid.codec() == LIBP2P_KEY)?;
-    PeerId::from_bytes(&cid.hash().to_bytes()).ok().map(IpnsName)
+    let peer = if text.starts_with('1') || text.starts_with("Qm") {
+        text.parse::<PeerId>().ok()?
+    } else {
+        let cid = Cid::try_from(text).ok()?;
+        if cid.version() != cid::Version::V1 || cid.codec() != LIBP2P_KEY {
+            return None;
+        }
+        PeerId::from_bytes(&cid.hash().to_bytes()).ok()?
+    };
+    // Shorter than any key or hash: a word that happens to decode, such as `161aa1`.
+    (peer.as_ref().digest().len() >= DIGEST_BYTES).then_some(IpnsName(peer))
 }
 
 impl FromStr for IpnsName {

@@ -56,6 +56,9 @@ fn check_image(text: &str) -> Result<(), Problem> {
         "ipns" => key::parse(second).is_some(),
         _ => false,
     };
+    if key::parse(first).is_some() {
+        return Err(Problem::AuthorityLike { text: first.to_owned() });
+    }
     if is_authority {
         return Err(Problem::AuthorityLike { text: format!("{first}/{second}") });
     }

@@ -215,6 +215,11 @@ fn target_names() {
     for (text, shown) in [("app", "app:latest"), ("team/app:1", "team/app:1"), ("hub.test:1", "hub.test:1")] {
         assert_eq!(text.parse::<TargetName>().unwrap().to_string(), shown);
     }
+    for bad in KUBO.map(|spellings| format!("{}/app:1", spellings[0])) {
+        assert!(matches!(bad.parse::<TargetName>().unwrap_err().problem, Problem::AuthorityLike { .. }), "{bad}");
+    }
+    // A word that decodes as a very short peer id is a word.
+    assert_eq!("161aa1/a".parse::<Reference>().unwrap().authority, None);
     for bad in ["", "app:", "hub.test/app:1", "localhost:5000/app", "v2/app", "app@sha256:00", "App:1"] {
         assert!(bad.parse::<TargetName>().is_err(), "{bad}");
     }

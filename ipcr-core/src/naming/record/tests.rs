@@ -77,7 +77,7 @@ fn records_of_kubo() {
         let name: IpnsName = name.parse().unwrap();
         let record = SignedRecord::verify(&name, decode(record)).unwrap();
         assert_eq!((record.target().to_string(), record.sequence()), (format!("/ipfs/{CID}"), 7));
-        assert!(record.is_valid_at(now()) && record.ttl() == Duration::from_secs(300));
+        assert!(record.is_valid_at(now()) && record.ttl() == Duration::from_mins(5));
         for (other, _) in KUBO {
             let other: IpnsName = other.parse().unwrap();
             assert_eq!(SignedRecord::verify(&other, record.bytes().clone()).is_ok(), other == name);

@@ -45,11 +45,11 @@ async fn a_domain_a_key_and_content() {
     world.dns.set_txt("_dnslink.hub.test", &[&format!("dnslink=/ipns/{}/outer", key.name())]);
     world.dns.set_txt("_dnsaddr.hub.test", &[&format!("dnsaddr={PEER}")]);
     let record = world.record(&key, &format!("/ipfs/{ROOT}/inner"));
-    world.publish(&[record.clone()]);
+    world.publish(std::slice::from_ref(&record));
     let (events, mut watcher) = Emitter::watched();
     let authority = "hub.test".parse().unwrap();
     let given: Multiaddr = "/ip4/127.0.0.2/tcp/1".parse().unwrap();
-    let resolved = world.resolver.resolve(&authority, &[given.clone()], false, &events).await.unwrap();
+    let resolved = world.resolver.resolve(&authority, std::slice::from_ref(&given), false, &events).await.unwrap();
     assert_eq!(resolved.root.to_string(), ROOT);
     assert_eq!(resolved.path, ["inner", "outer"]);
     assert_eq!(resolved.key, Some(key.name()));

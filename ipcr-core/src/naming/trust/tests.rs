@@ -40,7 +40,7 @@ async fn first_use_then_pinned_then_refused() {
     assert_eq!(world.see(world.key(0), insecure).await.unwrap(), TrustLevel::Pinned);
     for changed in [world.key(1), Anchor::Keyless] {
         let error = world.see(changed, insecure).await.unwrap_err();
-        assert!(matches!(&error, TrustError::Changed { found, .. } if *found == changed), "{error}");
+        assert!(matches!(&error, TrustError::Changed { found, .. } if **found == changed), "{error}");
         assert_eq!(error.kind(), ErrorKind::Integrity);
     }
     assert_eq!(world.see(world.key(0), insecure).await.unwrap(), TrustLevel::Pinned);
@@ -100,7 +100,7 @@ async fn handovers() {
     let forged = Handover { from: names[0], to: names[2], ..second.clone() };
     assert!(!forged.is_valid());
     assert!(leads(&[second.clone(), first.clone()], names[0], names[2]));
-    assert!(!leads(&[second.clone()], names[0], names[2]));
+    assert!(!leads(std::slice::from_ref(&second), names[0], names[2]));
     assert!(!leads(&[second.clone(), first.clone()], names[2], names[0]));
     world.see(world.key(0), Security::Insecure).await.unwrap();
     assert!(world.see_with(world.key(2), Security::Insecure, &[forged]).await.is_err());
@@ -108,7 +108,7 @@ async fn handovers() {
     assert_eq!(level, TrustLevel::Pinned);
     assert_eq!(world.trust.get(&world.domain).await.unwrap().unwrap().key, world.key(2));
     // The old key cannot take it back.
-    assert!(world.see_with(world.key(0), Security::Insecure, &[first.clone()]).await.is_err());
+    assert!(world.see_with(world.key(0), Security::Insecure, std::slice::from_ref(&first)).await.is_err());
     let json = serde_json::to_string(&first).unwrap();
     assert!(serde_json::from_str::<Handover>(&json).unwrap().is_valid());
 }

@@ -19,7 +19,7 @@ pub(crate) const LINK: &str = "dnslink=/ipns/k51qzi5uqu5di1hxx9pv1iu2gxqya46jcu7
 
 /// A text of more than one character-string.
 pub(crate) fn long_text() -> String {
-    (0..120).map(|number| format!("{number:03} ")).collect()
+    (0..120).map(|number| format!("{number:03}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Asks for everything in the zone, and for what is not in it.
