@@ -4,7 +4,8 @@
 //! * [`wants`]: what is asked of one peer, written in batches over a stream that is opened on demand, opened again after
 //!   failures and closed when idle.
 //! * [`ledger`]: what one peer asks of this node, and the task that answers it.
-//! * [`session`]: blocks of one DAG from several peers; [`schedule`]: which peer is asked for what.
+//! * [`session`]: blocks of one DAG from several peers; [`schedule`]: which peer is asked for what;
+//!   [`reach`]: how they are found and kept connected.
 //!
 //! Any number of inbound streams per connection is read at once (Kubo opens one per message). Blocks are hashed on the
 //! blocking pool and delivered from there; until a block is hashed its frame counts against the budgets of its peer and of
@@ -12,6 +13,7 @@
 
 mod ledger;
 mod message;
+mod reach;
 mod schedule;
 mod session;
 mod wants;
@@ -32,8 +34,9 @@ use tokio_util::task::TaskTracker;
 
 use self::ledger::Ledger;
 use self::message::{Message, Payload};
+pub(super) use self::reach::{Discovery, Found};
+pub(super) use self::session::Session;
 use self::session::Shared as SessionShared;
-pub(super) use self::session::{Discovery, Found, Session};
 use self::wants::Wants;
 use super::frame;
 use super::hub::{Hub, Inbound};

@@ -15,93 +15,54 @@ use bytes::Bytes;
 use cid::Cid;
 use cid::multihash::Multihash;
 use libp2p_identity::PeerId;
-use multiaddr::Multiaddr;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::message::Presence;
+use super::reach::{Discovery, Nobody};
 use super::schedule::{Choice, Schedule, Standing};
 use super::{Bitswap, PROTOCOL, lock};
 use crate::dag::block::{self, BlockError};
 use crate::event::{Event, Warning};
 use crate::net::addresses;
-use crate::node::hub::DialError;
 use crate::port::exchange::{ExchangeError, FetchRequest, FetchSession, PeerShare};
 
 /// How often clocks are looked at.
-const TICK: Duration = Duration::from_millis(200);
+pub(super) const TICK: Duration = Duration::from_millis(200);
 /// How long a block that everybody refused is not asked for again.
 const REFUSED: Duration = Duration::from_secs(2);
 /// Blocks that are looked at for one free place.
 const LOOK_AHEAD: usize = 64;
 /// Most peers of a session that nobody hinted at.
-const FOUND_PEERS: usize = 32;
-/// How long to wait before a lost or unreachable peer is dialled again, at first and at most.
-const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
-/// Dials of a found peer that was never reached.
-const FOUND_DIALS: usize = 3;
-/// How long blocks must fail to come before providers are looked for although peers were hinted at.
-const HINTED_FIRST: Duration = Duration::from_secs(2);
-/// How long to wait between two searches for providers.
-const SEARCH_AGAIN: Duration = Duration::from_secs(15);
+pub(super) const FOUND_PEERS: usize = 32;
 /// Shortest time between two [`Event::Received`].
 const REPORT: Duration = Duration::from_millis(50);
-
-/// Who may hold a DAG.
-#[async_trait]
-pub(in crate::node) trait Discovery: fmt::Debug + Send + Sync {
-    /// Sends everyone who is said to hold `root`; returns when nobody else can be found.
-    async fn discover(&self, root: &Cid, found: mpsc::Sender<Found>);
-
-    /// Replaces names in addresses.
-    async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr>;
-}
-
-/// A peer that is said to hold something.
-#[derive(Clone, Debug)]
-pub(in crate::node) struct Found {
-    pub(in crate::node) peer: PeerId,
-    pub(in crate::node) addresses: Vec<Multiaddr>,
-}
-
-/// Finds nobody.
-#[derive(Debug)]
-struct Nobody;
-
-#[async_trait]
-impl Discovery for Nobody {
-    async fn discover(&self, _: &Cid, _: mpsc::Sender<Found>) {}
-
-    async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr> {
-        addresses.to_vec()
-    }
-}
 
 /// A session in use. Dropping it cancels everything.
 pub(in crate::node) struct Session(Arc<Shared>);
 
 /// What a session and its tasks share.
 pub(super) struct Shared {
-    bitswap: Arc<Bitswap>,
-    discovery: Arc<dyn Discovery>,
-    request: FetchRequest,
-    opened: Instant,
-    state: Mutex<State>,
+    pub(super) bitswap: Arc<Bitswap>,
+    pub(super) discovery: Arc<dyn Discovery>,
+    pub(super) request: FetchRequest,
+    pub(super) opened: Instant,
+    pub(super) state: Mutex<State>,
     wake: Notify,
     closed: CancellationToken,
-    tried: AtomicUsize,
+    pub(super) tried: AtomicUsize,
 }
 
-struct State {
+pub(super) struct State {
     wants: HashMap<Multihash<64>, Want>,
     /// Wants that nobody is asked for.
     queue: VecDeque<Multihash<64>>,
     /// Wants that everybody refused, with the time when they are asked for again.
     refused: VecDeque<(Instant, Multihash<64>)>,
-    schedule: Schedule,
+    pub(super) schedule: Schedule,
     /// When the last block came.
-    progress: Instant,
+    pub(super) progress: Instant,
     reported: Instant,
     waiters: u64,
 }
@@ -247,7 +208,7 @@ impl Session {
 }
 
 impl Shared {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let closed = self.closed.clone();
         self.bitswap.spawn(async move {
             tokio::select! {
@@ -292,7 +253,7 @@ impl Shared {
     }
 
     /// Asks for what nobody is asked for, as far as peers have room.
-    fn assign(&self, state: &mut State) {
+    pub(super) fn assign(&self, state: &mut State) {
         let now = Instant::now();
         let mut later = Vec::new();
         while later.len() < LOOK_AHEAD
@@ -453,7 +414,7 @@ impl Shared {
     }
 
     /// Notices peers that came, went, or went and came back.
-    fn follow_connections(&self, state: &mut State) {
+    pub(super) fn follow_connections(&self, state: &mut State) {
         let mut lost = Vec::new();
         for (peer, member) in state.schedule.members_mut() {
             let epoch = self.bitswap.hub.epoch(peer);
@@ -514,124 +475,6 @@ impl Shared {
                     self.bitswap.release(*peer, &want.cid, true);
                 }
             }
-        }
-    }
-
-    /// Dials the hinted peers, all at once.
-    async fn dial_hints(self: Arc<Self>) {
-        let mut known: Vec<PeerId> = Vec::new();
-        let mut open = self.request.hints.clone();
-        while !open.is_empty() {
-            let mut unresolved = Vec::new();
-            let mut peers: HashMap<PeerId, Vec<Multiaddr>> = HashMap::new();
-            for hint in open {
-                let resolved = self.discovery.resolve(std::slice::from_ref(&hint)).await;
-                if resolved.is_empty() {
-                    unresolved.push(hint);
-                }
-                for address in resolved {
-                    match addresses::peer(&address) {
-                        Some(peer) => peers.entry(peer).or_default().push(address),
-                        None => tracing::warn!(%address, "a hint without a peer id is ignored"),
-                    }
-                }
-            }
-            for (peer, addresses) in peers {
-                if !known.contains(&peer) {
-                    known.push(peer);
-                    self.spawn(Self::keep_connected(self.clone(), Found { peer, addresses }, usize::MAX));
-                }
-            }
-            open = unresolved;
-            tokio::time::sleep(REDIAL.1).await;
-        }
-    }
-
-    /// Looks for providers, again and again while blocks fail to come.
-    async fn find_providers(self: Arc<Self>) {
-        let mut known: Vec<PeerId> = Vec::new();
-        loop {
-            while !self.request.hints.is_empty() && self.since_progress() < HINTED_FIRST {
-                tokio::time::sleep(TICK).await;
-            }
-            let (sender, mut found) = mpsc::channel(FOUND_PEERS);
-            let search = self.discovery.discover(&self.request.root, sender);
-            let take = async {
-                while let Some(one) = found.recv().await {
-                    if known.len() < FOUND_PEERS && !known.contains(&one.peer) && one.peer != self.bitswap.hub.local() {
-                        known.push(one.peer);
-                        self.spawn(Self::keep_connected(self.clone(), one, FOUND_DIALS));
-                    }
-                }
-            };
-            tokio::join!(search, take);
-            tokio::time::sleep(SEARCH_AGAIN).await;
-            while self.since_progress() < SEARCH_AGAIN {
-                tokio::time::sleep(SEARCH_AGAIN).await;
-            }
-        }
-    }
-
-    fn since_progress(&self) -> Duration {
-        lock(&self.state).progress.elapsed()
-    }
-
-    /// Connects to a holder, and again whenever the connection is lost.
-    async fn keep_connected(self: Arc<Self>, found: Found, dials: usize) {
-        let Found { peer, addresses } = found;
-        if self.bitswap.is_bad(peer) {
-            return;
-        }
-        let hub = &self.bitswap.hub;
-        let _hold = hub.hold(peer);
-        self.tried.fetch_add(1, Ordering::AcqRel);
-        let mut changes = hub.changes();
-        let (mut pause, mut failures, mut told) = (REDIAL.0, 0, false);
-        loop {
-            match hub.dial(peer, &addresses).await {
-                Ok(()) => {
-                    (pause, failures) = (REDIAL.0, 0);
-                    self.join(peer);
-                    if !std::mem::replace(&mut told, true) {
-                        self.tell(peer).await;
-                    }
-                    while hub.epoch(&peer).is_some() {
-                        if changes.changed().await.is_err() {
-                            return;
-                        }
-                    }
-                    tracing::debug!(%peer, "a holder was lost");
-                }
-                Err(error @ (DialError::NoAddress | DialError::Oneself | DialError::Stopped)) => {
-                    tracing::debug!(%peer, %error, "a holder cannot be dialled");
-                    return;
-                }
-                Err(error) => {
-                    tracing::debug!(%peer, %error, "a holder was not reached");
-                    failures += 1;
-                    if failures >= dials && !told {
-                        return;
-                    }
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(REDIAL.1);
-        }
-    }
-
-    /// Makes a connected peer a holder.
-    fn join(&self, peer: PeerId) {
-        let mut state = lock(&self.state);
-        state.schedule.join(peer, Standing::Holder, self.bitswap.hub.epoch(&peer), Instant::now());
-        self.follow_connections(&mut state);
-        self.assign(&mut state);
-    }
-
-    async fn tell(&self, peer: PeerId) {
-        if let Some(link) = self.bitswap.hub.link(&peer) {
-            tracing::debug!(%peer, after = ?self.opened.elapsed(), "a holder is connected");
-            let address = addresses::with_peer(&link.address, peer).to_string();
-            self.request.events.tell(Event::Peer { peer: peer.to_string(), address, relayed: link.relayed }).await;
         }
     }
 }
