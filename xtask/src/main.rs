@@ -1,2 +1,50 @@
 //! Developer commands of ipcr.
-fn main() {}
+//!
+//! * `cargo xtask test [--install]`: everything that CI runs.
+//! * `cargo xtask accept [--soak] [NAME…]`: the acceptance checks, one line each.
+//! * `cargo xtask bench [--quick]`: ipcr beside its peers, in one run.
+//! * `cargo xtask soak`: what is long or large.
+//! * `cargo xtask install`: the peers that the tests need.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a developer's command talks to a terminal")]
+
+mod accept;
+mod bench;
+mod peers;
+mod shell;
+mod test;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str =
+    "usage: cargo xtask test [--install] | accept [--soak] [NAME...] | bench [--quick] | soak | install";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let root = root();
+    let done = match args[..] {
+        ["test"] => test::run(&root, std::env::var("CI").is_ok_and(|ci| ci == "true")),
+        ["test", "--install"] => test::run(&root, true),
+        ["accept", ref names @ ..] => accept::run(&root, names),
+        ["bench"] => bench::run(&root, false),
+        ["bench", "--quick"] => bench::run(&root, true),
+        ["soak"] => accept::run(&root, &["--soak"]),
+        ["install"] => peers::install(&root).map(|()| true),
+        _ => Err(USAGE.into()),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The checkout.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
+}

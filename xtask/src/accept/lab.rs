@@ -1,0 +1,384 @@
+//! The laboratory of the acceptance checks: homes, a DNS server, a container engine of its own, images.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::peers;
+use crate::shell::{Result, output, run, show};
+
+/// The engine's API version that every client can speak to every engine that the tests install.
+const API: &str = "1.41";
+
+/// Everything that checks share. Processes end with it.
+pub(crate) struct Lab {
+    /// The checkout.
+    pub(crate) root: PathBuf,
+    /// A folder of this run; paths below it are short enough for sockets.
+    pub(crate) dir: PathBuf,
+    /// The binary under test.
+    pub(crate) ipcr: PathBuf,
+    /// The port of the DNS server, once one runs.
+    dns: RefCell<Option<(u16, Process)>>,
+    engine: RefCell<Option<Process>>,
+}
+
+/// A child that is killed when it goes out of scope.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    /// Starts a program; what it prints on standard error goes to `log`.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let file = fs::File::create(log)?;
+        command.stdin(Stdio::null()).stderr(file);
+        Ok(Self(command.spawn().map_err(|error| format!("{}: {error}", show(command)))?))
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let _ = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status();
+    }
+}
+
+impl Process {
+    /// Waits for its end.
+    pub(crate) fn wait(mut self, limit: Duration) -> Result<std::process::ExitStatus> {
+        wait_for("the end of a process", limit, || !matches!(self.0.try_wait(), Ok(None)))?;
+        Ok(self.0.wait()?)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            self.signal("TERM");
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(10) {
+                if !matches!(self.0.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = self.0.kill();
+        }
+        let _ = self.0.wait();
+    }
+}
+
+impl Lab {
+    /// Builds the binary, unless `IPCR_BINARY` names one, and makes the folder.
+    pub(crate) fn new(root: &Path) -> Result<Self> {
+        let dir = std::env::temp_dir().join(format!("ipcr-lab-{}", std::process::id()));
+        fs::create_dir_all(&dir)?;
+        let ipcr = match std::env::var_os("IPCR_BINARY") {
+            Some(binary) => PathBuf::from(binary),
+            None => {
+                run(Command::new("cargo").current_dir(root).args([
+                    "build",
+                    "--release",
+                    "--locked",
+                    "-q",
+                    "-p",
+                    "ipcr-cli",
+                ]))?;
+                let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+                target.join("release/ipcr")
+            }
+        };
+        Ok(Self { root: root.to_owned(), dir, ipcr, dns: RefCell::new(None), engine: RefCell::new(None) })
+    }
+
+    /// A home with a name of its own.
+    pub(crate) fn home(&self, name: &str) -> Home<'_> {
+        let engine = self.path("d.sock");
+        Home { lab: self, dir: self.dir.join(name), engine, flags: vec!["--network".into(), "loopback".into()] }
+    }
+
+    /// The port of the DNS server, if one runs.
+    pub(crate) fn dns_port(&self) -> Option<u16> {
+        self.dns.borrow().as_ref().map(|(port, _)| *port)
+    }
+
+    /// A path inside the laboratory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// A peer's program, or an error that names it.
+    pub(crate) fn peer(&self, program: &str) -> Result<PathBuf> {
+        peers::find(&self.root, program).ok_or_else(|| format!("SKIPPED: {program} is not installed").into())
+    }
+
+    /// (Re)starts the DNS server with these TXT records and nothing else.
+    pub(crate) fn dns(&self, records: &[(&str, &str)]) -> Result<u16> {
+        self.dns.replace(None);
+        let port = free_port()?;
+        let mut command = Command::new(self.peer("dnsmasq")?);
+        command.args(["--no-daemon", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--bind-interfaces"]);
+        command.args(["--listen-address=127.0.0.1", "--user=root", "--cache-size=0", "--local=/test/"]);
+        command.arg(format!("--port={port}"));
+        command.args(records.iter().map(|(name, value)| format!("--txt-record={name},{value}")));
+        let process = Process::start(&mut command, &self.path("dns.log"))?;
+        wait_for("the DNS server", Duration::from_secs(5), || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        })?;
+        self.dns.replace(Some((port, process)));
+        Ok(port)
+    }
+
+    /// The engine's socket; starts an engine of the laboratory's own at the first call.
+    pub(crate) fn engine(&self) -> Result<PathBuf> {
+        let socket = self.path("d.sock");
+        if self.engine.borrow().is_none() {
+            let mut command = Command::new(self.peer("dockerd")?);
+            command.args(["--bridge=none", "--iptables=false", "--ip-forward=false"]);
+            command.arg("--data-root").arg(self.path("d"));
+            command.arg("--exec-root").arg(self.path("x"));
+            command.arg("--pidfile").arg(self.path("d.pid"));
+            command.arg("-H").arg(format!("unix://{}", socket.display())).stdout(Stdio::null());
+            let process = Process::start(&mut command, &self.path("engine.log"))?;
+            wait_for("the container engine", Duration::from_secs(60), || {
+                self.docker_at(&socket, &["version"]).output().is_ok_and(|output| output.status.success())
+            })?;
+            self.engine.replace(Some(process));
+        }
+        Ok(socket)
+    }
+
+    fn docker_at(&self, socket: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
+        command
+            .env("DOCKER_API_VERSION", API)
+            .env("DOCKER_BUILDKIT", "0")
+            .env("DOCKER_CONFIG", self.path("docker-config"));
+        command.args(args);
+        command
+    }
+
+    /// The docker client, aimed at the laboratory's engine.
+    pub(crate) fn docker(&self, args: &[&str]) -> Result<Command> {
+        let socket = self.engine()?;
+        Ok(self.docker_at(&socket, args))
+    }
+
+    /// What a docker command prints.
+    pub(crate) fn docker_output(&self, args: &[&str]) -> Result<String> {
+        output(&mut self.docker(args)?)
+    }
+
+    /// Builds an image of about `megabytes` in several layers out of files of this machine; it can be run. Returns its ID.
+    pub(crate) fn image(&self, name: &str, megabytes: u64) -> Result<String> {
+        if let Ok(id) = self.docker_output(&["image", "inspect", "-f", "{{.Id}}", name]) {
+            return Ok(id);
+        }
+        let context = self.path(&format!("build-{}", name.replace([':', '/'], "-")));
+        fs::create_dir_all(context.join("bin"))?;
+        fs::copy(self.peer("busybox")?, context.join("bin/busybox"))?;
+        let third = megabytes * (1 << 20) / 3;
+        let libraries = pick(Path::new("/usr/lib"), third)?;
+        let shared = pick(Path::new("/usr/share"), third)?;
+        pack(&context.join("libraries.tar"), &libraries)?;
+        pack(&context.join("shared.tar"), &shared)?;
+        let noise = third / (1 << 20);
+        fs::write(
+            context.join("Dockerfile"),
+            format!(
+                "FROM scratch\nCOPY bin /bin/\nADD libraries.tar /data/\nADD shared.tar /data/\n\
+                 RUN [\"/bin/busybox\", \"sh\", \"-c\", \"/bin/busybox dd if=/dev/urandom of=/noise bs=1M count={noise}\"]\n\
+                 RUN [\"/bin/busybox\", \"sh\", \"-c\", \"/bin/busybox echo {name} > /name; /bin/busybox rm /data/usr/share/base-files/motd; true\"]\n\
+                 ENV IPCR=1\nCMD [\"/bin/busybox\", \"cat\", \"/name\"]\n"
+            ),
+        )?;
+        run(self.docker(&["build", "-q", "--network", "none", "-t", name])?.arg(&context))?;
+        fs::remove_dir_all(&context)?;
+        self.docker_output(&["image", "inspect", "-f", "{{.Id}}", name])
+    }
+
+    /// Builds an image with one more layer of 1 MiB on top of another. Returns its ID.
+    pub(crate) fn child(&self, name: &str, parent: &str) -> Result<String> {
+        let context = self.path(&format!("build-{}", name.replace([':', '/'], "-")));
+        fs::create_dir_all(&context)?;
+        let mut noise = vec![0; 1 << 20];
+        fs::File::open("/dev/urandom")?.read_exact(&mut noise)?;
+        fs::write(context.join("more"), noise)?;
+        fs::write(context.join("Dockerfile"), format!("FROM {parent}\nCOPY more /more\n"))?;
+        run(self.docker(&["build", "-q", "--network", "none", "-t", name])?.arg(&context))?;
+        fs::remove_dir_all(&context)?;
+        self.docker_output(&["image", "inspect", "-f", "{{.Id}}", name])
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.dns.replace(None);
+        self.engine.replace(None);
+        // Overlay mounts are gone with the engine; what cannot be removed is left to the system's temp cleaning.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A home and how ipcr is called with it.
+#[derive(Clone)]
+pub(crate) struct Home<'a> {
+    pub(crate) lab: &'a Lab,
+    pub(crate) dir: PathBuf,
+    /// The engine's socket.
+    pub(crate) engine: PathBuf,
+    /// Flags of every call.
+    pub(crate) flags: Vec<String>,
+}
+
+impl Home<'_> {
+    /// The same home with more flags.
+    pub(crate) fn with(&self, flags: &[&str]) -> Self {
+        let mut home = self.clone();
+        home.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        home
+    }
+
+    /// The same home with its engine at another socket.
+    pub(crate) fn through(&self, engine: &Path) -> Self {
+        Self { engine: engine.to_owned(), ..self.clone() }
+    }
+
+    /// A call of ipcr.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.lab.ipcr);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", self.lab.path("nobody")).env("IPCR_HOME", &self.dir);
+        command.env("DOCKER_HOST", format!("unix://{}", self.engine.display()));
+        command.args(&self.flags).args(args).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs ipcr to its end.
+    pub(crate) fn output(&self, args: &[&str]) -> Result<Output> {
+        let mut command = self.command(args);
+        command.output().map_err(|error| format!("{}: {error}", show(&command)).into())
+    }
+
+    /// The object that a command prints with `-o json`; an error unless it succeeds.
+    pub(crate) fn json(&self, args: &[&str]) -> Result<Value> {
+        let mut all = vec!["-o", "json"];
+        all.extend(args);
+        let output = self.output(&all)?;
+        let talk = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            return Err(format!("ipcr {} ended with {}: {}", args.join(" "), output.status, talk.trim()).into());
+        }
+        serde_json::from_slice(&output.stdout).map_err(|error| format!("ipcr {}: {error}", args.join(" ")).into())
+    }
+
+    /// Runs ipcr, which must fail with this exit code, say why and give a hint; returns the error object.
+    pub(crate) fn fails(&self, exit: i32, args: &[&str]) -> Result<Value> {
+        let mut all = vec!["-o", "json"];
+        all.extend(args);
+        let output = self.output(&all)?;
+        let talk = String::from_utf8_lossy(&output.stderr);
+        check_failure(&args.join(" "), exit, output.status.code(), &talk)
+    }
+
+    /// Starts `ipcr serve` (or another serving command) and waits until it is ready; the object that it printed.
+    pub(crate) fn serve(&self, args: &[&str]) -> Result<(Process, Value)> {
+        let mut command = self.command(&[]);
+        command.args(["-o", "json"]).args(args).stdout(Stdio::piped());
+        let mut process = Process::start(&mut command, &self.dir.with_extension("serve.log"))?;
+        let stdout = process.0.stdout.take().ok_or("a piped output is there")?;
+        let mut reader = BufReader::new(stdout);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if line.is_empty() {
+            let log = fs::read_to_string(self.dir.with_extension("serve.log")).unwrap_or_default();
+            return Err(format!("ipcr {} did not get ready: {log}", args.join(" ")).into());
+        }
+        std::thread::spawn(move || drop(reader.read_to_end(&mut Vec::new())));
+        Ok((process, serde_json::from_str(&line)?))
+    }
+}
+
+/// Checks an error object and its exit code.
+pub(crate) fn check_failure(what: &str, exit: i32, found: Option<i32>, talk: &str) -> Result<Value> {
+    if found != Some(exit) {
+        return Err(format!("ipcr {what} ended with {found:?} instead of {exit}: {}", talk.trim()).into());
+    }
+    let line = talk.lines().rev().find(|line| line.starts_with('{')).ok_or(format!("no error object: {talk}"))?;
+    let object: Value = serde_json::from_str(line)?;
+    let error = &object["error"];
+    if error["exit"] != exit || error["message"].as_str().is_none_or(str::is_empty) {
+        return Err(format!("ipcr {what}: odd error object {line}").into());
+    }
+    Ok(error.clone())
+}
+
+/// Waits for a condition.
+pub(crate) fn wait_for(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) -> Result {
+    let start = Instant::now();
+    while !ready() {
+        if start.elapsed() > limit {
+            return Err(format!("{what} was not ready within {} s", limit.as_secs()).into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A TCP port that was free a moment ago.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Bytes of all files below a folder.
+pub(crate) fn disk_usage(dir: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        sum += if kind.is_dir() { disk_usage(&entry.path())? } else { entry.metadata().map_or(0, |meta| meta.len()) };
+    }
+    Ok(sum)
+}
+
+/// Files below a folder, in name order, until they have `bytes` bytes.
+fn pick(dir: &Path, bytes: u64) -> Result<Vec<PathBuf>> {
+    let mut picked = Vec::new();
+    let mut left = bytes;
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let mut entries: Vec<_> = entries.flatten().collect();
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                let size = entry.metadata()?.len();
+                if size > left {
+                    if left < bytes / 50 {
+                        return Ok(picked);
+                    }
+                    continue;
+                }
+                left -= size;
+                picked.push(entry.path());
+            }
+        }
+    }
+    Ok(picked)
+}
+
+/// Packs files into a tar archive.
+fn pack(archive: &Path, files: &[PathBuf]) -> Result {
+    let list = archive.with_extension("list");
+    let names: Vec<String> =
+        files.iter().map(|file| file.to_string_lossy().trim_start_matches('/').to_owned()).collect();
+    fs::write(&list, names.join("\n"))?;
+    run(Command::new("tar").args(["-C", "/", "--hard-dereference", "-cf"]).arg(archive).arg("-T").arg(&list))?;
+    Ok(fs::remove_file(list)?)
+}

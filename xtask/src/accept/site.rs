@@ -1,0 +1,184 @@
+//! A registry that serves `app:1`, and how others find it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use super::lab::{Home, Lab, Process};
+use crate::shell::Result;
+
+/// The domain of the registry.
+pub(crate) const DOMAIN: &str = "hub.test";
+
+/// Size of the image that most checks move, in MiB.
+pub(crate) const IMAGE_MIB: u64 = 310;
+
+/// A running registry.
+pub(crate) struct Site<'a> {
+    /// Its home; the process below holds it.
+    pub(crate) home: Home<'a>,
+    /// Its IPNS name.
+    pub(crate) ipns: String,
+    /// Its key as `did:key:…`.
+    pub(crate) did: String,
+    /// Where its node is reached.
+    pub(crate) address: String,
+    /// The service.
+    pub(crate) process: Process,
+}
+
+impl Lab {
+    /// The home of the publisher: made and filled with `app:1` at the first call. Returns it and the ID of the image.
+    pub(crate) fn publisher(&self) -> Result<(Home<'_>, String)> {
+        let id = self.image("app:1", IMAGE_MIB)?;
+        let home = self.home("a");
+        if !home.dir.exists() {
+            home.json(&["init", "--domain", DOMAIN])?;
+            home.json(&["push", "app:1", "--no-publish"])?;
+        }
+        Ok((home, id))
+    }
+
+    /// The publisher, serving, with its records in DNS.
+    pub(crate) fn site(&self) -> Result<Site<'_>> {
+        let (home, _) = self.publisher()?;
+        self.serve(home)
+    }
+
+    /// Serves a home; its records are the only ones in DNS afterwards.
+    pub(crate) fn serve<'a>(&'a self, home: Home<'a>) -> Result<Site<'a>> {
+        let identity = home.json(&["id"])?;
+        let (process, ready) = home.serve(&["serve", "--http", "127.0.0.1:0"])?;
+        let address = tcp_address(&ready)?;
+        let site = Site { home, ipns: text(&identity, "ipns")?, did: text(&identity, "did")?, address, process };
+        self.find(&site)?;
+        Ok(site)
+    }
+
+    /// Enters the records of a site in DNS.
+    pub(crate) fn find(&self, site: &Site<'_>) -> Result {
+        let link = format!("dnslink=/ipns/{}", site.ipns);
+        let hint = format!("dnsaddr={}", site.address);
+        self.dns(&[(&format!("_dnslink.{DOMAIN}"), &link), (&format!("_dnsaddr.{DOMAIN}"), &hint)]).map(|_| ())
+    }
+
+    /// A fresh home that asks the laboratory's DNS server.
+    pub(crate) fn visitor(&self, name: &str) -> Result<Home<'_>> {
+        let home = self.home(name);
+        let port = self.dns_port().ok_or("the DNS server runs before anybody asks it")?;
+        if home.dir.exists() {
+            fs::remove_dir_all(&home.dir)?;
+        }
+        Ok(home.with(&["--dns", &format!("127.0.0.1:{port}")]))
+    }
+
+    /// Removes all names of an image from the engine, so that its layers are gone too.
+    pub(crate) fn forget(&self, id: &str) -> Result {
+        self.docker_output(&["rmi", "-f", id])?;
+        if self.docker_output(&["image", "inspect", id]).is_ok() {
+            return Err("the engine still has the image".into());
+        }
+        Ok(())
+    }
+}
+
+/// A text field of an object.
+pub(crate) fn text(object: &Value, field: &str) -> Result<String> {
+    Ok(object[field].as_str().ok_or_else(|| format!("no text in {field}: {object}"))?.to_owned())
+}
+
+/// A number of an object.
+pub(crate) fn number(object: &Value, pointer: &str) -> Result<u64> {
+    object.pointer(pointer).and_then(Value::as_u64).ok_or_else(|| format!("no number in {pointer}: {object}").into())
+}
+
+/// The TCP address at which a service is reached.
+pub(crate) fn tcp_address(ready: &Value) -> Result<String> {
+    let addresses = ready["node"]["addresses"].as_array().ok_or("the service names its addresses")?;
+    let tcp = addresses.iter().filter_map(Value::as_str).find(|address| address.contains("/ip4/127.0.0.1/tcp/"));
+    Ok(tcp.ok_or_else(|| format!("no TCP address on loopback: {ready}"))?.to_owned())
+}
+
+/// Two things must be equal.
+pub(crate) fn same<T: PartialEq + std::fmt::Debug + ?Sized>(what: &str, found: &T, expected: &T) -> Result {
+    if found == expected { Ok(()) } else { Err(format!("{what} is {found:?} instead of {expected:?}").into()) }
+}
+
+/// Something must hold.
+pub(crate) fn require(holds: bool, what: impl FnOnce() -> String) -> Result {
+    if holds { Ok(()) } else { Err(what().into()) }
+}
+
+/// A proxy in front of the engine's socket that notes the first line of every request.
+pub(crate) struct Proxy {
+    pub(crate) socket: PathBuf,
+    lines: Arc<Mutex<Vec<String>>>,
+    /// While set, a connection is cut after so many bytes in either direction.
+    cut: Arc<Mutex<Option<u64>>>,
+}
+
+impl Proxy {
+    /// Starts it. It runs until this program ends.
+    pub(crate) fn start(engine: &Path, socket: PathBuf) -> Result<Self> {
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket)?;
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let cut = Arc::new(Mutex::new(None));
+        let (noted, limit, engine) = (Arc::clone(&lines), Arc::clone(&cut), engine.to_owned());
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = UnixStream::connect(&engine) else { continue };
+                let limit = *limit.lock().expect("nobody panics with it");
+                join(&client, &server, Some(Arc::clone(&noted)), limit);
+                join(&server, &client, None, limit);
+            }
+        });
+        Ok(Self { socket, lines, cut })
+    }
+
+    /// Connections made from now on are cut after so many bytes.
+    pub(crate) fn cut_after(&self, bytes: Option<u64>) {
+        *self.cut.lock().expect("nobody panics with it") = bytes;
+    }
+
+    /// The first lines of all requests since the last call.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.lines.lock().expect("nobody panics with it"))
+    }
+}
+
+/// Copies one direction in a thread of its own; cuts both when `limit` bytes have passed.
+fn join(from: &UnixStream, to: &UnixStream, noted: Option<Arc<Mutex<Vec<String>>>>, limit: Option<u64>) {
+    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        let mut passed = 0;
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if let Some(noted) = &noted {
+                let head = String::from_utf8_lossy(&buffer[..count.min(1024)]);
+                let line = head.lines().next().unwrap_or_default();
+                if line.ends_with("HTTP/1.1") {
+                    noted.lock().expect("nobody panics with it").push(line.to_owned());
+                }
+            }
+            passed += u64::try_from(count).expect("a buffer's length");
+            if limit.is_some_and(|limit| passed > limit) {
+                let _ = from.shutdown(std::net::Shutdown::Both);
+                break;
+            }
+            if to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        let how = if limit.is_some_and(|limit| passed > limit) {
+            std::net::Shutdown::Both
+        } else {
+            std::net::Shutdown::Write
+        };
+        let _ = to.shutdown(how);
+    });
+}

@@ -1,0 +1,82 @@
+//! The peers that the tests run against: which programs there are, and how they are installed.
+//!
+//! Debian packages are installed with `apt-get`; Kubo is built from its Go module, whose version and checksums are pinned in
+//! `xtask/peers/kubo`. A Docker engine of the tests' own is started on a socket of its own, so that nothing on the machine is
+//! touched.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::shell::{Result, on_path, run};
+
+/// A program that some test needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    /// The executable.
+    pub(crate) program: &'static str,
+    /// The Debian package that has it.
+    pub(crate) package: &'static str,
+}
+
+/// Everything that comes from Debian.
+pub(crate) const DEBIAN: &[Peer] = &[
+    Peer { program: "dockerd", package: "docker.io" },
+    Peer { program: "podman", package: "podman" },
+    Peer { program: "skopeo", package: "skopeo" },
+    Peer { program: "buildah", package: "buildah" },
+    Peer { program: "umoci", package: "umoci" },
+    Peer { program: "containerd", package: "containerd" },
+    Peer { program: "docker-registry", package: "docker-registry" },
+    Peer { program: "dnsmasq", package: "dnsmasq-base" },
+    Peer { program: "bsdtar", package: "libarchive-tools" },
+    Peer { program: "ip", package: "iproute2" },
+    Peer { program: "busybox", package: "busybox-static" },
+    Peer { program: "cmake", package: "cmake" },
+];
+
+/// The version of cargo-deny that is built.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Where programs built by `install` are kept, relative to the checkout.
+const BUILT: &str = ".peers/bin";
+
+/// The folder of programs that `install` built.
+pub(crate) fn built_dir(root: &Path) -> PathBuf {
+    root.join(BUILT)
+}
+
+/// Finds a program on the path or among those that were built here.
+pub(crate) fn find(root: &Path, program: &str) -> Option<PathBuf> {
+    let built = built_dir(root).join(program);
+    if built.is_file() { Some(built) } else { on_path(program) }
+}
+
+/// Installs everything that is missing. Needs root and the package registries.
+pub(crate) fn install(root: &Path) -> Result {
+    let missing: Vec<&str> =
+        DEBIAN.iter().filter(|peer| on_path(peer.program).is_none()).map(|peer| peer.package).collect();
+    if !missing.is_empty() {
+        run(Command::new("apt-get").args(["update", "-q"]))?;
+        run(Command::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["install", "-y", "-q", "--no-install-recommends"])
+            .args(&missing))?;
+    }
+    if find(root, "ipfs").is_none() {
+        let bin = built_dir(root);
+        std::fs::create_dir_all(&bin)?;
+        run(Command::new("go")
+            .current_dir(root.join("xtask/peers/kubo"))
+            .env("CGO_ENABLED", "0")
+            .args(["build", "-mod=readonly", "-trimpath", "-ldflags=-s -w", "-o"])
+            .arg(bin.join("ipfs"))
+            .arg("github.com/ipfs/kubo/cmd/ipfs"))?;
+    }
+    if find(root, "cargo-deny").is_none() {
+        run(Command::new("cargo")
+            .current_dir(root)
+            .args(["install", "cargo-deny", "--locked", "--version", CARGO_DENY, "--root"])
+            .arg(root.join(".peers")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! `cargo xtask test`: everything that CI runs, with one closing summary.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::peers;
+use crate::shell::{self, Result};
+
+/// One step of the run.
+struct Step {
+    name: &'static str,
+    args: &'static [&'static str],
+    env: &'static [(&'static str, &'static str)],
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "format", args: &["fmt", "--all", "--check"], env: &[] },
+    Step { name: "build", args: &["build", "--release", "--workspace", "--all-targets", "--locked"], env: &[] },
+    Step {
+        name: "lints",
+        args: &["clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+        env: &[],
+    },
+    Step { name: "tests", args: &["test", "--release", "--workspace", "--locked"], env: &[] },
+    Step {
+        name: "docs",
+        args: &["doc", "--release", "--workspace", "--no-deps", "--locked"],
+        env: &[("RUSTDOCFLAGS", "-D warnings")],
+    },
+];
+
+/// Examples that run to their end by themselves.
+const EXAMPLES: &[&str] = &["quickstart", "push", "pull", "resolve", "embed"];
+
+/// Runs all steps, also after one has failed. With `install` all peers are installed first, and a skip is a failure.
+pub(crate) fn run(root: &Path, install: bool) -> Result<bool> {
+    let start = Instant::now();
+    let mut results: Vec<(String, Result, u64)> = Vec::new();
+    let mut step = |name: &str, result: &mut dyn FnMut() -> Result| {
+        println!("\n== {name}");
+        let begin = Instant::now();
+        let outcome = result();
+        if let Err(error) = &outcome {
+            println!("FAILED: {error}");
+        }
+        results.push((name.to_owned(), outcome, begin.elapsed().as_secs()));
+    };
+    if install {
+        step("install", &mut || peers::install(root));
+    }
+    for entry in STEPS {
+        step(entry.name, &mut || shell::run(cargo(root, entry.args, install).envs(entry.env.iter().copied())));
+    }
+    for example in EXAMPLES.iter().filter(|name| root.join(format!("examples/examples/{name}.rs")).is_file()) {
+        step(&format!("example {example}"), &mut || {
+            shell::run(&mut cargo(
+                root,
+                &["run", "--release", "--locked", "-p", "ipcr-examples", "--example", example],
+                install,
+            ))
+        });
+    }
+    step("licences", &mut || deny(root, install));
+    step("acceptance", &mut || match crate::accept::run(root, if install { &["--require-peers"] } else { &[] })? {
+        true => Ok(()),
+        false => Err("some checks failed".into()),
+    });
+    println!("\n== summary");
+    for (name, outcome, seconds) in &results {
+        println!("{:>5} s  {}  {name}", seconds, if outcome.is_ok() { "ok    " } else { "FAILED" });
+    }
+    let failed = results.iter().filter(|(_, outcome, _)| outcome.is_err()).count();
+    println!("{} minutes", start.elapsed().as_secs().div_ceil(60));
+    println!("{} passed, {failed} failed", results.len() - failed);
+    Ok(failed == 0)
+}
+
+fn cargo(root: &Path, args: &[&str], required: bool) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root).args(args);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(peers::built_dir(root)).chain(std::env::split_paths(&path));
+    if let Ok(path) = std::env::join_paths(folders) {
+        command.env("PATH", path);
+    }
+    if required {
+        command.env("IPCR_TEST_REQUIRE_PEERS", "1");
+    }
+    command
+}
+
+/// Bans, licences and sources, where cargo-deny is there.
+fn deny(root: &Path, required: bool) -> Result {
+    if crate::shell::on_path("cargo-deny").is_none() && !peers::built_dir(root).join("cargo-deny").is_file() {
+        if required {
+            return Err("cargo-deny is missing".into());
+        }
+        println!("SKIPPED: cargo-deny is not installed");
+        return Ok(());
+    }
+    shell::run(&mut cargo(root, &["deny", "check", "bans", "licenses", "sources"], required))
+}
