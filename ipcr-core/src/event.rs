@@ -185,6 +185,13 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whether it may be left out when the watcher is slow.
+    pub fn is_ephemeral(&self) -> bool {
+        matches!(self, Self::BlobProgress { .. } | Self::Received { .. } | Self::Served { .. })
+    }
+}
+
 /// The sending side of an operation's events. Clones feed the same watcher.
 #[derive(Clone, Debug, Default)]
 pub struct Emitter(Option<mpsc::Sender<Event>>);
@@ -217,6 +224,15 @@ impl Emitter {
     pub fn hint(&self, event: Event) {
         if let Some(sender) = &self.0 {
             let _ = sender.try_send(event);
+        }
+    }
+
+    /// Sends an event that was received elsewhere, in the way of its class.
+    pub async fn relay(&self, event: Event) {
+        if event.is_ephemeral() {
+            self.hint(event);
+        } else {
+            self.tell(event).await;
         }
     }
 

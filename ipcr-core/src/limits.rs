@@ -38,6 +38,12 @@ pub const WANTS_PER_PEER: usize = 1024;
 pub const BITSWAP_FRAME_BYTES: usize = 4 << 20;
 /// Most bytes that wait to be written to one peer.
 pub const QUEUED_BYTES_PER_PEER: usize = 8 << 20;
+/// Largest message on a home's socket, in bytes.
+pub const CONTROL_FRAME_BYTES: usize = 64 << 20;
+/// Most calls of one client that a home's socket serves at once.
+pub const CONTROL_CALLS: usize = 4096;
+/// Most clients of a home's socket.
+pub const CONTROL_CLIENTS: usize = 256;
 /// Most HTTP requests in progress.
 pub const HTTP_REQUESTS: usize = 1024;
 /// Largest README, in bytes.

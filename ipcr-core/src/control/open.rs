@@ -1,43 +1,124 @@
 //! Opening a home: [`open`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::Control;
+use crate::kind::ErrorKind;
 use crate::naming::dns::{DnsHosts, Resolver};
 use crate::net::{HttpClient, HttpPolicy};
 use crate::registry::Registry;
 use crate::registry::error::{RegistryError, Topic};
 use crate::registry::local::{HomeConfig, LocalHolder};
 use crate::registry::places::Surroundings;
+use crate::registry::remote::RemoteHolder;
 use crate::store::home::{Home, HomeError};
 
+/// How often a home that is held and not served is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+/// How long a home may be held without being served before that counts as a holder that lets nobody work through it: one
+/// that has just begun is still opening its store.
+const BEGINNING: Duration = Duration::from_secs(3);
+
 /// A home that is open.
+#[must_use = "dropping it turns those away who work through it"]
 #[derive(Debug)]
 pub struct OpenHome {
     /// Its registry.
     pub registry: Registry,
     /// The holder, if it is this process.
     pub holder: Option<Arc<LocalHolder>>,
+    /// The holder, if it is another process.
+    pub remote: Option<Arc<RemoteHolder>>,
+    /// The socket, if this process holds the home and could serve it.
+    pub control: Option<Control>,
 }
 
-/// Opens a home: holds it, or works through the process that does.
+impl OpenHome {
+    /// Ends gracefully: first those finish who work through this process, then the node stops.
+    pub async fn close(self) -> Result<(), RegistryError> {
+        if let Some(control) = self.control {
+            control.drain().await;
+        }
+        self.registry.shutdown().await
+    }
+}
+
+/// Opens a home: holds it and serves its socket, or works through the process that does.
 ///
 /// `command` is what others are told about who holds it. Waits up to `wait` for a holder that lets nobody work through it.
 pub async fn open(
     config: HomeConfig,
-    mut surroundings: Surroundings,
+    surroundings: Surroundings,
     command: &str,
     wait: Duration,
 ) -> Result<OpenHome, RegistryError> {
+    let (begun, wait) = (Instant::now(), wait.max(BEGINNING));
+    loop {
+        if let Some(home) = try_lock(&config, command).await? {
+            return held(home, config, surroundings).await;
+        }
+        let remote = RemoteHolder::connect(&config.path).await;
+        if let Some(remote) = remote.map_err(|error| step("attaching to the process that holds the home", error))? {
+            let surroundings = equip(surroundings, &config).await?;
+            let remote = Arc::new(remote);
+            let registry = Registry::new(Arc::clone(&remote) as _, surroundings);
+            return Ok(OpenHome { registry, holder: None, remote: Some(remote), control: None });
+        }
+        if begun.elapsed() >= wait {
+            return Err(locked(&config));
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Opens a home as its holder, and serves its socket. Waits up to `wait` for another holder to let go.
+pub async fn hold(
+    config: HomeConfig,
+    surroundings: Surroundings,
+    command: &str,
+    wait: Duration,
+) -> Result<OpenHome, RegistryError> {
+    let begun = Instant::now();
+    loop {
+        if let Some(home) = try_lock(&config, command).await? {
+            return held(home, config, surroundings).await;
+        }
+        if begun.elapsed() >= wait {
+            return Err(locked(&config));
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn try_lock(config: &HomeConfig, command: &str) -> Result<Option<Home>, RegistryError> {
+    let (path, command) = (config.path.clone(), command.to_owned());
+    let locked = tokio::task::spawn_blocking(move || Home::try_lock(&path, &command)).await;
+    locked.map_err(|error| step("opening the home", error))?.map_err(not_opened)
+}
+
+async fn held(home: Home, config: HomeConfig, surroundings: Surroundings) -> Result<OpenHome, RegistryError> {
+    let surroundings = equip(surroundings, &config).await?;
+    let path = config.path.clone();
+    let holder = LocalHolder::open(home, config).await?;
+    // A file system without sockets costs others the wait for the lock, and this command nothing.
+    let control = Control::serve(&path, Arc::clone(&holder) as _);
+    let control = control.inspect_err(|error| tracing::warn!(%error, "others cannot work on this home meanwhile")).ok();
+    let registry = Registry::new(Arc::clone(&holder) as _, surroundings);
+    Ok(OpenHome { registry, holder: Some(holder), remote: None, control })
+}
+
+async fn equip(mut surroundings: Surroundings, config: &HomeConfig) -> Result<Surroundings, RegistryError> {
     if surroundings.http.is_none() {
-        surroundings.http = Some(http(&config).await?);
+        surroundings.http = Some(http(config).await?);
     }
     surroundings.stall = config.stall;
-    let (path, command) = (config.path.clone(), command.to_owned());
-    let locked = tokio::task::spawn_blocking(move || Home::open_as(&path, wait, &command)).await;
-    let home = locked.map_err(|error| step("opening the home", Topic::Other, error))?.map_err(not_opened)?;
-    let holder = LocalHolder::open(home, config).await?;
-    Ok(OpenHome { registry: Registry::new(Arc::clone(&holder) as _, surroundings), holder: Some(holder) })
+    Ok(surroundings)
+}
+
+fn locked(config: &HomeConfig) -> RegistryError {
+    let holder = Home::holder(&config.path).ok().flatten().unwrap_or_default();
+    not_opened(HomeError::Locked { place: config.path.display().to_string(), holder })
 }
 
 /// The HTTP client of sources and sinks, within the reach of the network mode.
@@ -65,6 +146,6 @@ fn not_opened(error: HomeError) -> RegistryError {
     RegistryError::Step { doing: "opening the home", kind: error.kind(), topic, source: Box::new(error) }
 }
 
-fn step(doing: &'static str, topic: Topic, source: impl std::error::Error + Send + Sync + 'static) -> RegistryError {
-    RegistryError::Step { doing, kind: crate::kind::ErrorKind::Failed, topic, source: Box::new(source) }
+fn step(doing: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> RegistryError {
+    RegistryError::Step { doing, kind: ErrorKind::Failed, topic: Topic::Other, source: Box::new(source) }
 }

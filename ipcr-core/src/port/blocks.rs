@@ -152,6 +152,11 @@ impl Live {
         self.0.contains(multihash)
     }
 
+    /// The multihashes, in no order.
+    pub fn multihashes(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(Vec::as_slice)
+    }
+
     /// Number of blocks kept.
     pub fn len(&self) -> usize {
         self.0.len()

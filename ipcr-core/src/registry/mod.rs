@@ -3,7 +3,7 @@
 //! * [`Registry`]: the verbs. Each returns an [`operation::Operation`]: await it, or watch it.
 //! * [`options`], [`outcome`], [`error`]: what goes in, what comes out, what can fail.
 //! * [`places`]: sources and sinks of images, by spelling or of one's own.
-//! * [`holder`]: what the process that holds the home offers; [`local`] is that process.
+//! * [`holder`]: what the process that holds the home offers; [`local`] is that process, [`remote`] reaches it from others.
 //!
 //! The library prints nothing, asks nothing and reads no environment: what it needs of its surroundings is given to it as
 //! [`places::Surroundings`].
@@ -25,6 +25,8 @@ pub mod places;
 pub mod profile;
 mod pull;
 mod push;
+pub mod remote;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 
