@@ -27,6 +27,7 @@ pub mod store;
 pub mod node;
 pub mod tree;
 // rank 6
+pub mod pin;
 pub mod transfer;
 // rank 7
 pub mod publish;

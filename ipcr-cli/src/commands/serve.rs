@@ -1,9 +1,12 @@
 //! `ipcr serve`: the service.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipcr_core::net::addresses;
+use ipcr_core::registry::error::Topic;
+use ipcr_core::serve::{ServeError, Service};
 use multiaddr::Multiaddr;
 use serde::Serialize;
 
@@ -29,6 +32,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Ready<'a> {
     ready: bool,
+    http: &'a str,
     ipns: Option<String>,
     node: Node,
     home: &'a Path,
@@ -42,16 +46,30 @@ struct Node {
 
 pub(crate) async fn run(context: &Context<'_>) -> Result<(), Failure> {
     context.set_serving();
+    let text = &context.settings.http;
+    let address = text.parse().map_err(|_| {
+        Failure::usage(format!("`{text}` is not an address and a port"))
+            .with_hint("for example `--http 127.0.0.1:5050`")
+    })?;
     let addresses = context.registry.holder().start_node().await.map_err(|error| context.failure(&error))?;
+    let service = Service::start(Arc::clone(context.registry.holder()), address).await.map_err(|error| {
+        let hint = match error {
+            ServeError::Remote { .. } => "the service is for this machine alone: use a loopback address",
+            _ => "another port: `--http 127.0.0.1:0` takes any that is free",
+        };
+        Failure::of(&error, error.kind(), Topic::Other, context.command).with_hint(hint)
+    })?;
+    let http = service.url();
     let ipns = context.registry.identity().await.ok().map(|identity| identity.ipns);
     let peer_id = addresses.iter().find_map(addresses::peer).map(|peer| peer.to_string());
-    let ready = Ready { ready: true, ipns, node: Node { peer_id, addresses }, home: &context.settings.home };
+    let ready =
+        Ready { ready: true, http: &http, ipns, node: Node { peer_id, addresses }, home: &context.settings.home };
     if context.ui.is_json() {
         context.ui.object(&ready, None)?;
     } else {
         let peer = ready.node.peer_id.as_deref().unwrap_or("offline");
         let registry = ready.ipns.as_deref().unwrap_or("no registry yet");
-        context.ui.line(format!("ready: {registry} at {} addresses as {peer}", ready.node.addresses.len()))?;
+        context.ui.line(format!("ready: {registry} at {} addresses as {peer}, {http}", ready.node.addresses.len()))?;
     }
     serve(context).await
 }

@@ -7,7 +7,6 @@
 
 pub mod error;
 mod merge;
-pub mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +24,13 @@ use crate::naming::Clock;
 use crate::naming::ipns::RecordTable;
 use crate::naming::record::SignedRecord;
 use crate::naming::target::{Target, TargetRoot};
+use crate::pin::state::{Published, State};
 use crate::port::announce::Announce;
 use crate::port::blocks::{BlockStore, StoreSession};
 use crate::port::exchange::{Exchange, FetchRequest};
 use crate::port::table::Table;
 use crate::tree::edit::{Edit, RegistryInfo, apply, empty};
 use error::PublishError;
-use state::{Published, State};
 
 /// What publishing needs of a network.
 #[derive(Clone, Debug)]

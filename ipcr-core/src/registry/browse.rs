@@ -213,7 +213,7 @@ async fn finish(at: &OpenedRoot) -> Result<(), RegistryError> {
 impl Registry {
     /// The root of this registry; none before anything was ever tagged.
     pub(super) async fn own_root(&self, _identity: &Identity) -> Result<Option<cid::Cid>, RegistryError> {
-        let state = crate::publish::state::State::load(&self.holder.tables()).await;
+        let state = crate::pin::state::State::load(&self.holder.tables()).await;
         Ok(state.map_err(|error| RegistryError::from_table("reading the registry's state", error))?.root)
     }
 }

@@ -26,15 +26,14 @@ use crate::naming::chain::{ChainStep, StepKind, TrustLevel};
 use crate::naming::dns::DnsOptions;
 use crate::naming::trust::{Anchor, Remembered, TrustTable};
 use crate::node::NodeConfig;
+use crate::pin::state::State;
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
 use crate::port::exchange::Exchange;
 use crate::port::table::Table;
-use crate::publish::state::State;
 use crate::publish::{Network, Publisher, RecordPolicy};
 use crate::reference::{Authority, Domain};
 use crate::store::home::Home;
-use crate::tree::edit::RegistryInfo;
 use crate::upkeep::collect::{CacheLimit, collect};
 use crate::upkeep::inspect::check;
 

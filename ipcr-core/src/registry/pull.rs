@@ -9,8 +9,8 @@ use super::outcome::{PullBytes, PullOutcome};
 use super::places::Sink;
 use crate::event::Emitter;
 use crate::kind::ErrorKind;
+use crate::pin::cache::CacheEntry;
 use crate::reference::Reference;
-use crate::transfer::cache::CacheEntry;
 use crate::transfer::deliver::{Delivery, DeliverySummary};
 
 /// See [`Registry::pull`].

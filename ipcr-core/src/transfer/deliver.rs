@@ -62,8 +62,6 @@ pub(crate) struct DeliverySummary {
     pub(crate) image_id: Option<Digest>,
     /// Bytes of all blobs and manifests of what was delivered, whether the sink had them or not.
     pub(crate) image_bytes: u64,
-    /// Bytes of blobs that were handed over, as they are stored.
-    pub(crate) copied_bytes: u64,
     /// What the sink says.
     pub(crate) delivered: Delivered,
 }
@@ -98,7 +96,7 @@ impl Delivery {
         let blobs = all_blobs(&parts);
         let manifest_bytes: u64 = tree.manifests.iter().map(|manifest| manifest.descriptor.size).sum();
         let needs = self.sink.plan(&parts).await?;
-        let copied_bytes = self.write(&parts, needs, &blobs).await?;
+        self.write(&parts, needs, &blobs).await?;
         let delivered = self.sink.finish().await?;
         Ok(DeliverySummary {
             delivered_digest: tree.root.digest,
@@ -107,7 +105,6 @@ impl Delivery {
             platform: platform.map(|platform| platform.to_string()),
             image_id: tree.image_id().filter(|_| tree.manifests.len() == 1),
             image_bytes: manifest_bytes + blobs.values().map(|blob| blob.size).sum::<u64>(),
-            copied_bytes,
             delivered,
         })
     }
@@ -208,13 +205,13 @@ impl Delivery {
         Ok(())
     }
 
-    /// Hands over what is needed, in order; returns the bytes.
+    /// Hands over what is needed, in order.
     async fn write(
         &mut self,
         parts: &ImageParts,
         needs: Vec<Need>,
         blobs: &HashMap<Digest, Descriptor>,
-    ) -> Result<u64, TransferError> {
+    ) -> Result<(), TransferError> {
         self.events.stage(Stage::Fetching).await;
         let needed: HashSet<Digest> = needs.iter().map(|need| need.blob.digest).collect();
         for (digest, blob) in blobs.iter().filter(|(digest, _)| !needed.contains(digest)) {
@@ -224,7 +221,6 @@ impl Delivery {
         let diff_ids = diff_ids(parts);
         let mut waiting: VecDeque<Need> = needs.into();
         let mut opened = FuturesOrdered::new();
-        let mut copied = 0;
         loop {
             while opened.len() <= AHEAD {
                 let Some(need) = waiting.pop_front() else { break };
@@ -234,9 +230,9 @@ impl Delivery {
                     (need, data)
                 });
             }
-            let Some((need, data)) = opened.next().await else { return Ok(copied) };
+            let Some((need, data)) = opened.next().await else { return Ok(()) };
             let (digest, size) = (need.blob.digest, need.blob.size);
-            let mut progress = Progress::start(&self.events, Some(digest), digest.to_string(), size).await;
+            let progress = Progress::start(&self.events, Some(digest), digest.to_string(), size).await;
             let ticks = progress.ticker();
             let data: ByteStream = Box::pin(Verified::new(data?, digest, size, ticks));
             match need.form {
@@ -256,7 +252,6 @@ impl Delivery {
                 }
                 _ => self.sink.write(&need, size, data).await?,
             }
-            copied += size;
             progress.done(BlobFate::Delivered).await;
         }
     }

@@ -8,7 +8,6 @@
 //! Memory is bounded by queues of fixed length everywhere; no layer is ever written to a temporary file.
 
 pub mod adopt;
-pub mod cache;
 pub mod deliver;
 pub mod engine;
 pub mod error;

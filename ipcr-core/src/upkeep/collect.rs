@@ -6,10 +6,10 @@ use cid::Cid;
 
 use crate::exchange::walk::{WalkError, mark};
 use crate::kind::ErrorKind;
+use crate::pin::cache::CacheEntry;
+use crate::pin::state::State;
 use crate::port::blocks::{BlockStore, Live, StoreError, Swept};
 use crate::port::table::{Change, Space, Table, TableError};
-use crate::publish::state::State;
-use crate::transfer::cache::CacheEntry;
 use crate::tree::stored::{StoredBlob, StoredImage};
 
 /// A collection's failure. What was removed until then was not referred to.

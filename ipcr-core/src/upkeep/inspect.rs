@@ -6,9 +6,9 @@ use super::collect::UpkeepError;
 use crate::exchange::reader::Reader;
 use crate::exchange::walk::survey;
 use crate::kind::ErrorKind;
+use crate::pin::state::State;
 use crate::port::blocks::BlockStore;
 use crate::port::table::{Space, Table};
-use crate::publish::state::State;
 use crate::tree::read;
 
 /// What a check found.

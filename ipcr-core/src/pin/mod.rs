@@ -1,0 +1,4 @@
+//! What a home keeps, durably noted: its own registry ([`state`]) and what was pulled ([`cache`]).
+
+pub mod cache;
+pub mod state;
