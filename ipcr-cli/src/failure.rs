@@ -94,6 +94,12 @@ impl Failure {
         self
     }
 
+    /// Adds what generally helps with such a failure of `command`, if nothing better is known.
+    pub(crate) fn with_general_hint(mut self, command: &str) -> Self {
+        self.hint = self.hint.or_else(|| hints::hint(self.kind, Topic::Other, command));
+        self
+    }
+
     /// What the process ends with.
     pub(crate) fn exit(&self) -> u8 {
         exit_code(self.kind)

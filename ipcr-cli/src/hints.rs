@@ -6,7 +6,10 @@ use ipcr_core::registry::error::Topic;
 
 /// Advice for a failure of `command`, where there is any.
 pub(crate) fn hint(kind: ErrorKind, topic: Topic, command: &str) -> Option<String> {
-    by_topic(topic, command).or_else(|| by_kind(kind)).map(str::to_owned)
+    match (by_topic(topic, command).or_else(|| by_kind(kind)), kind) {
+        (None, ErrorKind::Usage) => Some(format!("`ipcr {command} --help` has an example")),
+        (hint, _) => hint.map(str::to_owned),
+    }
 }
 
 fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
@@ -23,7 +26,7 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
         }
         Topic::NoImage => "`ipcr ls` lists own images, `ipcr ls some.domain` those of a registry",
         Topic::NoSourceImage if command == "push" => engine_image,
-        Topic::NoSourceImage => "`ipcr ls` lists own images; an engine's needs the prefix `docker-daemon:`",
+        Topic::NoSourceImage => "`docker images` lists the images of the engine, `ipcr ls` own ones",
         Topic::Ambiguous => "choose one of them by appending its name: `oci-archive:FILE:NAME`",
         Topic::NoPlatform => {
             "`ipcr inspect REF` lists the platforms; choose one with `--platform`, or take all with `--all-platforms`"
@@ -78,6 +81,8 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
 
 fn by_kind(kind: ErrorKind) -> Option<&'static str> {
     Some(match kind {
+        ErrorKind::NotFound => "check how the file, image or name is spelt",
+        ErrorKind::Access => "check the passphrase, and the owner and mode of files",
         ErrorKind::Unavailable => "try again later, or add an address with `--peer`",
         ErrorKind::Engine => "the engine's own log may say more",
         ErrorKind::Locked => "end the other process, or wait longer with `--lock-wait SECONDS`",

@@ -64,6 +64,7 @@ fn main() -> ExitCode {
     match dispatch(purpose, command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            let failure = failure.with_general_hint(command.name());
             ui.failure(&failure);
             ExitCode::from(failure.exit())
         }

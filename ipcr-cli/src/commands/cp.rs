@@ -1,8 +1,11 @@
 //! `ipcr cp`: from any source to any sink.
 
+use ipcr_core::event::Warning;
 use ipcr_core::image::platform::Platform;
 use ipcr_core::media::spec::ImageSpec;
-use ipcr_core::registry::options::CopyOptions;
+use ipcr_core::registry::options::{CopyOptions, PushOptions};
+use ipcr_core::registry::outcome::CopyOutcome;
+use ipcr_core::registry::places::Source;
 
 use super::medium;
 use crate::context::Context;
@@ -31,11 +34,16 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
     let source = ImageSpec::source(&args.source).map_err(|error| context.bad_spec(&error))?;
     let sink = ImageSpec::sink(&args.sink).map_err(|error| context.bad_spec(&error))?;
-    let (source, sink) = (medium::source(source)?, medium::sink(context.ui, sink)?);
-    let mut options = CopyOptions::default();
-    options.platform.clone_from(&args.platform);
-    options.all_platforms = args.platform.is_none();
-    let (outcome, warnings) = context.watch(context.registry.copy(source, sink, options)).await?;
+    let source = medium::source(source)?;
+    let (outcome, warnings) = match sink {
+        ImageSpec::Ipcr(name) => into_registry(context, args, source, &name).await?,
+        sink => {
+            let mut options = CopyOptions::default();
+            options.platform.clone_from(&args.platform);
+            options.all_platforms = args.platform.is_none();
+            context.watch(context.registry.copy(source, medium::sink(context.ui, sink)?, options)).await?
+        }
+    };
     context.show(&outcome, &warnings, |ui, outcome| {
         ui.detail(format!("image      {}", text::bytes(outcome.bytes)))?;
         if let Some(image_id) = outcome.image_id {
@@ -44,4 +52,20 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
         ui.detail(format!("digest     {}", outcome.digest))?;
         ui.line(&outcome.sink)
     })
+}
+
+/// A copy into this registry is a push.
+async fn into_registry(
+    context: &Context<'_>,
+    args: &Args,
+    source: Source,
+    name: &str,
+) -> Result<(CopyOutcome, Vec<Warning>), Failure> {
+    let mut options = PushOptions::default();
+    options.target = Some(context.target(name)?);
+    options.platform.clone_from(&args.platform);
+    options.publish = context.publishing()?;
+    let (pushed, warnings) = context.watch(context.registry.push(source, options)).await?;
+    let (digest, image_id, bytes) = (pushed.digest, pushed.image_id, pushed.bytes.image);
+    Ok((CopyOutcome { source: args.source.clone(), sink: pushed.reference, digest, image_id, bytes }, warnings))
 }
