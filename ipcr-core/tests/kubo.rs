@@ -1,6 +1,8 @@
 //! Kubo (the program that `IPCR_TEST_KUBO` names, else `ipfs`) against a node of ours: blocks and names, both ways. Where it
 //! is missing a test says `SKIPPED: why`, or fails when `IPCR_TEST_REQUIRE_PEERS` is set.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail and tell like tests")]
+
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

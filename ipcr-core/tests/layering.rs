@@ -4,6 +4,8 @@
 //! `use`, in paths, inside macros, in attributes. Code under `#[cfg(test)]` may reach further, but the libraries that have
 //! no place in the core have none there either.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail and tell like tests")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

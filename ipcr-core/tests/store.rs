@@ -1,5 +1,7 @@
 //! The disk store under conditions that a process cannot show to itself: `kill -9`, and a disk that is full.
 
+#![expect(clippy::unwrap_used, clippy::cast_precision_loss, reason = "helpers of tests fail and tell like tests")]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

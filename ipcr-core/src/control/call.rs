@@ -271,7 +271,7 @@ async fn fetch_session(client: &Arc<Client>, id: u64, request: FetchRequest, wat
             tell(client, id, &event).await;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Drops a fetch session with the call that opened it.

@@ -222,7 +222,7 @@ fn add_to_index(
     entries.retain(|entry| {
         let name = entry["annotations"][REF_NAME].as_str();
         let moves = name.is_some() && name == tag;
-        !moves && !(name.is_none() && digest(entry) == Some(root.digest.to_string()))
+        !moves && (name.is_some() || digest(entry) != Some(root.digest.to_string()))
     });
     for added in std::iter::once(root).chain(referrers) {
         let name = added.annotations.get(REF_NAME).cloned();
@@ -379,7 +379,7 @@ impl ImageSink for LayoutSink {
                 self.put(descriptor, bytes).await?;
             }
         }
-        let mut root = Descriptor { annotations: Default::default(), ..parts.root.clone() };
+        let mut root = Descriptor { annotations: std::collections::BTreeMap::default(), ..parts.root.clone() };
         root.annotations.extend(self.tag.iter().map(|tag| (REF_NAME.to_owned(), tag.clone())));
         root.annotations.extend(parts.name.iter().map(|name| (IMAGE_NAME.to_owned(), name.clone())));
         let referrers = parts::referrers(&parts);

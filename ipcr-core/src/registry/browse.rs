@@ -137,10 +137,10 @@ pub(super) async fn inspect(
     let tree = read_tree(source.as_ref(), None).await.map_err(failed)?;
     let mut manifests = Vec::new();
     for (stored, parsed) in tree.manifests.iter().zip(&tree.parsed) {
-        if let Parsed::Manifest(manifest) = parsed {
-            if parsed.subject().is_none() || stored.descriptor.digest == tree.root.digest {
-                manifests.push(inspect_manifest(source.as_ref(), stored, manifest, &opened).await?);
-            }
+        if let Parsed::Manifest(manifest) = parsed
+            && (parsed.subject().is_none() || stored.descriptor.digest == tree.root.digest)
+        {
+            manifests.push(inspect_manifest(source.as_ref(), stored, manifest, &opened).await?);
         }
     }
     let referrers = tree

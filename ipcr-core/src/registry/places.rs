@@ -333,8 +333,8 @@ impl Registry {
     /// How an OCI registry is talked to.
     fn remote(&self, image: &RegistryRef) -> Result<(HttpClient, RegistryOptions), RegistryError> {
         let http = self.surroundings.http.clone().ok_or_else(|| usage("OCI registries cannot be reached from here"))?;
-        let mut options = RegistryOptions::default();
-        options.login = self.surroundings.credentials.login(&image.host, &image.repository).cloned();
+        let login = self.surroundings.credentials.login(&image.host, &image.repository).cloned();
+        let options = RegistryOptions { login, ..RegistryOptions::default() };
         let http = http.naming(&image.host).map_err(|error| RegistryError::Step {
             doing: "setting up HTTP",
             kind: error.kind(),
@@ -345,6 +345,7 @@ impl Registry {
     }
 
     /// Makes the sink for an image with this name.
+    #[expect(clippy::unused_self, reason = "a step of an operation of this registry, like the ones before it")]
     pub(super) fn open_sink(
         &self,
         sink: PreparedSink,

@@ -90,10 +90,10 @@ async fn take_in(
         IngestOptions { encoding, recompress: options.recompress, platform: options.platform.clone() },
     );
     let storing = |error| step("storing the image", error);
-    if let Some(image_id) = source.image_id() {
-        if let Some(image) = ledger.image(&image_id, &encoding.to_string()).await.map_err(storing)? {
-            return Ok((Ingested::known(image, image_id), 0));
-        }
+    if let Some(image_id) = source.image_id()
+        && let Some(image) = ledger.image(&image_id, &encoding.to_string()).await.map_err(storing)?
+    {
+        return Ok((Ingested::known(image, image_id), 0));
     }
     let opened = source.open().await.map_err(|error| step("opening the source", error))?;
     let ingested = intake.ingest(opened).await.map_err(storing)?;

@@ -196,11 +196,11 @@ impl Delivery {
                     available: vec![found.to_string()],
                 });
             }
-        } else if let Some(runs) = &abilities.platform {
-            if found.os != runs.os || found.architecture != runs.architecture {
-                let message = format!("the image is for {found}, and {} runs {runs}", self.sink.describe());
-                self.events.warn(Warning::Other { message }).await;
-            }
+        } else if let Some(runs) = &abilities.platform
+            && (found.os != runs.os || found.architecture != runs.architecture)
+        {
+            let message = format!("the image is for {found}, and {} runs {runs}", self.sink.describe());
+            self.events.warn(Warning::Other { message }).await;
         }
         Ok(())
     }

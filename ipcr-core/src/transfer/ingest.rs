@@ -221,18 +221,16 @@ impl Intake {
                 progress.done(BlobFate::Stored).await;
                 continue;
             }
-            if let Some(diff_id) = exported.diff_id {
-                if let Some(known) = self.ledger.layer(&diff_id, &self.options.encoding.to_string()).await? {
-                    progress.done(BlobFate::Known).await;
-                    layers.insert(exported.key, (known, false));
-                    continue;
-                }
+            if let Some(diff_id) = exported.diff_id
+                && let Some(known) = self.ledger.layer(&diff_id, &self.options.encoding.to_string()).await?
+            {
+                progress.done(BlobFate::Known).await;
+                layers.insert(exported.key, (known, false));
+                continue;
             }
             let known = self.encode(&label, &mut exported.data, progress.ticker()).await?;
-            if let Some(diff_id) = exported.diff_id {
-                if diff_id != known.diff_id {
-                    return Err(mismatch(&label, &diff_id, &known.diff_id));
-                }
+            if let Some(diff_id) = exported.diff_id.filter(|diff_id| *diff_id != known.diff_id) {
+                return Err(mismatch(&label, &diff_id, &known.diff_id));
             }
             progress.done(BlobFate::Stored).await;
             layers.insert(exported.key, (known, true));

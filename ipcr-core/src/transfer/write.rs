@@ -73,7 +73,7 @@ impl FileWriter {
             self.add(node).await?;
         }
         self.flush().await?;
-        while self.puts.len() > 0 {
+        while !self.puts.is_empty() {
             self.settle().await?;
         }
         Ok(root)

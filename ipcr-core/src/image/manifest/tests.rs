@@ -130,7 +130,7 @@ fn wrong_shapes_are_refused() {
         "{\"schemaVersion\":2}".into(),
         index(""),
         format!(r#"{{"schemaVersion":2,"config":{config}}}"#),
-        format!(r#"{{"schemaVersion":2,"config":null,"layers":[]}}"#),
+        r#"{"schemaVersion":2,"config":null,"layers":[]}"#.to_owned(),
         format!(r#"{{"schemaVersion":"2","config":{config},"layers":[]}}"#),
         format!("{}x", manifest("")),
         manifest("").replace("\"size\":7", "\"size\":-7"),

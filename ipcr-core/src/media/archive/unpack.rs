@@ -233,7 +233,7 @@ mod tests {
     impl AsyncRead for Slow {
         fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
             self.2 += 1;
-            if self.2 % 40 != 0 {
+            if !self.2.is_multiple_of(40) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

@@ -157,6 +157,7 @@ fn same_site(a: &str, b: &str) -> bool {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is compared with what parsing returns")]
     fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
         let own = |text: Option<&str>| text.map(str::to_owned);
         Some(Challenge::Bearer { realm: realm.into(), service: own(service), scope: own(scope) })

@@ -32,7 +32,7 @@ pub(crate) fn prepare_folder(socket: &Path, home: &Path) -> io::Result<()> {
         return Ok(());
     }
     match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => check_folder(socket, home),
     }
 }
@@ -44,7 +44,7 @@ pub(crate) fn check_folder(socket: &Path, home: &Path) -> io::Result<()> {
         return Ok(());
     }
     let metadata = fs::symlink_metadata(folder)?;
-    let own = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0;
+    let own = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode().trailing_zeros() >= 6;
     if own && metadata.is_dir() {
         return Ok(());
     }

@@ -34,6 +34,7 @@ pub(super) struct Place {
 
 /// Bytes before the first record.
 pub(super) const FILE_HEADER: u64 = 16;
+const FILE_HEADER_BYTES: usize = 16;
 const FILE_MAGIC: &[u8; 8] = b"ipcrpack";
 const FILE_VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"ipcrblk1";
@@ -44,8 +45,8 @@ const CHECK: usize = 4;
 const LONGEST: usize = FIXED + 64 + 20 + CHECK;
 
 /// The beginning of a new pack file.
-pub(super) fn file_header() -> [u8; FILE_HEADER as usize] {
-    let mut header = [0; FILE_HEADER as usize];
+pub(super) fn file_header() -> [u8; FILE_HEADER_BYTES] {
+    let mut header = [0; FILE_HEADER_BYTES];
     header[..8].copy_from_slice(FILE_MAGIC);
     header[8..12].copy_from_slice(&FILE_VERSION.to_le_bytes());
     header

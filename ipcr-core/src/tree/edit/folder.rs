@@ -157,10 +157,10 @@ impl<'a> Checked<'a> {
             .map(|layer| self.blobs.get(&layer.digest).and_then(|blob| blob.encoding.as_ref()))
             .collect();
         if encodings.iter().any(Option::is_some) {
-            let id = |encoding: &Option<&crate::tree::stored::LayerEncoding>| {
+            let id = |encoding: Option<&crate::tree::stored::LayerEncoding>| {
                 encoding.map_or_else(|| "opaque".to_owned(), |encoding| encoding.id.clone())
             };
-            row.encodings = encodings.iter().map(id).collect();
+            row.encodings = encodings.iter().copied().map(id).collect();
             row.plain_size = encodings.iter().map(|encoding| encoding.map(|encoding| encoding.plain_size)).sum();
         }
     }
