@@ -351,3 +351,48 @@ async fn many_calls_at_once_are_answered_each_with_its_own() {
     let fetch = client.exchange().open(request.clone()).await.unwrap();
     assert_eq!(fetch.fetch(&request.root).await.unwrap_err().kind(), ErrorKind::Unavailable);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn homes_are_held_by_the_first_and_worked_on_by_all() {
+    use crate::identity::NodeKey;
+    use crate::net::addresses::NetworkMode;
+    use crate::node::NodeConfig;
+    use crate::registry::local::HomeConfig;
+    use crate::registry::options::InitOptions;
+    use crate::registry::places::Surroundings;
+
+    let folder = tempfile::tempdir().unwrap();
+    let config = || {
+        let node = NodeConfig::new(NodeKey::generate().keypair().clone(), NetworkMode::Loopback);
+        HomeConfig::new(folder.path().join("home"), node)
+    };
+    let first = open::open(config(), Surroundings::default(), "first", Duration::ZERO).await.unwrap();
+    let second = open::open(config(), Surroundings::default(), "second", Duration::ZERO).await.unwrap();
+    assert!(first.holder.is_some() && first.control.is_some() && first.remote.is_none());
+    assert!(second.holder.is_none() && second.control.is_none() && second.remote.is_some());
+    let error = open::hold(config(), Surroundings::default(), "third", Duration::ZERO).await.unwrap_err();
+    assert_eq!((error.kind(), error.topic()), (ErrorKind::Locked, Topic::Locked));
+
+    assert!(matches!(second.registry.identity().await, Err(RegistryError::NoRegistry)));
+    first.holder.as_ref().unwrap().init(InitOptions::default()).await.unwrap();
+    assert_eq!(second.registry.identity().await.unwrap(), first.registry.identity().await.unwrap());
+    let block = Block::raw(Bytes::from_static(b"by the second"));
+    let session = second.registry.holder().blocks().begin(Duration::ZERO).await.unwrap();
+    session.put(vec![block.clone()]).await.unwrap();
+    session.commit().await.unwrap();
+    drop(session);
+    assert_eq!(first.registry.holder().blocks().get(block.cid()).await.unwrap().as_ref(), Some(block.data()));
+
+    // The first is done; the second goes on through it, and a third takes over when both are gone.
+    let closing = tokio::spawn(first.close());
+    let third = open::open(config(), Surroundings::default(), "third", Duration::from_secs(30));
+    let third = tokio::spawn(third);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(second.registry.identity().await.is_ok() && !closing.is_finished());
+    second.close().await.unwrap();
+    closing.await.unwrap().unwrap();
+    let third = third.await.unwrap().unwrap();
+    assert!(third.holder.is_some());
+    assert_eq!(third.registry.holder().blocks().get(block.cid()).await.unwrap().as_ref(), Some(block.data()));
+    third.close().await.unwrap();
+}
