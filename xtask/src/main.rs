@@ -25,8 +25,8 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let root = root();
     let done = match args[..] {
-        ["test"] => test::run(&root, std::env::var("CI").is_ok_and(|ci| ci == "true")),
-        ["test", "--install"] => test::run(&root, true),
+        ["test"] => Ok(test::run(&root, std::env::var("CI").is_ok_and(|ci| ci == "true"))),
+        ["test", "--install"] => Ok(test::run(&root, true)),
         ["accept", ref names @ ..] => accept::run(&root, names),
         ["bench"] => bench::run(&root, false),
         ["bench", "--quick"] => bench::run(&root, true),

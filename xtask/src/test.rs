@@ -34,7 +34,7 @@ const STEPS: &[Step] = &[
 const EXAMPLES: &[&str] = &["quickstart", "push", "pull", "resolve", "embed"];
 
 /// Runs all steps, also after one has failed. With `install` all peers are installed first, and a skip is a failure.
-pub(crate) fn run(root: &Path, install: bool) -> Result<bool> {
+pub(crate) fn run(root: &Path, install: bool) -> bool {
     let start = Instant::now();
     let mut results: Vec<(String, Result, u64)> = Vec::new();
     let mut step = |name: &str, result: &mut dyn FnMut() -> Result| {
@@ -62,9 +62,10 @@ pub(crate) fn run(root: &Path, install: bool) -> Result<bool> {
         });
     }
     step("licences", &mut || deny(root, install));
-    step("acceptance", &mut || match crate::accept::run(root, if install { &["--require-peers"] } else { &[] })? {
-        true => Ok(()),
-        false => Err("some checks failed".into()),
+    let flags: &[&str] = if install { &["--require-peers"] } else { &[] };
+    step("acceptance", &mut || {
+        let passed = crate::accept::run(root, flags)?;
+        if passed { Ok(()) } else { Err("some checks failed".into()) }
     });
     println!("\n== summary");
     for (name, outcome, seconds) in &results {
@@ -73,7 +74,7 @@ pub(crate) fn run(root: &Path, install: bool) -> Result<bool> {
     let failed = results.iter().filter(|(_, outcome, _)| outcome.is_err()).count();
     println!("{} minutes", start.elapsed().as_secs().div_ceil(60));
     println!("{} passed, {failed} failed", results.len() - failed);
-    Ok(failed == 0)
+    failed == 0
 }
 
 fn cargo(root: &Path, args: &[&str], required: bool) -> Command {

@@ -4,6 +4,7 @@ use crate::dag::encode::EncodeError;
 use crate::digest::Digest;
 use crate::kind::{Cause, ErrorKind};
 use crate::port::blocks::StoreError;
+use crate::port::engine::EngineError;
 use crate::port::image::ImageError;
 use crate::port::table::TableError;
 
@@ -79,6 +80,17 @@ pub enum TransferError {
     },
 }
 
+/// The class of what broke a source's stream: an engine says so itself, anything else by the class of I/O error.
+fn source_kind(error: &std::io::Error) -> ErrorKind {
+    if let Some(engine) = error.get_ref().and_then(|inner| inner.downcast_ref::<EngineError>()) {
+        return engine.kind();
+    }
+    match ErrorKind::of_io(error) {
+        ErrorKind::NotFound => ErrorKind::Failed,
+        kind => kind,
+    }
+}
+
 impl TransferError {
     /// Its class.
     pub fn kind(&self) -> ErrorKind {
@@ -88,10 +100,7 @@ impl TransferError {
             Self::Table(error) => error.kind(),
             Self::Read { kind, .. } => *kind,
             Self::Invalid { .. } | Self::TooManyLayers { .. } | Self::Missing { .. } => ErrorKind::Integrity,
-            Self::Source { source, .. } => match ErrorKind::of_io(source) {
-                ErrorKind::NotFound => ErrorKind::Failed,
-                kind => kind,
-            },
+            Self::Source { source, .. } => source_kind(source),
             Self::Encode(error) => error.kind(),
             Self::NoPlatform { .. } => ErrorKind::NotFound,
             Self::Worker { .. } => ErrorKind::Failed,
@@ -105,5 +114,19 @@ impl TransferError {
             Ok(inner) => inner,
             Err(source) => Self::Source { what, source },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_breaks_off_is_an_engine_failure() {
+        let broken = EngineError::Broken { doing: "export an image", source: "end of file".into() };
+        let error = TransferError::from_io("a layer", broken.into_io());
+        assert_eq!(error.kind(), ErrorKind::Engine);
+        let gone = TransferError::from_io("a layer", std::io::ErrorKind::NotFound.into());
+        assert_eq!(gone.kind(), ErrorKind::Failed);
     }
 }

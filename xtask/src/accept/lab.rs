@@ -75,20 +75,19 @@ impl Lab {
     pub(crate) fn new(root: &Path) -> Result<Self> {
         let dir = std::env::temp_dir().join(format!("ipcr-lab-{}", std::process::id()));
         fs::create_dir_all(&dir)?;
-        let ipcr = match std::env::var_os("IPCR_BINARY") {
-            Some(binary) => PathBuf::from(binary),
-            None => {
-                run(Command::new("cargo").current_dir(root).args([
-                    "build",
-                    "--release",
-                    "--locked",
-                    "-q",
-                    "-p",
-                    "ipcr-cli",
-                ]))?;
-                let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-                target.join("release/ipcr")
-            }
+        let ipcr = if let Some(binary) = std::env::var_os("IPCR_BINARY") {
+            PathBuf::from(binary)
+        } else {
+            run(Command::new("cargo").current_dir(root).args([
+                "build",
+                "--release",
+                "--locked",
+                "-q",
+                "-p",
+                "ipcr-cli",
+            ]))?;
+            let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+            target.join("release/ipcr")
         };
         Ok(Self { root: root.to_owned(), dir, ipcr, dns: RefCell::new(None), engine: RefCell::new(None) })
     }
@@ -142,7 +141,7 @@ impl Lab {
             command.arg("--pidfile").arg(self.path("d.pid"));
             command.arg("-H").arg(format!("unix://{}", socket.display())).stdout(Stdio::null());
             let process = Process::start(&mut command, &self.path("engine.log"))?;
-            wait_for("the container engine", Duration::from_secs(60), || {
+            wait_for("the container engine", Duration::from_mins(1), || {
                 self.docker_at(&socket, &["version"]).output().is_ok_and(|output| output.status.success())
             })?;
             self.engine.replace(Some(process));

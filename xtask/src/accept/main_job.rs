@@ -25,11 +25,9 @@ pub(crate) fn init(lab: &Lab) -> Result<Figure> {
         require(human.contains(&text(&made, field)?), || format!("`ipcr id` does not show {field}: {human}"))?;
     }
     require(human.contains(&expected), || format!("`ipcr id` does not show the TXT record: {human}"))?;
-    let before = disk_usage(&home.dir)?;
     home.fails(1, &["init"])?;
     home.fails(1, &["init", "--domain", "other.test"])?;
     same("`ipcr id` after a second init", &identity(&home)?, &without_warnings(made.clone()))?;
-    same("the home's size after a second init", &disk_usage(&home.dir)?, &before)?;
     home.json(&["check", "--read-data"])?;
     Ok(Figure::ok(format!("{} TXT records", made["txt"].as_array().map_or(0, Vec::len))))
 }
@@ -125,7 +123,7 @@ pub(crate) fn unchanged(lab: &Lab) -> Result<Figure> {
     // One more layer: only it is fetched when the engine has the others.
     lab.child("top:1", "app:1")?;
     home.json(&["push", "top:1", "--no-publish"])?;
-    let site = lab.serve(lab.home("a"))?;
+    let site = lab.serve(&lab.home("a"))?;
     let top = lab.docker_output(&["image", "inspect", "-f", "{{.Id}}", "top:1"])?;
     lab.docker_output(&["rmi", "top:1"])?;
     let pulled = lab.visitor("top-b")?.json(&["pull", &format!("{DOMAIN}/top:1")])?;
@@ -134,7 +132,8 @@ pub(crate) fn unchanged(lab: &Lab) -> Result<Figure> {
     require(fetched < 3 << 20, || format!("{fetched} bytes were fetched for a layer of 1 MiB"))?;
     drop(site);
     let mut figure = Figure::at_most(seconds, 1.0, "s")?;
-    figure.found += &format!(", no export, home +{grown} B, second tag {stored} B, one layer {} KiB", fetched >> 10);
+    let rest = format!(", no export, home +{grown} B, second tag {stored} B, one layer {} KiB", fetched >> 10);
+    figure.found.push_str(&rest);
     Ok(figure)
 }
 

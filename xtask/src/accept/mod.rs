@@ -1,7 +1,10 @@
 //! `cargo xtask accept`: the acceptance checks of the main job, with the real binary and real peers, one line each.
 
+mod exchange;
 mod lab;
+mod load;
 mod main_job;
+mod records;
 mod site;
 
 use std::path::Path;
@@ -55,7 +58,16 @@ const CHECKS: &[Check] = &[
         main_job::engine_to_engine,
     ),
     check("2 push --serve", "ipcr push app:1 --serve; ipcr pull", main_job::push_serve),
+    check("4 streams", "docker save | ipcr push -; ipcr pull --into - | docker load", exchange::streams),
+    check("5 stock recipe", "ipfs get -o app:1 /ipfs/CID; tar | docker load", exchange::stock_recipe),
+    check("6 2020 registry", "ipfs add -r; ipcr pull ipfs/CID", exchange::registry_of_2020),
     check("7 unchanged", "ipcr push app:1 --no-publish", main_job::unchanged),
+    check("8 sequence", "ipcr push --as other:1", records::sequence),
+    check("8 moved tag", "ipcr pull app@sha256:…", records::moved_tag),
+    check("9 names", "ipcr pull of what does not exist", records::names),
+    check("9 engine", "ipcr push and pull while the engine dies", load::engine),
+    check("10 memory", "VmHWM of push, pull and serve, 1 GiB layer", load::memory),
+    check("11 several at once", "8 pulls and pushes on one home", load::several),
     check("12 start", "ipcr --help; ipcr id", main_job::start),
 ];
 

@@ -18,9 +18,7 @@ pub(crate) const DOMAIN: &str = "hub.test";
 pub(crate) const IMAGE_MIB: u64 = 310;
 
 /// A running registry.
-pub(crate) struct Site<'a> {
-    /// Its home; the process below holds it.
-    pub(crate) home: Home<'a>,
+pub(crate) struct Site {
     /// Its IPNS name.
     pub(crate) ipns: String,
     /// Its key as `did:key:…`.
@@ -44,23 +42,23 @@ impl Lab {
     }
 
     /// The publisher, serving, with its records in DNS.
-    pub(crate) fn site(&self) -> Result<Site<'_>> {
+    pub(crate) fn site(&self) -> Result<Site> {
         let (home, _) = self.publisher()?;
-        self.serve(home)
+        self.serve(&home)
     }
 
     /// Serves a home; its records are the only ones in DNS afterwards.
-    pub(crate) fn serve<'a>(&'a self, home: Home<'a>) -> Result<Site<'a>> {
+    pub(crate) fn serve(&self, home: &Home<'_>) -> Result<Site> {
         let identity = home.json(&["id"])?;
         let (process, ready) = home.serve(&["serve", "--http", "127.0.0.1:0"])?;
         let address = tcp_address(&ready)?;
-        let site = Site { home, ipns: text(&identity, "ipns")?, did: text(&identity, "did")?, address, process };
+        let site = Site { ipns: text(&identity, "ipns")?, did: text(&identity, "did")?, address, process };
         self.find(&site)?;
         Ok(site)
     }
 
     /// Enters the records of a site in DNS.
-    pub(crate) fn find(&self, site: &Site<'_>) -> Result {
+    pub(crate) fn find(&self, site: &Site) -> Result {
         let link = format!("dnslink=/ipns/{}", site.ipns);
         let hint = format!("dnsaddr={}", site.address);
         self.dns(&[(&format!("_dnslink.{DOMAIN}"), &link), (&format!("_dnsaddr.{DOMAIN}"), &hint)]).map(|_| ())

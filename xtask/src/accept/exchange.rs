@@ -1,0 +1,227 @@
+//! Images as other programs write and read them: layouts, archives, streams, Kubo, registries of 2020.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::Figure;
+use super::lab::{Lab, Process, wait_for};
+use super::site::{DOMAIN, number, require, same, text};
+use crate::shell::{Result, output, show};
+
+/// Size of the image where the size does not matter, in MiB.
+pub(super) const SMALL_MIB: u64 = 12;
+
+/// Line 4: archives as streams and files, for and from Docker, Podman and containerd.
+pub(crate) fn streams(lab: &Lab) -> Result<Figure> {
+    let id = lab.image("small:1", SMALL_MIB)?;
+    let home = lab.home("streams");
+    home.json(&["init"])?;
+    // docker save | ipcr push -
+    let pushed =
+        pipe(&mut lab.docker(&["save", "small:1"])?, &mut home.command(&["-o", "json", "push", "-", "--as", "s:1"]))?;
+    same("the pushed image ID", text(&serde_json::from_str(&pushed)?, "image_id")?.as_str(), id.as_str())?;
+    // ipcr pull --into docker-archive:F, docker load
+    let file = lab.path("streams.tar");
+    let archive = format!("docker-archive:{}", file.display());
+    home.json(&["pull", "s:1", "--into", &archive, "--as", "s:file"])?;
+    lab.docker_output(&["rmi", "-f", &id])?;
+    lab.docker_output(&["load", "-i", &file.display().to_string()])?;
+    same("the ID under its name", lab.docker_output(&["image", "inspect", "-f", "{{.Id}}", "s:file"])?.as_str(), &id)?;
+    lab.docker_output(&["rmi", "-f", &id])?;
+    // ipcr pull --into - | docker load
+    pipe(&mut home.command(&["pull", "s:1", "--into", "-", "--as", "s:piped"]), &mut lab.docker(&["load"])?)?;
+    same("the ID under its name", lab.docker_output(&["image", "inspect", "-f", "{{.Id}}", "s:piped"])?.as_str(), &id)?;
+    // Podman both ways.
+    let podman = Podman::new(lab)?;
+    podman.output(&["load", "-i", &file.display().to_string()])?;
+    let bare = id.trim_start_matches("sha256:");
+    same("Podman's ID", podman.output(&["image", "inspect", "-f", "{{.Id}}", "s:file"])?.as_str(), bare)?;
+    for form in ["docker-archive", "oci-archive"] {
+        let name = format!("s:{form}");
+        let mut save = podman.command(&["save", "--format", form, "s:file"])?;
+        let pushed = pipe(&mut save, &mut home.command(&["-o", "json", "push", "-", "--as", &name]))?;
+        same("Podman's ID in an archive", text(&serde_json::from_str(&pushed)?, "image_id")?.as_str(), id.as_str())?;
+    }
+    containerd(lab, &file)?;
+    home.json(&["check", "--read-data"])?;
+    fs::remove_file(file)?;
+    Ok(Figure::ok("same image ID in Docker, Podman, containerd"))
+}
+
+/// `ctr images import` of an archive.
+fn containerd(lab: &Lab, file: &Path) -> Result {
+    let (socket, config) = (lab.path("c.sock"), lab.path("c.toml"));
+    // Nothing but what an import needs, so that nothing of the machine is used.
+    fs::write(&config, "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")?;
+    let mut command = Command::new(lab.peer("containerd")?);
+    command.arg("--config").arg(config).arg("--address").arg(&socket);
+    command.arg("--root").arg(lab.path("cr")).arg("--state").arg(lab.path("cs")).stdout(Stdio::null());
+    let _process = Process::start(&mut command, &lab.path("containerd.log"))?;
+    let ctr = |args: &[&str]| {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(&socket).args(args);
+        output(&mut command)
+    };
+    wait_for("containerd", Duration::from_secs(30), || ctr(&["version"]).is_ok())?;
+    ctr(&["images", "import", "--no-unpack", &file.display().to_string()])?;
+    let images = ctr(&["images", "ls", "-q"])?;
+    require(images.contains("s:file"), || format!("containerd has {images:?}"))
+}
+
+/// Line 5: Kubo and plain tools read what ipcr publishes.
+pub(crate) fn stock_recipe(lab: &Lab) -> Result<Figure> {
+    let site = lab.site()?;
+    let (_, id) = lab.publisher()?;
+    let resolved = lab.visitor("recipe-b")?.json(&["resolve", &format!("{DOMAIN}/app:1")])?;
+    let cid = text(&resolved, "cid")?;
+    let kubo = Kubo::start(lab, "kubo")?;
+    kubo.output(&["swarm", "connect", &site.address])?;
+    let parent = lab.path("recipe");
+    fs::create_dir_all(&parent)?;
+    let folder = parent.join("app:1");
+    let start = std::time::Instant::now();
+    kubo.output(&["get", "-o", &folder.display().to_string(), &format!("/ipfs/{cid}")])?;
+    let seconds = start.elapsed().as_secs_f64();
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(&folder).args(["-cf", "-", "."]);
+    let mut bsdtar = Command::new(lab.peer("bsdtar")?);
+    bsdtar.current_dir(&parent).args(["--strip-components", "1", "-cf", "-", "app:1"]);
+    for packer in [&mut tar, &mut bsdtar] {
+        lab.forget(&id)?;
+        pipe(packer, &mut lab.docker(&["load"])?)?;
+        same(
+            "the ID under its name",
+            lab.docker_output(&["image", "inspect", "-f", "{{.Id}}", "app:1"])?.as_str(),
+            &id,
+        )?;
+    }
+    fs::remove_dir_all(parent)?;
+    Ok(Figure::ok(format!("same image ID, ipfs get {seconds:.1} s")))
+}
+
+/// Line 6: what the recipe of 2020 made is pulled like any other image.
+pub(crate) fn registry_of_2020(lab: &Lab) -> Result<Figure> {
+    let id = lab.image("app:1", super::site::IMAGE_MIB)?;
+    let kubo = Kubo::start(lab, "kubo2020")?;
+    let registry = lab.path("2020");
+    let folder = registry.join("app/tags/1");
+    fs::create_dir_all(&folder)?;
+    pipe(&mut lab.docker(&["save", "app:1"])?, Command::new("tar").arg("-C").arg(&folder).arg("-x"))?;
+    let added =
+        ["add", "-r", "-Q", "--cid-version=0", "--raw-leaves=false", "--chunker=size-262144", "--progress=false"];
+    let cid = output(kubo.command(&added)?.arg(&registry))?;
+    require(cid.starts_with("Qm"), || format!("Kubo made {cid}"))?;
+    fs::remove_dir_all(registry)?;
+    let address = kubo.address()?;
+    lab.dns(&[("old.test", &format!("dnslink=/ipfs/{cid}"))])?;
+    let visitor = lab.visitor("2020-b")?.with(&["--peer", &address]);
+    let start = std::time::Instant::now();
+    let pulled = visitor.json(&["pull", &format!("ipfs/{cid}/app:1"), "--into", "none"])?;
+    let seconds = start.elapsed().as_secs_f64();
+    same("the image ID", text(&pulled, "image_id")?.as_str(), id.as_str())?;
+    let fetched = number(&pulled, "/bytes/fetched")?;
+    require(fetched > 200 << 20, || format!("only {fetched} bytes were fetched"))?;
+    let pulled = visitor.json(&["pull", "old.test/app:1", "--into", "none"])?;
+    same("the image ID by domain", text(&pulled, "image_id")?.as_str(), id.as_str())?;
+    let warned = pulled["warnings"].as_array().is_some_and(|all| all.iter().any(|one| one["warning"] == "bare-domain"));
+    require(warned, || format!("no warning of the bare domain: {}", pulled["warnings"]))?;
+    let name = kubo.output(&["key", "gen", "--type=rsa", "--size=2048", "--ipns-base=b58mh", "old"])?;
+    require(name.starts_with("Qm"), || format!("Kubo made the key {name}"))?;
+    kubo.output(&["name", "publish", "--allow-offline", "--key=old", &format!("/ipfs/{cid}")])?;
+    let pulled = visitor.json(&["pull", &format!("{name}/app:1"), "--into", "none"])?;
+    same("the image ID by RSA name", text(&pulled, "image_id")?.as_str(), id.as_str())?;
+    Ok(Figure::ok(format!("{} MiB in {seconds:.1} s", fetched >> 20)))
+}
+
+/// Pipes one program into another; what the second prints, an error unless both succeed.
+pub(crate) fn pipe(from: &mut Command, to: &mut Command) -> Result<String> {
+    let line = format!("{} | {}", show(from), show(to));
+    let failed = |error: std::io::Error| format!("{line}: {error}");
+    let mut first = from.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let stream = first.stdout.take().ok_or("a piped output is there")?;
+    let second = to.stdin(stream).stdout(Stdio::piped()).stderr(Stdio::piped()).output().map_err(failed)?;
+    // The command keeps the reading end otherwise, and the first program could wait for ever.
+    to.stdin(Stdio::null());
+    let first = first.wait_with_output()?;
+    for result in [&first, &second] {
+        if !result.status.success() {
+            let talk = String::from_utf8_lossy(&result.stderr);
+            return Err(format!("{line} ended with {}: {}", result.status, talk.trim()).into());
+        }
+    }
+    Ok(String::from_utf8_lossy(&second.stdout).trim().to_owned())
+}
+
+/// Podman with a store of its own.
+struct Podman<'a> {
+    lab: &'a Lab,
+}
+
+impl<'a> Podman<'a> {
+    fn new(lab: &'a Lab) -> Result<Self> {
+        lab.peer("podman")?;
+        Ok(Self { lab })
+    }
+
+    fn command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(self.lab.peer("podman")?);
+        command.arg("--root").arg(self.lab.path("pr")).arg("--runroot").arg(self.lab.path("ps"));
+        command
+            .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"])
+            .args(args);
+        Ok(command)
+    }
+
+    fn output(&self, args: &[&str]) -> Result<String> {
+        output(&mut self.command(args)?)
+    }
+}
+
+/// A Kubo daemon with a repository of its own, on loopback.
+pub(crate) struct Kubo<'a> {
+    lab: &'a Lab,
+    dir: PathBuf,
+    _daemon: Process,
+}
+
+impl<'a> Kubo<'a> {
+    /// Makes a repository and starts the daemon.
+    pub(crate) fn start(lab: &'a Lab, name: &str) -> Result<Self> {
+        let dir = lab.path(name);
+        let program = lab.peer("ipfs")?;
+        let call = |args: &[&str]| {
+            let mut command = Command::new(&program);
+            command.env("IPFS_PATH", &dir).env("IPFS_TELEMETRY", "off").args(args);
+            command
+        };
+        output(&mut call(&["init", "--profile=test"]))?;
+        output(&mut call(&["config", "Routing.Type", "dhtserver"]))?;
+        let mut command = call(&["daemon"]);
+        command.stdout(Stdio::null());
+        let daemon = Process::start(&mut command, &lab.path("kubo.log"))?;
+        wait_for("Kubo", Duration::from_mins(1), || {
+            dir.join("api").is_file() && call(&["id"]).output().is_ok_and(|output| output.status.success())
+        })?;
+        Ok(Self { lab, dir, _daemon: daemon })
+    }
+
+    fn command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(self.lab.peer("ipfs")?);
+        command.env("IPFS_PATH", &self.dir).args(args);
+        Ok(command)
+    }
+
+    /// What a command prints.
+    pub(crate) fn output(&self, args: &[&str]) -> Result<String> {
+        output(&mut self.command(args)?)
+    }
+
+    /// Where it is reached.
+    pub(crate) fn address(&self) -> Result<String> {
+        let addresses = self.output(&["id", "-f", "<addrs>"])?;
+        let tcp = addresses.lines().find(|line| line.starts_with("/ip4/127.0.0.1/tcp/") && !line.contains("/ws"));
+        Ok(tcp.ok_or_else(|| format!("Kubo listens at {addresses:?}"))?.to_owned())
+    }
+}

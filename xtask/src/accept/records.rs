@@ -1,0 +1,79 @@
+//! Names and what they point to over time; what is refused.
+
+use super::Figure;
+use super::lab::Lab;
+use super::site::{DOMAIN, number, require, same, text};
+use crate::shell::Result;
+
+/// Line 8: a new tag takes the sequence one further, an unchanged one leaves it.
+pub(crate) fn sequence(lab: &Lab) -> Result<Figure> {
+    lab.image("small:1", super::exchange::SMALL_MIB)?;
+    let home = lab.home("sequence");
+    home.json(&["init"])?;
+    let first = number(&home.json(&["push", "small:1"])?, "/sequence")?;
+    let other = number(&home.json(&["push", "small:1", "--as", "other:1"])?, "/sequence")?;
+    same("the sequence after a new tag", &other, &(first + 1))?;
+    let again = home.json(&["push", "small:1", "--as", "other:1"])?;
+    same("the sequence after a push of the same", &number(&again, "/sequence")?, &other)?;
+    same("unchanged", &again["unchanged"], &true.into())?;
+    Ok(Figure::ok(format!("{first}, {other}, {other}")))
+}
+
+/// Line 8: what a tag named before it moved is still there by its digest.
+pub(crate) fn moved_tag(lab: &Lab) -> Result<Figure> {
+    let old = lab.image("small:1", super::exchange::SMALL_MIB)?;
+    let new = lab.child("small:2", "small:1")?;
+    let home = lab.home("moved");
+    home.json(&["init", "--domain", DOMAIN])?;
+    let before = text(&home.json(&["push", "small:1", "--as", "m:1"])?, "digest")?;
+    let after = text(&home.json(&["push", "small:2", "--as", "m:1"])?, "digest")?;
+    require(before != after, || format!("both digests are {before}"))?;
+    let _site = lab.serve(&home)?;
+    let visitor = lab.visitor("moved-b")?;
+    for (reference, id) in [(format!("{DOMAIN}/m:1"), new), (format!("{DOMAIN}/m@{before}"), old)] {
+        let pulled = visitor.json(&["pull", &reference, "--into", "none"])?;
+        same(&format!("the image ID of {reference}"), text(&pulled, "image_id")?.as_str(), id.as_str())?;
+    }
+    Ok(Figure::ok("both pull"))
+}
+
+/// Line 9: what does not exist or makes no sense, with its exit code and a hint.
+pub(crate) fn names(lab: &Lab) -> Result<Figure> {
+    lab.image("small:1", super::exchange::SMALL_MIB)?;
+    let home = lab.home("names");
+    home.json(&["init", "--domain", DOMAIN])?;
+    home.json(&["push", "small:1", "--as", "n:1"])?;
+    let site = lab.serve(&home)?;
+    let link = format!("dnslink=/ipns/{}", site.ipns);
+    let hint = format!("dnsaddr={}", site.address);
+    lab.dns(&[
+        ("_dnslink.hub.test", &link),
+        ("_dnsaddr.hub.test", &hint),
+        ("_dnslink.two.test", &link),
+        ("_dnslink.two.test", "dnslink=/ipfs/bafkqaaa"),
+    ])?;
+    let visitor = lab.visitor("names-b")?;
+    let cases: &[(i32, &[&str])] = &[
+        (3, &["pull", "hub.test/none:1", "--into", "none"]),
+        (3, &["pull", "hub.test/n:none", "--into", "none"]),
+        (2, &["pull", "hub.test/N:1", "--into", "none"]),
+        (3, &["pull", "no.test/n:1", "--into", "none"]),
+        (5, &["pull", "two.test/n:1", "--into", "none"]),
+        (4, &["--dns", "127.0.0.1:9", "--timeout", "10", "resolve", "hub.test/n:1"]),
+        (2, &["push", "small:1"]),
+    ];
+    for (exit, args) in cases {
+        let home = if args[0] == "--dns" { lab.home("names-b") } else { visitor.clone() };
+        let error = home.fails(*exit, args)?;
+        require(error["hint"].is_string(), || format!("no hint for {}: {error}", args.join(" ")))?;
+    }
+    drop(site);
+    let home = lab.home("names");
+    for name in ["v2:1", "index.html:1", "_x:1", "a/tags:1", "ipfs/bafkqaaa:1"] {
+        home.fails(2, &["push", "small:1", "--as", name])?;
+    }
+    home.fails(3, &["push", "no-such-image:1"])?;
+    home.through(&lab.path("nobody.sock")).fails(7, &["push", "small:1", "--as", "n:2"])?;
+    home.json(&["check", "--read-data"])?;
+    Ok(Figure::ok(format!("{} refusals", cases.len() + 7)))
+}
