@@ -273,6 +273,15 @@ impl Command {
         }
     }
 
+    /// Whether it has to hold the home itself: it makes keys, or goes on serving.
+    pub(crate) fn holds(&self) -> bool {
+        match self {
+            Self::Init(_) | Self::Serve(_) => true,
+            Self::Push(args) => args.serve,
+            _ => false,
+        }
+    }
+
     /// Whether a source or sink of it is in an OCI registry.
     pub(crate) fn is_remote(&self) -> bool {
         let is_remote = commands::medium::is_remote;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
+use ipcr_core::control::open::{self, OpenHome};
 use ipcr_core::event::Warning;
 use ipcr_core::image::platform::Platform;
 use ipcr_core::kind::ErrorKind;
@@ -11,12 +12,10 @@ use ipcr_core::media::spec::SpecError;
 use ipcr_core::reference::{NameError, Reference, TargetName};
 use ipcr_core::registry::Registry;
 use ipcr_core::registry::error::{RegistryError, Topic};
-use ipcr_core::registry::holder::Holder;
 use ipcr_core::registry::local::LocalHolder;
 use ipcr_core::registry::operation::Operation;
 use ipcr_core::registry::options::{InitOptions, PublishOptions, ResolveOptions};
 use ipcr_core::registry::outcome::Identity;
-use ipcr_core::store::home::Home;
 use serde::Serialize;
 
 use crate::environment::Environment;
@@ -37,51 +36,60 @@ pub(crate) struct Context<'a> {
     pub(crate) command: &'static str,
     /// Whether the command serves until it is interrupted, which is then how it succeeds.
     pub(crate) serving: AtomicBool,
-    local: Arc<LocalHolder>,
+    home: OpenHome,
 }
 
 impl<'a> Context<'a> {
     /// Opens the home.
     pub(crate) async fn open(purpose: Purpose<'a>) -> Result<Self, Failure> {
-        let Purpose { ui, settings, environment, command, remote } = purpose;
+        let Purpose { ui, settings, environment, command, remote, holds } = purpose;
         let config = home::config(settings)?;
         let mut surroundings = home::surroundings(settings, environment);
         if remote && !settings.offline {
             home::add_remote(&mut surroundings, &config, environment).await?;
         }
-        let (path, wait) = (settings.home.clone(), settings.lock_wait);
-        let name = format!("ipcr {command}");
-        let locked = tokio::task::spawn_blocking(move || Home::open_as(&path, wait, &name)).await;
-        let locked = locked.map_err(|error| Failure::new(ErrorKind::Failed, error.to_string()))?;
-        let locked = locked.map_err(|error| {
-            let topic = if error.kind() == ErrorKind::Locked { Topic::Locked } else { Topic::Other };
-            Failure::of(&error, error.kind(), topic, command)
-        })?;
-        let local = LocalHolder::open(locked, config).await.map_err(|error| Failure::registry(&error, command))?;
-        let registry = Registry::new(Arc::clone(&local) as Arc<dyn Holder>, surroundings);
-        Ok(Self { ui, settings, environment, registry, command, serving: AtomicBool::new(false), local })
+        surroundings.peers.clone_from(&config.node.peers);
+        let (wait, name) = (settings.lock_wait, format!("ipcr {command}"));
+        let home = if holds {
+            open::hold(config, surroundings, &name, wait).await
+        } else {
+            open::open(config, surroundings, &name, wait).await
+        };
+        let home = home.map_err(|error| Failure::registry(&error, command))?;
+        let registry = home.registry.clone();
+        Ok(Self { ui, settings, environment, registry, command, serving: AtomicBool::new(false), home })
     }
 
     /// Ends gracefully.
     pub(crate) async fn close(self) -> Result<(), Failure> {
         let command = self.command;
-        self.registry.shutdown().await.map_err(|error| Failure::registry(&error, command))
+        // The home must be the only handle left, or those who work through this process would be waited for in vain.
+        drop(self.registry);
+        self.home.close().await.map_err(|error| Failure::registry(&error, command))
+    }
+
+    /// The holder, which commands that have to hold the home are.
+    fn local(&self) -> Result<&Arc<LocalHolder>, Failure> {
+        let held = || Failure::new(ErrorKind::Locked, "another process holds the home".to_owned());
+        self.home.holder.as_ref().ok_or_else(held)
     }
 
     /// Makes keys and an empty registry.
     pub(crate) async fn init(&self, options: InitOptions) -> Result<Identity, Failure> {
-        self.local.init(options).await.map_err(|error| self.failure(&error))
+        self.local()?.init(options).await.map_err(|error| self.failure(&error))
     }
 
     /// Publishes the registry again, if there is one.
     pub(crate) async fn refresh(&self) -> Result<(), Failure> {
-        self.local.refresh().await.map_err(|error| self.failure(&error))
+        self.local()?.refresh().await.map_err(|error| self.failure(&error))
     }
 
     /// Says that this command goes on serving, so that what it publishes can be fetched.
     pub(crate) fn set_serving(&self) {
         self.serving.store(true, Ordering::Relaxed);
-        self.local.set_serving();
+        if let Some(local) = &self.home.holder {
+            local.set_serving();
+        }
     }
 
     /// Runs an operation and shows it.

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         environment: &environment,
         command: command.name(),
         remote: command.is_remote(),
+        holds: command.holds(),
     };
     match dispatch(purpose, command) {
         Ok(()) => ExitCode::SUCCESS,

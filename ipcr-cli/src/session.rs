@@ -19,6 +19,8 @@ pub(crate) struct Purpose<'a> {
     pub(crate) command: &'static str,
     /// Whether it talks to OCI registries.
     pub(crate) remote: bool,
+    /// Whether it has to hold the home itself, rather than work through the process that does.
+    pub(crate) holds: bool,
 }
 
 /// Opens the registry, does the work, and ends gracefully, whether the work succeeded, failed or was interrupted. Interrupted work is

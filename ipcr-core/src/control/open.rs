@@ -110,7 +110,8 @@ async fn held(home: Home, config: HomeConfig, surroundings: Surroundings) -> Res
 
 async fn equip(mut surroundings: Surroundings, config: &HomeConfig) -> Result<Surroundings, RegistryError> {
     if surroundings.http.is_none() {
-        surroundings.http = Some(http(config).await?);
+        // What needs no registry must not fail for want of a resolver; what does says so.
+        surroundings.http = http(config).await.inspect_err(|error| tracing::warn!(%error, "no HTTP client")).ok();
     }
     surroundings.stall = config.stall;
     Ok(surroundings)

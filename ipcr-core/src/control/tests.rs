@@ -145,7 +145,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn request(authority: &str) -> ResolveRequest {
-    ResolveRequest { authority: Some(authority.into()), allow_stale: false }
+    ResolveRequest { authority: Some(authority.into()), allow_stale: false, hints: Vec::new() }
 }
 
 #[tokio::test]

@@ -76,6 +76,8 @@ pub struct ResolveRequest {
     pub authority: Option<String>,
     /// Uses a kept record although it has expired.
     pub allow_stale: bool,
+    /// Peers to ask and dial first, besides those of the holder.
+    pub hints: Vec<Multiaddr>,
 }
 
 /// Where a name leads.

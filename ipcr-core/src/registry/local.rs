@@ -214,7 +214,7 @@ impl Holder for LocalHolder {
             return Ok(own_root(root, &identity, state.published.map(|published| published.sequence), &self.config));
         };
         let authority: Authority = authority.parse().map_err(RegistryError::from_name)?;
-        self.network.resolve(&authority, request.allow_stale, &events).await
+        self.network.resolve(&authority, request.hints, request.allow_stale, &events).await
     }
 
     async fn change(&self, request: ChangeRequest, events: Emitter) -> Result<Changed, RegistryError> {

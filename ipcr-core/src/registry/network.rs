@@ -134,12 +134,17 @@ impl LazyNetwork {
     pub(super) async fn resolve(
         &self,
         authority: &Authority,
+        mut hints: Vec<Multiaddr>,
         allow_stale: bool,
         events: &Emitter,
     ) -> Result<ResolvedRoot, RegistryError> {
         let parts = self.start().await?;
-        let hints = &self.config.node.peers;
-        let resolved = parts.names.resolve(authority, hints, allow_stale, events).await;
+        for peer in &self.config.node.peers {
+            if !hints.contains(peer) {
+                hints.push(peer.clone());
+            }
+        }
+        let resolved = parts.names.resolve(authority, &hints, allow_stale, events).await;
         let resolved = resolved.map_err(RegistryError::from_resolve)?;
         Ok(ResolvedRoot {
             root: resolved.root,

@@ -76,8 +76,11 @@ impl Registry {
         if authority.is_none() && identity.is_none() {
             return Err(RegistryError::NoRegistry);
         }
-        let request =
-            ResolveRequest { authority: authority.as_ref().map(ToString::to_string), allow_stale: options.allow_stale };
+        let request = ResolveRequest {
+            authority: authority.as_ref().map(ToString::to_string),
+            allow_stale: options.allow_stale,
+            hints: self.surroundings.peers.clone(),
+        };
         let resolved = self.holder.resolve(request, events.clone()).await?;
         let session: Arc<dyn StoreSession> = Arc::from(
             self.holder

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use multiaddr::Multiaddr;
 use tokio::io::AsyncWrite;
 
 use super::Registry;
@@ -42,6 +43,8 @@ use crate::transfer::error::TransferError;
 pub struct Surroundings {
     /// Where container engines may be.
     pub engines: Discovery,
+    /// Peers to ask first when a name is resolved, each address ending in `/p2p/<peer>`.
+    pub peers: Vec<Multiaddr>,
     /// The HTTP client for `docker://`; without one these sources and sinks are refused.
     pub http: Option<HttpClient>,
     /// Who to be at OCI registries.
@@ -52,7 +55,13 @@ pub struct Surroundings {
 
 impl Default for Surroundings {
     fn default() -> Self {
-        Self { engines: Discovery::default(), http: None, credentials: Credentials::default(), stall: limits::STALL }
+        Self {
+            engines: Discovery::default(),
+            peers: Vec::new(),
+            http: None,
+            credentials: Credentials::default(),
+            stall: limits::STALL,
+        }
     }
 }
 
