@@ -60,7 +60,7 @@ fn tar(number: u64, seed: u64, bytes: usize) -> Result<Vec<u8>, Failure> {
     while tar.get_ref().len() < bytes {
         file += 1;
         let left = (bytes - tar.get_ref().len()).saturating_sub(1024);
-        let size = (random(&mut state) % if file % 10 == 0 { 700_000 } else { 20_000 }).min(left);
+        let size = (random(&mut state) % if file.is_multiple_of(10) { 700_000 } else { 20_000 }).min(left);
         // Hexadecimal digits: four bits of news in every byte.
         let data: Vec<u8> = (0..size).map(|_| b"0123456789abcdef"[random(&mut state) % 16]).collect();
         let mut header = tar::Header::new_ustar();
