@@ -1,6 +1,8 @@
 //! The main job, end to end: an image is pushed, served, found by every kind of name, and pulled; two homes in one process,
 //! loopback only, with a DNS zone of its own and no container engine.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Write;
@@ -262,7 +264,7 @@ async fn an_image_is_found_by_every_kind_of_name_and_arrives_unchanged() {
         let bytes = pulled.bytes;
         assert!(bytes.fetched + bytes.local >= bytes.image && bytes.local < 64 << 10, "{bytes:?}");
         let from: Vec<_> = pulled.peers.iter().map(|share| share.peer.to_string()).collect();
-        assert_eq!(from, [world.identity.node.peer_id.clone()]);
+        assert_eq!(from, std::slice::from_ref(&world.identity.node.peer_id));
         home.shutdown().await.unwrap();
     }
     world.end().await;
