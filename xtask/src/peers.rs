@@ -45,6 +45,11 @@ pub(crate) fn built_dir(root: &Path) -> PathBuf {
     root.join(BUILT)
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
 /// Finds a program on the path or among those that were built here.
 pub(crate) fn find(root: &Path, program: &str) -> Option<PathBuf> {
     let built = built_dir(root).join(program);

@@ -78,16 +78,10 @@ impl Lab {
         let ipcr = if let Some(binary) = std::env::var_os("IPCR_BINARY") {
             PathBuf::from(binary)
         } else {
-            run(Command::new("cargo").current_dir(root).args([
-                "build",
-                "--release",
-                "--locked",
-                "-q",
-                "-p",
-                "ipcr-cli",
-            ]))?;
-            let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-            target.join("release/ipcr")
+            // The same features as the tests', so that nothing is built twice.
+            let args = ["build", "--release", "--locked", "-q", "--workspace", "--all-targets"];
+            run(Command::new("cargo").current_dir(root).args(args))?;
+            peers::target_dir(root).join("release/ipcr")
         };
         Ok(Self { root: root.to_owned(), dir, ipcr, dns: RefCell::new(None), engine: RefCell::new(None) })
     }
