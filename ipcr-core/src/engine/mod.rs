@@ -5,7 +5,7 @@
 //!   names the client library.
 //!
 //! Nothing here looks into an archive: an engine takes and gives byte streams. Facts about what the engines do with them are
-//! collected in `docs/design/001-engine-facts.md`.
+//! collected in `docs/design/002-engine-facts.md`.
 
 pub mod discovery;
 pub mod docker;
