@@ -30,7 +30,7 @@ pub(crate) struct Args {
 
 /// The line that says that it is ready, as programs read it.
 #[derive(Serialize)]
-struct Ready<'a> {
+struct Line<'a> {
     ready: bool,
     http: &'a str,
     ipns: Option<String>,
@@ -63,7 +63,7 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<(), Failure> {
     let ipns = context.registry.identity().await.ok().map(|identity| identity.ipns);
     let peer_id = addresses.iter().find_map(addresses::peer).map(|peer| peer.to_string());
     let ready =
-        Ready { ready: true, http: &http, ipns, node: Node { peer_id, addresses }, home: &context.settings.home };
+        Line { ready: true, http: &http, ipns, node: Node { peer_id, addresses }, home: &context.settings.home };
     if context.ui.is_json() {
         context.ui.object(&ready, None)?;
     } else {
