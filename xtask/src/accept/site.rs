@@ -76,7 +76,15 @@ impl Lab {
 
     /// Removes all names of an image from the engine, so that its layers are gone too.
     pub(crate) fn forget(&self, id: &str) -> Result {
-        self.docker_output(&["rmi", "-f", id])?;
+        if self.docker_output(&["rmi", "-f", id]).is_err() {
+            // An image that another check built upon this one and has no name any more holds on to it.
+            let dangling = self.docker_output(&["images", "-aq", "--filter", "dangling=true"])?;
+            for child in dangling.lines() {
+                // Parents go with their last child, so later ones may be gone already.
+                let _ = self.docker_output(&["rmi", "-f", child]);
+            }
+            self.docker_output(&["rmi", "-f", id])?;
+        }
         if self.docker_output(&["image", "inspect", id]).is_ok() {
             return Err("the engine still has the image".into());
         }
