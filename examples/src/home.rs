@@ -1,4 +1,4 @@
-//! Opening homes: [`open`] and [`publisher`] reach this machine only, [`at_large`] the public network.
+//! Opening homes: [`open()`] and [`publisher`] reach this machine only, [`at_large`] the public network.
 
 use std::path::Path;
 use std::sync::Arc;

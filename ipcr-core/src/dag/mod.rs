@@ -2,7 +2,7 @@
 //!
 //! * [`block`]: bytes checked against their CID.
 //! * [`pb`]: dag-pb nodes with UnixFS data, read from any origin and written canonically.
-//! * [`chunk`], [`file`]: leaves of one size, and the balanced tree over leaves.
+//! * [`chunk`], [`file`](mod@file): leaves of one size, and the balanced tree over leaves.
 //! * [`directory`], [`hamt`]: flat and sharded directories, edited path by path.
 //! * [`cut`], [`encode`], [`decode`]: layers cut along their files, pieces compressed alone, layers decompressed.
 //!

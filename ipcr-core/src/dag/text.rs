@@ -1,6 +1,6 @@
 //! Serde helpers that write CIDs as strings, as JSON readers expect them.
 
-/// For `#[serde(with = "crate::dag::text::cid")]` on a [`cid::Cid`].
+/// For `#[serde(with = "crate::dag::text::cid")]` on a [`Cid`](::cid::Cid).
 pub mod cid {
     use std::borrow::Cow;
 

@@ -11,7 +11,7 @@
 //!
 //! All traits are object-safe and are handed around as `Arc<dyn …>`. A port's error says what happened in fields, keeps
 //! its cause as `source` and answers `kind()`. Each trait has an in-memory twin in [`memory`] and one conformance suite
-//! in [`conformance`] that every implementation runs.
+//! in `conformance` that every implementation runs.
 
 pub mod announce;
 pub mod blocks;

@@ -1,4 +1,4 @@
-//! From a source into the store: [`ingest`].
+//! From a source into the store: [`IngestOptions`] and what they lead to.
 //!
 //! A source that has manifests is kept byte for byte, as opaque files. For one that has none, the layers are encoded by
 //! ipcr ([`crate::dag::cut`], [`crate::dag::encode`]) and a canonical manifest is written. What this home has stored before is
