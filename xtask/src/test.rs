@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use crate::accept::lab::Lab;
 use crate::peers;
 use crate::shell::{self, Result};
 
@@ -50,9 +51,25 @@ pub(crate) fn run(root: &Path, install: bool) -> bool {
     if install {
         step("install", &mut || peers::install(root));
     }
+    // The tests of the library speak to an engine of their own, so that nothing need be started beforehand.
+    let mut engine: Option<Lab> = None;
     for entry in STEPS {
-        step(entry.name, &mut || shell::run(cargo(root, entry.args, install).envs(entry.env.iter().copied())));
+        if install && entry.name == "tests" {
+            step("engine", &mut || {
+                let lab = Lab::new(root)?;
+                lab.engine()?;
+                engine = Some(lab);
+                Ok(())
+            });
+        }
+        let mut command = cargo(root, entry.args, install);
+        if let Some(socket) = engine.as_ref().and_then(|lab| lab.engine().ok()) {
+            let endpoint = format!("unix://{}", socket.display());
+            command.env("DOCKER_HOST", &endpoint).env("IPCR_TEST_DOCKER", endpoint);
+        }
+        step(entry.name, &mut || shell::run(command.envs(entry.env.iter().copied())));
     }
+    drop(engine);
     // The programs that the build step made: asking for single packages would build everything again with other features.
     let programs = peers::target_dir(root).join("release/examples");
     for example in EXAMPLES.iter().filter(|name| root.join(format!("examples/examples/{name}.rs")).is_file()) {

@@ -1,7 +1,7 @@
 //! `cargo xtask accept`: the acceptance checks of the main job, with the real binary and real peers, one line each.
 
 mod exchange;
-mod lab;
+pub(crate) mod lab;
 mod load;
 mod main_job;
 mod records;
