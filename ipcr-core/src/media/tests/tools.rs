@@ -353,7 +353,6 @@ async fn buildah_reads_and_writes() {
     buildah(&["push", "-q", pulled.trim(), &format!("oci:{}:2", at("pushed"))]);
     holds(&LayoutFolder::new(at("pushed"), None), &diff_ids, None).await;
     buildah(&["push", "-q", pulled.trim(), &format!("oci-archive:{}:2", at("pushed.tar"))]);
-    let archived = blobs(&ArchiveFile::new(at("pushed.tar"), Some("2".into()))).await;
-    assert_eq!(everything(&*archived).await.len(), 5);
+    holds(&ArchiveFile::new(at("pushed.tar"), Some("2".into())), &diff_ids, None).await;
     buildah(&["rmi", "--all", "--force"]);
 }
