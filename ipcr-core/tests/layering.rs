@@ -30,9 +30,10 @@ const RANKS: [&[&str]; 13] = [
 ];
 
 /// Libraries and the only places (files or folders of `src`) that may name them.
-const PLACES: [(&str, &[&str]); 9] = [
-    ("rust_ipfs", &["node"]),
-    ("libp2p", &["node"]),
+const PLACES: [(&str, &[&str]); 10] = [
+    ("rust_ipfs", &[]),
+    ("libp2p", &[]),
+    ("ipcr_swarm", &["node"]),
     ("bollard", &["engine/docker.rs"]),
     ("age", &["identity", "privacy"]),
     ("hickory_resolver", &["naming/dns.rs"]),

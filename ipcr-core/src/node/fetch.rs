@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::AsyncWriteExt as _;
-use libp2p::{Stream, StreamProtocol};
+use ipcr_swarm::{Hub, OpenError, Stream, StreamProtocol};
 use libp2p_identity::PeerId;
 use tokio::time::timeout;
 
 use super::frame;
-use super::hub::{Hub, OpenError};
 use super::protobuf::{Fields, put_bytes, put_number};
 use crate::limits;
 use crate::port::records::RecordShelf;

@@ -1,73 +1,85 @@
-//! The swarm's host: rust-ipfs with its transports and NAT helpers, without its repository, bitswap and DHT.
+//! Where the node listens and how it is reached: the swarm, run as the network mode says.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
-use std::time::Duration;
+use std::sync::Arc;
 
-use libp2p::pnet::PreSharedKey;
+use ipcr_swarm::{Acceptor, Gate, Hub, StreamProtocol, Swarm, SwarmConfig, SwarmError, Transports};
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
-use rust_ipfs::builder::IpfsBuilder;
-use rust_ipfs::p2p::IdentifyConfiguration;
-use rust_ipfs::{ConnectionLimits, Ipfs, ping};
 
 use super::config::{DEFAULT_PORT, NodeConfig};
 use super::error::NodeError;
-use super::hub::Behaviour;
 use crate::net::addresses::{self, NetworkMode};
-
-/// How long a connection without streams and holds is kept, in seconds.
-const IDLE_SECONDS: u64 = 60;
-/// Most connections, in both directions.
-const CONNECTIONS: u32 = 1024;
-/// Most connections to one peer.
-const CONNECTIONS_PER_PEER: u32 = 8;
-/// How long the node may take to listen somewhere.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running swarm. Dropping it ends it.
 pub(super) struct Host {
-    ipfs: Ipfs,
+    swarm: Swarm,
     local: PeerId,
     mode: NetworkMode,
     /// The port of all own listeners, if they share one.
     pub(super) port: Option<u16>,
 }
 
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.stop();
+impl Gate for NetworkMode {
+    fn allows(&self, address: &Multiaddr) -> bool {
+        Self::allows(self, address)
+    }
+
+    fn allows_ip(&self, ip: IpAddr) -> bool {
+        Self::allows_ip(self, ip)
     }
 }
 
+impl From<SwarmError> for NodeError {
+    fn from(error: SwarmError) -> Self {
+        match error {
+            SwarmError::Listen { address, source } => Self::Listen { address, source },
+            SwarmError::Start { source } => Self::Start { source },
+            other => Self::Start { source: other.into() },
+        }
+    }
+}
+
+/// The start of a swarm, to be awaited when everything that it needs exists.
+pub(super) type Start = futures::future::BoxFuture<'static, Result<Swarm, SwarmError>>;
+
+/// The hub of a node's swarm, to be handed around before [`Host::start`] makes it live.
+pub(super) fn prepare(config: &NodeConfig, acceptors: Vec<(StreamProtocol, Acceptor)>) -> (Hub, Start) {
+    let transports = match &config.mode {
+        NetworkMode::Loopback => Transports { quic: true, ..Transports::default() },
+        NetworkMode::Lan => Transports { quic: true, local_discovery: true, ..Transports::default() },
+        NetworkMode::Private(key) => Transports { swarm_key: Some(*key.bytes()), ..Transports::default() },
+        NetworkMode::Public => Transports { quic: true, nat: true, ..Transports::default() },
+    };
+    Swarm::prepare(SwarmConfig {
+        keypair: config.keypair.clone(),
+        agent: concat!("ipcr/", env!("CARGO_PKG_VERSION")).into(),
+        transports,
+        gate: Arc::new(config.mode.clone()),
+        acceptors,
+    })
+}
+
 impl Host {
-    pub(super) async fn start(config: &NodeConfig, behaviour: Behaviour) -> Result<Self, NodeError> {
+    pub(super) async fn start(config: &NodeConfig, start: Start) -> Result<Self, NodeError> {
         let outside = config.listen.iter().find(|address| !config.mode.allows_listening(address));
         if let Some(address) = outside {
             let reason = "it is not an IP address of this network mode";
             return Err(NodeError::BadAddress { address: address.clone(), reason });
         }
-        let (keypair, mode) = (config.keypair.clone(), config.mode.clone());
-        let runtime = tokio::runtime::Handle::current();
-        let started = tokio::task::spawn_blocking(move || build_blocking(&runtime, &keypair, &mode, behaviour));
-        let ipfs = match started.await {
-            Ok(Ok(ipfs)) => ipfs,
-            Ok(Err(source)) => return Err(NodeError::Start { source }),
-            Err(panic) => return Err(NodeError::Start { source: panic.into() }),
-        };
+        let swarm = start.await?;
         let local = config.keypair.public().to_peer_id();
-        let mut host = Self { ipfs, local, mode: config.mode.clone(), port: None };
+        let mut host = Self { swarm, local, mode: config.mode.clone(), port: None };
         host.listen(config).await?;
         for address in &config.announce {
-            let added = host.ipfs.add_external_address(addresses::without_peer(address)).await;
-            added.map_err(|error| NodeError::Start { source: error.into() })?;
+            host.swarm.announce(addresses::without_peer(address)).await?;
         }
         Ok(host)
     }
 
     /// Ends the swarm.
     pub(super) fn stop(&self) {
-        // All that ends its task happens before the first suspension.
-        let _ = futures::FutureExt::now_or_never(self.ipfs.clone().exit_daemon());
+        self.swarm.stop();
     }
 
     async fn listen(&mut self, config: &NodeConfig) -> Result<(), NodeError> {
@@ -78,43 +90,30 @@ impl Host {
             let mut listening = false;
             for address in default_addresses(&config.mode, port) {
                 // A host without IPv6 is no failure, a host without anything is.
-                match self.listen_at(address).await {
+                match self.swarm.listen(address).await {
                     Ok(()) => listening = true,
                     Err(error) => failure = Some(error),
                 }
             }
             if let (false, Some(error)) = (listening, failure) {
-                return Err(error);
+                return Err(error.into());
             }
         }
         for address in &config.listen {
-            self.listen_at(address.clone()).await?;
+            self.swarm.listen(address.clone()).await?;
         }
-        let mut ports: Vec<_> = self.listening().await.iter().filter_map(port_of).collect();
+        let mut ports: Vec<_> = self.swarm.listening().await.iter().filter_map(port_of).collect();
         ports.sort_unstable();
         ports.dedup();
         self.port = (ports.len() == 1).then(|| ports[0]);
         Ok(())
     }
 
-    async fn listen_at(&self, address: Multiaddr) -> Result<(), NodeError> {
-        let listening = self.ipfs.add_listening_address(address.clone());
-        match tokio::time::timeout(LISTEN_TIMEOUT, listening).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(NodeError::Listen { address, source: error.into() }),
-            Err(late) => Err(NodeError::Listen { address, source: late.into() }),
-        }
-    }
-
-    async fn listening(&self) -> Vec<Multiaddr> {
-        self.ipfs.listening_addresses().await.unwrap_or_default()
-    }
-
     /// Where the node is reached: confirmed addresses first, then those that it listens to.
     pub(super) async fn addresses(&self) -> Vec<Multiaddr> {
-        let external = self.ipfs.external_addresses().await.unwrap_or_default();
+        let external = self.swarm.external().await;
         let mut known: Vec<Multiaddr> = Vec::new();
-        for address in external.into_iter().chain(self.listening().await) {
+        for address in external.into_iter().chain(self.swarm.listening().await) {
             let address = addresses::with_peer(&address, self.local);
             if self.mode.allows(&address) && !known.contains(&address) {
                 known.push(address);
@@ -122,50 +121,6 @@ impl Host {
         }
         known
     }
-}
-
-/// Waits for the swarm, because the builder is not `Send`, and neither is the future that it becomes.
-///
-/// A plain function, so that the compiler makes the swarm's code here, once, and not again in every program that starts a
-/// node: the bodies of asynchronous functions are compiled where they are awaited.
-#[inline(never)]
-fn build_blocking(
-    runtime: &tokio::runtime::Handle,
-    keypair: &libp2p_identity::Keypair,
-    mode: &NetworkMode,
-    behaviour: Behaviour,
-) -> Result<Ipfs, crate::kind::Cause> {
-    runtime.block_on(build(keypair, mode, behaviour))
-}
-
-async fn build(
-    keypair: &libp2p_identity::Keypair,
-    mode: &NetworkMode,
-    behaviour: Behaviour,
-) -> Result<Ipfs, crate::kind::Cause> {
-    let identify = IdentifyConfiguration {
-        agent_version: concat!("ipcr/", env!("CARGO_PKG_VERSION")).into(),
-        ..IdentifyConfiguration::default()
-    };
-    let mut builder = IpfsBuilder::with_keypair(keypair)?
-        .with_custom_behaviour(move |_| Ok(behaviour))
-        .with_identify(identify)
-        .with_ping(ping::Config::new())
-        .set_idle_connection_timeout(IDLE_SECONDS)
-        .set_connection_limits(|_| {
-            ConnectionLimits::default()
-                .with_max_established(Some(CONNECTIONS))
-                .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
-                .with_max_pending_incoming(Some(CONNECTIONS / 4))
-        })
-        .enable_tcp();
-    match mode {
-        NetworkMode::Loopback => builder = builder.enable_quic(),
-        NetworkMode::Lan => builder = builder.enable_quic().with_mdns(),
-        NetworkMode::Private(key) => builder = builder.enable_pnet(PreSharedKey::new(*key.bytes())),
-        NetworkMode::Public => builder = builder.enable_quic().with_relay(true).with_autonat().with_upnp(),
-    }
-    Ok(builder.start().await?)
 }
 
 fn default_addresses(mode: &NetworkMode, port: u16) -> Vec<Multiaddr> {

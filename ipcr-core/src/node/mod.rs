@@ -1,13 +1,13 @@
 //! The IPFS node: swarm, block exchange, records and provider records.
 //!
 //! * [`config`](NodeConfig): plain data that a node is started with.
-//! * `host`: rust-ipfs with its transports and NAT helpers; `hub`: the one custom behaviour through which everything else
-//!   dials, opens and accepts streams.
+//! * `host`: the swarm (crate `ipcr-swarm`: rust-ipfs, and the hub through which everything else dials, opens and accepts
+//!   streams), run as the network mode says.
 //! * `bitswap`: the block exchange, behind [`Exchange`].
 //! * `kad`: a client of the DHT; `fetch`: records straight from peers; both behind [`NameRecords`] and [`Announce`].
 //! * `resolve`: names in multiaddrs, before anything is dialled.
 //!
-//! Only this module names `rust_ipfs` and `libp2p`. The node speaks to the rest of the crate through ports only, so that
+//! Only this module names `ipcr_swarm`, and only that crate `rust_ipfs` and `libp2p`. The node speaks to the rest of the crate through ports only, so that
 //! its host can be replaced.
 
 mod announce;
@@ -17,7 +17,6 @@ mod error;
 mod fetch;
 mod frame;
 mod host;
-mod hub;
 mod kad;
 mod protobuf;
 mod records;
@@ -31,6 +30,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cid::Cid;
 use futures::future::BoxFuture;
+use ipcr_swarm::{Acceptor, Hub, Inbound};
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use tokio::sync::mpsc;
@@ -41,7 +41,6 @@ use self::bitswap::{Bitswap, Discovery, Found, Session};
 pub use self::config::{DEFAULT_PORT, NodeConfig, PUBLIC_BOOTSTRAP};
 pub use self::error::NodeError;
 use self::host::Host;
-use self::hub::{Acceptor, Hub, Inbound};
 use self::kad::Kad;
 use self::traffic::Counters;
 pub use self::traffic::Traffic;
@@ -150,10 +149,10 @@ impl Node {
                 (bitswap::PROTOCOL, exchange_acceptor(&engine)),
                 (fetch::PROTOCOL, shelf_acceptor(shelf, &tasks, &stop)),
             ];
-            let (hub, behaviour) = Hub::new(local, config.mode.clone(), acceptors);
+            let (hub, start) = host::prepare(&config, acceptors);
             let bitswap = Bitswap::new(hub.clone(), store, counters.clone(), tasks.clone(), stop.clone());
             let _ = engine.set(Arc::downgrade(&bitswap));
-            let host = Host::start(&config, behaviour).await?;
+            let host = Host::start(&config, start).await?;
             let entrances = config.bootstrap.iter().chain(&config.peers).cloned().collect();
             let kad = Kad::new(hub.clone(), dns.clone(), entrances);
             let network = Arc::new(Network { hub: hub.clone(), kad, dns, peers: config.peers.clone() });

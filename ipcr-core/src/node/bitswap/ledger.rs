@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cid::Cid;
 use futures::AsyncWriteExt as _;
-use libp2p::Stream;
+use ipcr_swarm::{Hold, Stream};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
@@ -15,7 +15,6 @@ use super::message::{Message, Payload, Prefix, Presence, Want};
 use super::wants::send;
 use super::{Bitswap, Peer, STREAM_IDLE, budget, lock};
 use crate::limits;
-use crate::node::hub::Hold;
 
 /// Blocks that are read from the store at once. Two such batches (one being written, one being read) of the blocks that
 /// this program writes are [`limits::QUEUED_BYTES_PER_PEER`].

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cid::Cid;
-use libp2p::StreamProtocol;
+use ipcr_swarm::{Hub, Inbound, StreamProtocol};
 use libp2p_identity::PeerId;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -39,7 +39,6 @@ pub(super) use self::session::Session;
 use self::session::Shared as SessionShared;
 use self::wants::Wants;
 use super::frame;
-use super::hub::{Hub, Inbound};
 use super::traffic::Counters;
 use crate::limits;
 use crate::port::blocks::BlockStore;

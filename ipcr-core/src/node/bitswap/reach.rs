@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cid::Cid;
+use ipcr_swarm::DialError;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use tokio::sync::mpsc;
@@ -18,7 +19,6 @@ use super::schedule::Standing;
 use super::session::{FOUND_PEERS, Shared, TICK};
 use crate::event::Event;
 use crate::net::addresses;
-use crate::node::hub::DialError;
 
 /// How long to wait before a lost or unreachable peer is dialled again, at first and at most.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));

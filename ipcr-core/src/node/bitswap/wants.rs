@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use cid::Cid;
 use cid::multihash::Multihash;
 use futures::AsyncWriteExt as _;
-use libp2p::Stream;
+use ipcr_swarm::Stream;
 use tokio::sync::Notify;
 
 use super::message::{Message, Want};

@@ -18,7 +18,7 @@ use std::time::Duration;
 use cid::Cid;
 use futures::AsyncWriteExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use libp2p::StreamProtocol;
+use ipcr_swarm::{Hub, StreamProtocol};
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use sha2::{Digest as _, Sha256};
@@ -26,7 +26,6 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::message::{Contact, Kind, Message};
-use super::hub::Hub;
 use super::{frame, resolve};
 use crate::port::dns::Dns;
 
@@ -279,7 +278,7 @@ impl<'a> Lookup<'a> {
                 Ok(answer) => {
                     self.answered.insert(distance(&self.question.key, &peer), peer);
                     for mut contact in answer.closer.iter().cloned() {
-                        contact.addresses.retain(|address| self.kad.hub.mode().allows(address));
+                        contact.addresses.retain(|address| self.kad.hub.allows(address));
                         if !contact.addresses.is_empty() || self.kad.hub.link(&contact.peer).is_some() {
                             self.add(contact);
                         }

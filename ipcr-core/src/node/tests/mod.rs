@@ -202,7 +202,7 @@ async fn modes_bound_listening_and_dialling() {
     let hub = &node.online.as_ref().unwrap().hub;
     let outside: Multiaddr = "/ip4/192.0.2.1/tcp/4001".parse().unwrap();
     let denied = hub.dial(PeerId::random(), &[outside]).await;
-    assert!(matches!(denied, Err(hub::DialError::NoAddress)), "{denied:?}");
+    assert!(matches!(denied, Err(ipcr_swarm::DialError::NoAddress)), "{denied:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

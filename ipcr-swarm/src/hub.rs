@@ -4,15 +4,13 @@
 //! dialling known addresses, opening streams, accepting streams. Everything else is done by ordinary tasks around it, so
 //! that no slow peer and no hashing ever holds the swarm up.
 //!
-//! Guarantees: no address outside of the network mode is dialled on behalf of the hub, and no connection of the swarm
+//! Guarantees: no address that the [`Gate`] refuses is dialled on behalf of the hub, and no connection of the swarm
 //! survives with one; inbound streams are never queued (each is handed to its acceptor at once, at most
 //! [`INBOUND_STREAMS`] per connection); all channels are bounded.
 
-mod behaviour;
-mod handler;
-
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,46 +21,56 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(super) use self::behaviour::Behaviour;
-use crate::net::addresses::{self, NetworkMode};
+use crate::behaviour::Behaviour;
 
 /// Most inbound streams of one connection that are open at once; more are reset.
-pub(super) const INBOUND_STREAMS: usize = 512;
+pub const INBOUND_STREAMS: usize = 512;
 /// Most requests for outbound streams that wait in one connection.
-const OUTBOUND_REQUESTS: usize = 32;
+pub(crate) const OUTBOUND_REQUESTS: usize = 32;
 /// Most commands that wait for the swarm.
 const COMMANDS: usize = 256;
 /// How long opening a stream may take.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a dial may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Known peers above which those that nobody needs are forgotten.
 const PEERS: usize = 4096;
 /// Most protocols of a peer that are remembered.
-const PROTOCOLS: usize = 128;
+pub(crate) const PROTOCOLS: usize = 128;
+
+/// Which addresses a swarm may touch.
+pub trait Gate: Send + Sync {
+    /// Whether an address may be dialled, or learned from others.
+    fn allows(&self, address: &Multiaddr) -> bool;
+
+    /// Whether a connection to or from a host may be kept.
+    fn allows_ip(&self, ip: IpAddr) -> bool;
+}
 
 /// The handle of the swarm.
 #[derive(Clone)]
-pub(super) struct Hub {
+pub struct Hub {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Dial>,
 }
 
 /// What takes inbound streams of one protocol; it must return at once.
-pub(super) type Acceptor = Box<dyn Fn(Inbound) + Send + Sync>;
+pub type Acceptor = Box<dyn Fn(Inbound) + Send + Sync>;
 
 /// An accepted stream.
-pub(super) struct Inbound {
+#[derive(Debug)]
+pub struct Inbound {
     /// Who opened it.
-    pub(super) peer: PeerId,
+    pub peer: PeerId,
     /// The stream.
-    pub(super) stream: Stream,
+    pub stream: Stream,
     /// Counts it; to be kept as long as the stream.
-    pub(super) slot: Slot,
+    pub slot: Slot,
 }
 
 /// A place among the inbound streams of a connection.
-pub(super) struct Slot(Arc<AtomicUsize>);
+#[derive(Debug)]
+pub struct Slot(pub(crate) Arc<AtomicUsize>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
@@ -72,7 +80,7 @@ impl Drop for Slot {
 
 /// Keeps the connections to a peer open although no stream is.
 #[derive(Debug)]
-pub(super) struct Hold(Arc<AtomicUsize>);
+pub struct Hold(Arc<AtomicUsize>);
 
 impl Drop for Hold {
     fn drop(&mut self) {
@@ -82,70 +90,85 @@ impl Drop for Hold {
 
 /// Why a stream could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OpenError {
+pub enum OpenError {
+    /// There is no connection to the peer.
     #[error("not connected")]
     NotConnected,
+    /// The peer refused the protocol.
     #[error("the peer does not speak the protocol")]
     Unsupported,
+    /// The connection ended meanwhile.
     #[error("the connection failed")]
     Broken,
+    /// The peer did not answer in time.
     #[error("no answer within {}s", OPEN_TIMEOUT.as_secs())]
     Timeout,
 }
 
 /// Why a peer could not be dialled.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
+pub enum DialError {
+    /// The gate refuses all of its addresses.
     #[error("none of its addresses is within the network mode")]
     NoAddress,
+    /// The peer is this node.
     #[error("that is this node itself")]
     Oneself,
+    /// No address answered; why, for people.
     #[error("no connection: {0}")]
     Failed(String),
+    /// No address answered in time.
     #[error("no answer within {}s", DIAL_TIMEOUT.as_secs())]
     Timeout,
+    /// The swarm has ended.
     #[error("the node has stopped")]
     Stopped,
 }
 
 /// One connection as the node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) address: Multiaddr,
-    pub(super) relayed: bool,
+pub struct Link {
+    /// The other end.
+    pub address: Multiaddr,
+    /// Whether it goes through a relay.
+    pub relayed: bool,
 }
 
 /// A dial that the swarm is to make.
-struct Dial {
-    peer: PeerId,
-    addresses: Vec<Multiaddr>,
-    reply: oneshot::Sender<Result<(), DialError>>,
+pub(crate) struct Dial {
+    pub(crate) peer: PeerId,
+    pub(crate) addresses: Vec<Multiaddr>,
+    pub(crate) reply: oneshot::Sender<Result<(), DialError>>,
 }
 
-struct OpenRequest {
-    protocol: StreamProtocol,
-    reply: oneshot::Sender<Result<Stream, OpenError>>,
+/// A stream that a connection is to open.
+pub(crate) struct OpenRequest {
+    pub(crate) protocol: StreamProtocol,
+    pub(crate) reply: oneshot::Sender<Result<Stream, OpenError>>,
 }
 
-struct Connection {
-    id: ConnectionId,
-    link: Link,
-    requests: mpsc::Sender<OpenRequest>,
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) link: Link,
+    pub(crate) requests: mpsc::Sender<OpenRequest>,
 }
 
 #[derive(Default)]
-struct Peer {
-    connections: Vec<Connection>,
+pub(crate) struct Peer {
+    pub(crate) connections: Vec<Connection>,
     /// Another number each time that the peer becomes connected.
-    epoch: u64,
-    protocols: HashSet<StreamProtocol>,
-    holds: Arc<AtomicUsize>,
+    pub(crate) epoch: u64,
+    pub(crate) protocols: HashSet<StreamProtocol>,
+    pub(crate) holds: Arc<AtomicUsize>,
 }
 
-struct Shared {
+/// What the hub and its behaviour share.
+pub(crate) struct Shared {
     local: PeerId,
-    mode: NetworkMode,
-    acceptors: Vec<(StreamProtocol, Acceptor)>,
+    pub(crate) gate: Arc<dyn Gate>,
+    /// Whether peers that the local network tells of are dialled unasked.
+    pub(crate) dials_found: bool,
+    pub(crate) acceptors: Vec<(StreamProtocol, Acceptor)>,
     peers: Mutex<HashMap<PeerId, Peer>>,
     changes: watch::Sender<u64>,
 }
@@ -157,27 +180,29 @@ impl fmt::Debug for Hub {
 }
 
 impl Shared {
-    fn peers(&self) -> MutexGuard<'_, HashMap<PeerId, Peer>> {
+    pub(crate) fn peers(&self) -> MutexGuard<'_, HashMap<PeerId, Peer>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that the table of peers is another one now.
-    fn changed(&self) {
+    pub(crate) fn changed(&self) {
         self.changes.send_modify(|generation| *generation = generation.wrapping_add(1));
     }
 }
 
 impl Hub {
     /// A hub and the behaviour that is its other end.
-    pub(super) fn new(
+    pub(crate) fn new(
         local: PeerId,
-        mode: NetworkMode,
+        gate: Arc<dyn Gate>,
         acceptors: Vec<(StreamProtocol, Acceptor)>,
+        dials_found: bool,
     ) -> (Self, Behaviour) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let shared = Arc::new(Shared {
             local,
-            mode,
+            gate,
+            dials_found,
             acceptors,
             peers: Mutex::new(HashMap::new()),
             changes: watch::Sender::new(0),
@@ -186,27 +211,27 @@ impl Hub {
     }
 
     /// This node's peer id.
-    pub(super) fn local(&self) -> PeerId {
+    pub fn local(&self) -> PeerId {
         self.shared.local
     }
 
-    /// The network mode.
-    pub(super) fn mode(&self) -> &NetworkMode {
-        &self.shared.mode
+    /// Whether an address may be dialled.
+    pub fn allows(&self, address: &Multiaddr) -> bool {
+        self.shared.gate.allows(address)
     }
 
     /// Wakes whenever a connection comes or goes, or a peer's protocols become known.
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+    pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
 
     /// All connected peers.
-    pub(super) fn connected(&self) -> Vec<PeerId> {
+    pub fn connected(&self) -> Vec<PeerId> {
         self.shared.peers().iter().filter(|(_, peer)| !peer.connections.is_empty()).map(|(id, _)| *id).collect()
     }
 
     /// Connected peers that said they speak `protocol`.
-    pub(super) fn speakers(&self, protocol: &StreamProtocol) -> Vec<PeerId> {
+    pub fn speakers(&self, protocol: &StreamProtocol) -> Vec<PeerId> {
         let peers = self.shared.peers();
         let speakers =
             peers.iter().filter(|(_, peer)| !peer.connections.is_empty() && peer.protocols.contains(protocol));
@@ -214,19 +239,19 @@ impl Hub {
     }
 
     /// The best connection to a peer: direct before relayed, old before new.
-    pub(super) fn link(&self, peer: &PeerId) -> Option<Link> {
+    pub fn link(&self, peer: &PeerId) -> Option<Link> {
         let peers = self.shared.peers();
         peers.get(peer)?.connections.iter().min_by_key(|connection| connection.link.relayed).map(|c| c.link.clone())
     }
 
     /// A number that is the same as long as a peer stays connected; `None` if it is not.
-    pub(super) fn epoch(&self, peer: &PeerId) -> Option<u64> {
+    pub fn epoch(&self, peer: &PeerId) -> Option<u64> {
         let peers = self.shared.peers();
         peers.get(peer).filter(|peer| !peer.connections.is_empty()).map(|peer| peer.epoch)
     }
 
     /// Keeps connections to a peer open until the hold is dropped.
-    pub(super) fn hold(&self, peer: PeerId) -> Hold {
+    pub fn hold(&self, peer: PeerId) -> Hold {
         let mut peers = self.shared.peers();
         if peers.len() >= PEERS {
             peers.retain(|_, peer| !peer.connections.is_empty() || Arc::strong_count(&peer.holds) > 1);
@@ -237,7 +262,7 @@ impl Hub {
     }
 
     /// Connects to a peer, at all of these addresses at once; returns at once when it is connected already.
-    pub(super) async fn dial(&self, peer: PeerId, candidates: &[Multiaddr]) -> Result<(), DialError> {
+    pub async fn dial(&self, peer: PeerId, candidates: &[Multiaddr]) -> Result<(), DialError> {
         if peer == self.shared.local {
             return Err(DialError::Oneself);
         }
@@ -245,8 +270,8 @@ impl Hub {
             return Ok(());
         }
         let mut dialled: Vec<Multiaddr> = Vec::new();
-        for candidate in candidates.iter().filter(|candidate| self.shared.mode.allows(candidate)) {
-            let address = addresses::with_peer(candidate, peer);
+        for candidate in candidates.iter().filter(|candidate| self.allows(candidate)) {
+            let Ok(address) = candidate.clone().with_p2p(peer) else { continue };
             if !dialled.contains(&address) {
                 dialled.push(address);
             }
@@ -265,7 +290,7 @@ impl Hub {
     }
 
     /// Opens a stream to a connected peer.
-    pub(super) async fn open(&self, peer: &PeerId, protocol: &StreamProtocol) -> Result<Stream, OpenError> {
+    pub async fn open(&self, peer: &PeerId, protocol: &StreamProtocol) -> Result<Stream, OpenError> {
         let mut connections: Vec<_> = match self.shared.peers().get(peer) {
             Some(peer) => peer.connections.iter().map(|c| (c.link.relayed, c.requests.clone())).collect(),
             None => return Err(OpenError::NotConnected),

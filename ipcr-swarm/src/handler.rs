@@ -17,9 +17,9 @@ use libp2p::{Stream, StreamProtocol};
 use libp2p_identity::PeerId;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{INBOUND_STREAMS, Inbound, OPEN_TIMEOUT, OpenError, OpenRequest, PROTOCOLS, Shared, Slot};
+use crate::hub::{INBOUND_STREAMS, Inbound, OPEN_TIMEOUT, OpenError, OpenRequest, PROTOCOLS, Shared, Slot};
 
-pub(in crate::node) struct Handler {
+pub(crate) struct Handler {
     peer: PeerId,
     shared: Arc<Shared>,
     requests: mpsc::Receiver<OpenRequest>,
@@ -28,7 +28,7 @@ pub(in crate::node) struct Handler {
 }
 
 impl Handler {
-    pub(super) fn new(
+    pub(crate) fn new(
         peer: PeerId,
         shared: Arc<Shared>,
         requests: mpsc::Receiver<OpenRequest>,
@@ -51,7 +51,7 @@ impl Handler {
 
 /// Takes a stream as it is once its protocol is agreed.
 #[derive(Clone, Debug)]
-pub(in crate::node) struct Raw(Vec<StreamProtocol>);
+pub(crate) struct Raw(Vec<StreamProtocol>);
 
 impl UpgradeInfo for Raw {
     type Info = StreamProtocol;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -13,21 +14,20 @@ use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p_identity::PeerId;
-use multiaddr::Multiaddr;
+use multiaddr::{Multiaddr, Protocol};
 use tokio::sync::{mpsc, oneshot};
 
-use super::handler::Handler;
-use super::{Connection, Dial, DialError, Link, OUTBOUND_REQUESTS, OpenRequest, Shared};
-use crate::net::addresses::{self, NetworkMode};
+use crate::handler::Handler;
+use crate::hub::{Connection, Dial, DialError, Link, OUTBOUND_REQUESTS, OpenRequest, Shared};
 
 /// Most peers of the local network that are dialled unasked.
 const LOCAL_PEERS: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
 #[error("address {0} is outside of the network mode")]
-struct OutsideOfMode(Multiaddr);
+struct Refused(Multiaddr);
 
-pub(in crate::node) struct Behaviour {
+pub(crate) struct Behaviour {
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Dial>,
     /// Dials under way.
@@ -54,17 +54,17 @@ impl fmt::Debug for Behaviour {
 }
 
 impl Behaviour {
-    pub(super) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Dial>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Dial>) -> Self {
         Self { shared, commands, dials: HashMap::new(), prepared: HashMap::new(), found: VecDeque::new(), epochs: 0 }
     }
 
     /// Prepares the handler of a new connection.
     fn admit(&mut self, id: ConnectionId, peer: PeerId, address: &Multiaddr) -> Result<Handler, ConnectionDenied> {
-        let relayed = addresses::is_relayed(address);
-        if let Some(ip) = addresses::ip(address)
-            && !self.shared.mode.allows_ip(ip)
+        let relayed = address.iter().any(|part| part == Protocol::P2pCircuit);
+        if let Some(ip) = ip(address)
+            && !self.shared.gate.allows_ip(ip)
         {
-            return Err(ConnectionDenied::new(OutsideOfMode(address.clone())));
+            return Err(ConnectionDenied::new(Refused(address.clone())));
         }
         let (sender, receiver) = mpsc::channel(OUTBOUND_REQUESTS);
         self.prepared.insert(id, (Link { address: address.clone(), relayed }, sender));
@@ -119,8 +119,8 @@ impl NetworkBehaviour for Behaviour {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        match addresses::ip(remote) {
-            Some(ip) if !self.shared.mode.allows_ip(ip) => Err(ConnectionDenied::new(OutsideOfMode(remote.clone()))),
+        match ip(remote) {
+            Some(ip) if !self.shared.gate.allows_ip(ip) => Err(ConnectionDenied::new(Refused(remote.clone()))),
             _ => Ok(()),
         }
     }
@@ -143,8 +143,8 @@ impl NetworkBehaviour for Behaviour {
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         // Other behaviours (relay client, hole punching) dial too.
-        match candidates.iter().find(|candidate| !self.shared.mode.allows(candidate)) {
-            Some(outside) => Err(ConnectionDenied::new(OutsideOfMode(outside.clone()))),
+        match candidates.iter().find(|candidate| !self.shared.gate.allows(candidate)) {
+            Some(outside) => Err(ConnectionDenied::new(Refused(outside.clone()))),
             None => Ok(Vec::new()),
         }
     }
@@ -177,9 +177,7 @@ impl NetworkBehaviour for Behaviour {
                 self.prepared.remove(&event.connection_id);
             }
             FromSwarm::NewExternalAddrOfPeer(event)
-                if self.shared.mode == NetworkMode::Lan
-                    && self.found.len() < LOCAL_PEERS
-                    && self.shared.mode.allows(event.addr) =>
+                if self.shared.dials_found && self.found.len() < LOCAL_PEERS && self.shared.gate.allows(event.addr) =>
             {
                 self.found.push_back((event.peer_id, event.addr.clone()));
             }
@@ -196,7 +194,8 @@ impl NetworkBehaviour for Behaviour {
             let peers = self.shared.peers();
             let known = peers.get(&peer).is_some_and(|entry| !entry.connections.is_empty());
             if !known && peers.len() < LOCAL_PEERS {
-                let opts = DialOpts::peer_id(peer).addresses(vec![addresses::with_peer(&address, peer)]).build();
+                let Ok(address) = address.with_p2p(peer) else { continue };
+                let opts = DialOpts::peer_id(peer).addresses(vec![address]).build();
                 return Poll::Ready(ToSwarm::Dial { opts });
             }
         }
@@ -213,5 +212,14 @@ impl NetworkBehaviour for Behaviour {
             }
         }
         Poll::Pending
+    }
+}
+
+/// The IP address that a multiaddr begins with.
+fn ip(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => Some(ip.into()),
+        Some(Protocol::Ip6(ip)) => Some(ip.into()),
+        _ => None,
     }
 }
