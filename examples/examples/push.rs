@@ -28,8 +28,8 @@ async fn push() -> Result<(), Failure> {
         [] => demonstrate().await,
         [path, source, name] => {
             let home = home::at_large(Path::new(path)).await?;
-            if let (Err(RegistryError::NoRegistry), Some(holder)) = (home.registry.identity().await, &home.holder) {
-                println!("a new registry: {}", holder.init(InitOptions::default()).await?.ipns);
+            if let Err(RegistryError::NoRegistry) = home.registry.identity().await {
+                println!("a new registry: {}", home.init(InitOptions::default()).await?.ipns);
             }
             let mut options = PushOptions::default();
             options.target = Some(name.parse()?);

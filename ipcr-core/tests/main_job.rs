@@ -12,19 +12,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::DateTime;
-use ipcr_core::control::open::open;
+use ipcr_core::control::builder::Builder;
 use ipcr_core::digest::Digest;
 use ipcr_core::kind::ErrorKind;
 use ipcr_core::media::spec::ImageSpec;
 use ipcr_core::naming::chain::TrustLevel;
 use ipcr_core::naming::dns::DnsServer;
-use ipcr_core::node::{NetworkMode, NodeConfig};
+use ipcr_core::node::NetworkMode;
 use ipcr_core::registry::Registry;
-use ipcr_core::registry::local::HomeConfig;
 use ipcr_core::registry::options::{InitOptions, PublishOptions, PullOptions, PushOptions, ResolveOptions};
 use ipcr_core::registry::outcome::{Identity, PullOutcome, PushOutcome, TxtRecord};
-use ipcr_core::registry::places::Surroundings;
-use libp2p_identity::Keypair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
@@ -80,14 +77,11 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let zone = Zone::default();
         let dns = serve(Arc::clone(&zone)).await;
-        let home = open(config(&dir.path().join("alice"), dns), Surroundings::default(), "test", Duration::ZERO);
-        let home = home.await.unwrap();
+        let home = builder(&dir.path().join("alice"), dns).hold().await.unwrap();
         let mut options = InitOptions::default();
         options.domain = Some("hub.test".into());
-        let holder = home.holder.unwrap();
-        holder.init(options).await.unwrap();
-        holder.set_serving();
-        home.registry.holder().start_node().await.unwrap();
+        home.init(options).await.unwrap();
+        home.serve().await.unwrap();
         let identity = home.registry.identity().await.unwrap();
         let this =
             Self { bob: somebody(&dir.path().join("bob"), dns).await, alice: home.registry, dir, dns, zone, identity };
@@ -129,19 +123,16 @@ impl World {
     }
 }
 
-fn config(path: &Path, dns: SocketAddr) -> HomeConfig {
-    let mut node = NodeConfig::new(Keypair::generate_ed25519(), NetworkMode::Loopback);
-    node.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap(), "/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()];
-    let mut config = HomeConfig::new(path, node);
-    config.dns.servers = vec![DnsServer::Plain(dns)];
-    config.dns.mode = NetworkMode::Loopback;
-    config.stall = Duration::from_secs(20);
-    config
+fn builder(path: &Path, dns: SocketAddr) -> Builder {
+    Builder::new(path, NetworkMode::Loopback)
+        .listen(["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"].map(|address| address.parse().unwrap()))
+        .dns([DnsServer::Plain(dns)])
+        .stall(Duration::from_secs(20))
 }
 
 /// A home without a registry of its own.
 async fn somebody(path: &Path, dns: SocketAddr) -> Registry {
-    open(config(path, dns), Surroundings::default(), "test", Duration::ZERO).await.unwrap().registry
+    builder(path, dns).open().await.unwrap().registry
 }
 
 async fn pull(registry: &Registry, reference: &str, folder: &Path) -> PullOutcome {
@@ -236,11 +227,9 @@ async fn an_image_is_found_by_every_kind_of_name_and_arrives_unchanged() {
     let peer = &world.identity.node.addresses[0];
     for (number, (authority, trust)) in names.iter().enumerate() {
         // Nobody has pulled in this home before. A bare key says nothing about where its registry is served.
-        let mut config = config(&world.path(&format!("home-{number}")), world.dns);
-        if number > 0 {
-            config.node.peers = vec![peer.clone()];
-        }
-        let home = open(config, Surroundings::default(), "test", Duration::ZERO).await.unwrap().registry;
+        let peers = (number > 0).then(|| peer.clone());
+        let home =
+            builder(&world.path(&format!("home-{number}")), world.dns).peers(peers).open().await.unwrap().registry;
         let reference = format!("{authority}/team/app:1");
         let resolved = home.resolve(reference.parse().unwrap(), ResolveOptions::default()).await.unwrap();
         assert_eq!(
@@ -340,10 +329,8 @@ async fn a_registry_outlives_its_process() {
     let World { dir, dns, zone, alice, bob, .. } = world;
     alice.shutdown().await.unwrap();
 
-    let home = open(config(&dir.path().join("alice"), dns), Surroundings::default(), "test", Duration::from_secs(5));
-    let home = home.await.unwrap();
-    home.holder.as_ref().unwrap().set_serving();
-    home.registry.holder().start_node().await.unwrap();
+    let home = builder(&dir.path().join("alice"), dns).hold().await.unwrap();
+    home.serve().await.unwrap();
     let identity = home.registry.identity().await.unwrap();
     assert_eq!(identity.ipns, first.ipns);
     zone.lock().unwrap().clear();

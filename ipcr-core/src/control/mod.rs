@@ -5,8 +5,10 @@
 //! sessions of a vanished client leave their blocks leased. When the holder's own command is done it lets the clients
 //! that are attached finish ([`Control::drain`]); new ones find no socket and wait for the lock.
 //!
-//! [`open`] puts the two together: a home is held and served, or worked on through the process that holds it.
+//! [`open`] puts the two together: a home is held and served, or worked on through the process that holds it. [`builder`] says
+//! how.
 
+pub mod builder;
 mod call;
 mod client;
 pub mod open;

@@ -1,7 +1,10 @@
 //! Opening a home: [`open`].
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use multiaddr::Multiaddr;
 
 use super::Control;
 use crate::kind::ErrorKind;
@@ -9,7 +12,10 @@ use crate::naming::dns::{DnsHosts, Resolver};
 use crate::net::{HttpClient, HttpPolicy};
 use crate::registry::Registry;
 use crate::registry::error::{RegistryError, Topic};
+use crate::registry::holder::Holder as _;
 use crate::registry::local::{HomeConfig, LocalHolder};
+use crate::registry::options::InitOptions;
+use crate::registry::outcome::Identity;
 use crate::registry::places::Surroundings;
 use crate::registry::remote::RemoteHolder;
 use crate::store::home::{Home, HomeError};
@@ -24,6 +30,8 @@ const BEGINNING: Duration = Duration::from_secs(3);
 #[must_use = "dropping it turns those away who work through it"]
 #[derive(Debug)]
 pub struct OpenHome {
+    /// Where it is.
+    pub path: PathBuf,
     /// Its registry.
     pub registry: Registry,
     /// The holder, if it is this process.
@@ -35,6 +43,24 @@ pub struct OpenHome {
 }
 
 impl OpenHome {
+    /// Makes the keys and an empty registry; nothing that is there is overwritten. Only the home's holder can.
+    pub async fn init(&self, options: InitOptions) -> Result<Identity, RegistryError> {
+        self.held()?.init(options).await
+    }
+
+    /// Starts the node and says that this process goes on serving, so that others can fetch what it publishes. Returns where
+    /// it is reached. Only the home's holder can.
+    pub async fn serve(&self) -> Result<Vec<Multiaddr>, RegistryError> {
+        let holder = self.held()?;
+        holder.set_serving();
+        holder.start_node().await
+    }
+
+    /// The holder, which this process has to be.
+    fn held(&self) -> Result<&Arc<LocalHolder>, RegistryError> {
+        self.holder.as_ref().ok_or_else(|| locked(&self.path))
+    }
+
     /// Ends gracefully: first those finish who work through this process, then the node stops.
     pub async fn close(self) -> Result<(), RegistryError> {
         if let Some(control) = self.control {
@@ -63,10 +89,10 @@ pub async fn open(
             let surroundings = equip(surroundings, &config).await?;
             let remote = Arc::new(remote);
             let registry = Registry::new(Arc::clone(&remote) as _, surroundings);
-            return Ok(OpenHome { registry, holder: None, remote: Some(remote), control: None });
+            return Ok(OpenHome { path: config.path, registry, holder: None, remote: Some(remote), control: None });
         }
         if begun.elapsed() >= wait {
-            return Err(locked(&config));
+            return Err(locked(&config.path));
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -85,7 +111,7 @@ pub async fn hold(
             return held(home, config, surroundings).await;
         }
         if begun.elapsed() >= wait {
-            return Err(locked(&config));
+            return Err(locked(&config.path));
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -105,7 +131,7 @@ async fn held(home: Home, config: HomeConfig, surroundings: Surroundings) -> Res
     let control = Control::serve(&path, Arc::clone(&holder) as _);
     let control = control.inspect_err(|error| tracing::warn!(%error, "others cannot work on this home meanwhile")).ok();
     let registry = Registry::new(Arc::clone(&holder) as _, surroundings);
-    Ok(OpenHome { registry, holder: Some(holder), remote: None, control })
+    Ok(OpenHome { path, registry, holder: Some(holder), remote: None, control })
 }
 
 async fn equip(mut surroundings: Surroundings, config: &HomeConfig) -> Result<Surroundings, RegistryError> {
@@ -117,9 +143,9 @@ async fn equip(mut surroundings: Surroundings, config: &HomeConfig) -> Result<Su
     Ok(surroundings)
 }
 
-fn locked(config: &HomeConfig) -> RegistryError {
-    let holder = Home::holder(&config.path).ok().flatten().unwrap_or_default();
-    not_opened(HomeError::Locked { place: config.path.display().to_string(), holder })
+fn locked(path: &Path) -> RegistryError {
+    let holder = Home::holder(path).ok().flatten().unwrap_or_default();
+    not_opened(HomeError::Locked { place: path.display().to_string(), holder })
 }
 
 /// The HTTP client of sources and sinks, within the reach of the network mode.
@@ -131,7 +157,9 @@ async fn http(config: &HomeConfig) -> Result<HttpClient, RegistryError> {
         source: Box::new(error),
     })?;
     let hosts = Arc::new(DnsHosts(Arc::new(dns)));
-    HttpClient::new(HttpPolicy::new((&config.node.mode).into()), hosts).map_err(|error| RegistryError::Step {
+    let mut policy = HttpPolicy::new((&config.node.mode).into());
+    policy.stall = config.stall;
+    HttpClient::new(policy, hosts).map_err(|error| RegistryError::Step {
         doing: "setting up HTTP",
         kind: error.kind(),
         topic: Topic::Other,
