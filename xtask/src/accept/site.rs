@@ -74,21 +74,39 @@ impl Lab {
         Ok(home.with(&["--dns", &format!("127.0.0.1:{port}")]))
     }
 
-    /// Removes all names of an image from the engine, so that its layers are gone too.
+    /// Removes an image and all its names from the engine, and whatever other checks built upon it, so that its layers are gone
+    /// too.
     pub(crate) fn forget(&self, id: &str) -> Result {
-        if self.docker_output(&["rmi", "-f", id]).is_err() {
-            // An image that another check built upon this one and has no name any more holds on to it.
-            let dangling = self.docker_output(&["images", "-aq", "--filter", "dangling=true"])?;
-            for child in dangling.lines() {
-                // Parents go with their last child, so later ones may be gone already.
-                let _ = self.docker_output(&["rmi", "-f", child]);
+        for descendant in self.descendants(id)?.iter().rev() {
+            // An image without a name goes with its last child.
+            if self.docker_output(&["image", "inspect", descendant]).is_ok() {
+                self.docker_output(&["rmi", "-f", descendant])?;
             }
-            self.docker_output(&["rmi", "-f", id])?;
         }
         if self.docker_output(&["image", "inspect", id]).is_ok() {
             return Err("the engine still has the image".into());
         }
         Ok(())
+    }
+
+    /// An image and what was built upon it, parents before children.
+    fn descendants(&self, id: &str) -> Result<Vec<String>> {
+        let all = self.docker_output(&["images", "-aq", "--no-trunc"])?;
+        let mut inspect = vec!["image", "inspect", "-f", "{{.Id}} {{.Parent}}"];
+        inspect.extend(all.lines());
+        let parents = if all.is_empty() { String::new() } else { self.docker_output(&inspect)? };
+        let parents: Vec<(&str, &str)> = parents.lines().filter_map(|line| line.split_once(' ')).collect();
+        let mut found = vec![id.to_owned()];
+        let mut at = 0;
+        while let Some(parent) = found.get(at).cloned() {
+            for (child, _) in parents.iter().filter(|(_, of)| *of == parent) {
+                if !found.iter().any(|known| known == child) {
+                    found.push((*child).to_owned());
+                }
+            }
+            at += 1;
+        }
+        Ok(found)
     }
 }
 
