@@ -27,10 +27,10 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["test"] => Ok(test::run(&root, std::env::var("CI").is_ok_and(|ci| ci == "true"))),
         ["test", "--install"] => Ok(test::run(&root, true)),
-        ["accept", ref names @ ..] => accept::run(&root, names),
+        ["accept", ref names @ ..] => accept::run(&root, names, None),
         ["bench"] => bench::run(&root, false),
         ["bench", "--quick"] => bench::run(&root, true),
-        ["soak"] => accept::run(&root, &["--soak"]),
+        ["soak"] => accept::run(&root, &["--soak"], None),
         ["install"] => peers::install(&root).map(|()| true),
         _ => Err(USAGE.into()),
     };

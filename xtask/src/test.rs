@@ -78,7 +78,7 @@ pub(crate) fn run(root: &Path, install: bool) -> bool {
     step("licences", &mut || deny(root, install));
     let flags: &[&str] = if install { &["--require-peers"] } else { &[] };
     step("acceptance", &mut || {
-        let passed = crate::accept::run(root, flags)?;
+        let passed = crate::accept::run(root, flags, Some(start))?;
         if passed { Ok(()) } else { Err("some checks failed".into()) }
     });
     println!("\n== summary");

@@ -32,7 +32,7 @@ pub enum RegistryError {
     NotFound {
         /// The registry.
         registry: String,
-        /// What was asked for: `image app`, `image app:2`, …
+        /// What was asked for: `image app`, `tag app:2`, `manifest app@sha256:…`
         what: String,
         /// What was looked for in the registry and is not there.
         source: Option<Cause>,

@@ -186,6 +186,10 @@ impl OpenedRoot {
     }
 
     fn explain(&self, reference: &Reference, error: TreeError) -> RegistryError {
+        if let TreeError::NotFound { what } = error {
+            // An image, one of its tags or one of its manifests.
+            return RegistryError::NotFound { registry: self.name(), what, source: None };
+        }
         if error.kind() == crate::kind::ErrorKind::NotFound {
             let mut what = reference.clone();
             what.authority = None;

@@ -171,7 +171,7 @@ pub async fn find_in_image(
             None => Err(TreeError::not_found(format!("tag {name}:{tag}"))),
         },
         Wanted::Digest(digest) => {
-            let missing = || TreeError::not_found(format!("{name}@{digest}"));
+            let missing = || TreeError::not_found(format!("manifest {name}@{digest}"));
             let own = [MANIFESTS, digest.algorithm().name(), &digest.hex()];
             if let Some(link) = blocks::walk(blocks, image, own).await? {
                 let path = format!("{name}/{}", own.join("/"));

@@ -26,6 +26,8 @@ pub(crate) struct Lab {
     /// The port of the DNS server, once one runs.
     dns: RefCell<Option<(u16, Process)>>,
     engine: RefCell<Option<Process>>,
+    /// When the run of everything began that the checks are a part of, if they are.
+    pub(crate) began: Option<Instant>,
 }
 
 /// A child that is killed when it goes out of scope.
@@ -83,7 +85,7 @@ impl Lab {
             run(Command::new("cargo").current_dir(root).args(args))?;
             peers::target_dir(root).join("release/ipcr")
         };
-        Ok(Self { root: root.to_owned(), dir, ipcr, dns: RefCell::new(None), engine: RefCell::new(None) })
+        Ok(Self { root: root.to_owned(), dir, ipcr, dns: RefCell::new(None), engine: RefCell::new(None), began: None })
     }
 
     /// A home with a name of its own.

@@ -45,6 +45,16 @@ struct Check {
     soak: bool,
 }
 
+impl Check {
+    /// The acceptance line.
+    fn line(&self) -> u32 {
+        self.name.split(' ').next().and_then(|number| number.parse().ok()).expect("names begin with their line")
+    }
+}
+
+/// How many acceptance lines there are.
+const LINES: u32 = 13;
+
 const fn check(name: &'static str, command: &'static str, run: fn(&Lab) -> Result<Figure>) -> Check {
     Check { name, command, run, soak: false }
 }
@@ -69,14 +79,27 @@ const CHECKS: &[Check] = &[
     check("10 memory", "VmHWM of push, pull and serve, 1 GiB layer", load::memory),
     check("11 several at once", "8 pulls and pushes on one home", load::several),
     check("12 start", "ipcr --help; ipcr id", main_job::start),
+    check("13 CI", ".ci/run", ci),
 ];
 
+/// How long the run of everything may take, in minutes.
+const CI_MINUTES: f64 = 60.0;
+
+/// Line 13: a run of everything takes so long. Checks come last in it, so that it ends when this one does.
+fn ci(lab: &Lab) -> Result<Figure> {
+    let began = lab.began.ok_or("SKIPPED: only `cargo xtask test` knows how long everything takes")?;
+    Figure::at_most(began.elapsed().as_secs_f64() / 60.0, CI_MINUTES, "minutes")
+}
+
 /// Runs the checks whose names contain one of `args`, or all. `--soak` adds the long ones; with `--require-peers` a skip is a failure.
-pub(crate) fn run(root: &Path, args: &[&str]) -> Result<bool> {
+///
+/// `began` is when the run of everything began that this is a part of, if it is.
+pub(crate) fn run(root: &Path, args: &[&str], began: Option<Instant>) -> Result<bool> {
     let soak = args.contains(&"--soak");
     let required = args.contains(&"--require-peers");
     let names: Vec<&str> = args.iter().filter(|arg| !arg.starts_with("--")).copied().collect();
-    let lab = Lab::new(root)?;
+    let mut lab = Lab::new(root)?;
+    lab.began = began;
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for check in CHECKS {
         let chosen = names.is_empty() || names.iter().any(|name| check.name.contains(name));
@@ -101,6 +124,12 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<bool> {
             }
         };
         println!("{verdict}  {:<20} | {} | {figure} | {limit} | {seconds:.1} s", check.name, check.command);
+    }
+    if names.is_empty() {
+        for line in (1..=LINES).filter(|line| !CHECKS.iter().any(|check| check.line() == *line)) {
+            failed += 1;
+            println!("FAIL  {line:<20} | | no check | |");
+        }
     }
     let skips = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
     println!("{passed} passed, {failed} failed{skips}");

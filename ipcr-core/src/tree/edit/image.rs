@@ -237,7 +237,7 @@ impl<'a> ImageEdit<'a> {
     /// Removes a manifest and every tag that names it.
     pub(super) fn remove_digest(&mut self, digest: &Digest) -> Result<(), TreeError> {
         if !self.document.manifests.contains_key(digest) {
-            return Err(TreeError::not_found(format!("{}@{digest}", self.name)));
+            return Err(TreeError::not_found(format!("manifest {}@{digest}", self.name)));
         }
         let tags = self.document.tags.iter().filter(|(_, row)| row.digest == *digest);
         for tag in tags.map(|(tag, _)| tag.clone()).collect::<Vec<_>>() {
