@@ -132,7 +132,7 @@ impl Resolver {
         } else {
             for server in &options.servers {
                 encrypted |= matches!(server, DnsServer::Https { .. });
-                servers.append(&mut configs(server).await?);
+                servers.append(&mut configs(server, &options.mode).await?);
             }
             ResolverConfig::from_name_servers(servers)
         };
@@ -292,7 +292,7 @@ fn no_tls() -> Result<rustls::ClientConfig, DnsSetupError> {
     Ok(config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
 }
 
-async fn configs(server: &DnsServer) -> Result<Vec<NameServerConfig>, DnsSetupError> {
+async fn configs(server: &DnsServer, mode: &NetworkMode) -> Result<Vec<NameServerConfig>, DnsSetupError> {
     match server {
         DnsServer::Plain(address) => {
             let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
@@ -304,6 +304,9 @@ async fn configs(server: &DnsServer) -> Result<Vec<NameServerConfig>, DnsSetupEr
         DnsServer::Https { host, port, path } => {
             let addresses: Vec<SocketAddr> = if let Ok(ip) = host.parse::<IpAddr>() {
                 vec![SocketAddr::new(ip, *port)]
+            } else if matches!(mode, NetworkMode::Loopback | NetworkMode::Lan) && host != "localhost" {
+                // The system would ask servers that this mode does not reach.
+                return Err(DnsSetupError::NoAddress { server: server.to_string(), source: None });
             } else {
                 let found = tokio::net::lookup_host((host.as_str(), *port)).await;
                 let failed = |source: std::io::Error| DnsSetupError::NoAddress {

@@ -60,7 +60,8 @@ pub(crate) async fn encode(
         drop(reads);
         Ok::<(), TransferError>(())
     };
-    let encode_all = async {
+    // It owns the receiver: when it fails, the cutter and the reader must not wait for it.
+    let encode_all = async move {
         let jobs = std::thread::available_parallelism().map_or(2, usize::from) + 1;
         let mut writer = FileWriter::new(session, totals);
         let mut hasher = Hasher::new(Algorithm::Sha256);
@@ -89,12 +90,14 @@ pub(crate) async fn encode(
         Ok::<_, TransferError>((hasher.finish(), size, writer.finish().await?))
     };
     let (read, encoded) = tokio::join!(read_all, encode_all);
+    // Whoever fails first lets the others fail too: the cutter sees a source that broke off as one that ended too early, and a
+    // full disk as pieces that nobody wants.
+    read?;
+    let (digest, size, file) = encoded?;
     let (diff_id, plain_size) = cutter
         .await
         .map_err(|_| TransferError::Worker { doing: "cutting a layer" })?
         .map_err(|source| TransferError::Source { what: what.to_owned(), source })?;
-    read?;
-    let (digest, size, file) = encoded?;
     let blob = StoredBlob {
         digest,
         size,
@@ -176,5 +179,75 @@ impl Read for ChannelReader {
         let count = self.current.len().min(buf.len());
         self.current.copy_to_slice(&mut buf[..count]);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use cid::Cid;
+
+    use super::*;
+    use crate::kind::ErrorKind;
+    use crate::port::blocks::{BlockStore as _, Put, StoreError};
+    use crate::port::memory::blocks::MemoryBlocks;
+
+    /// A store that is full from the start.
+    #[derive(Debug)]
+    struct Full;
+
+    #[async_trait]
+    impl StoreSession for Full {
+        async fn put(&self, _: Vec<Block>) -> Result<Put, StoreError> {
+            Err(StoreError::Full { place: "here".into(), doing: "putting blocks" })
+        }
+
+        async fn hold(&self, cids: &[Cid]) -> Result<Vec<bool>, StoreError> {
+            Ok(vec![false; cids.len()])
+        }
+
+        async fn commit(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        async fn abort(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    async fn store(session: Arc<dyn StoreSession>, mut data: impl AsyncRead + Send + Unpin) -> TransferError {
+        let stored = encode(session, Arc::default(), "a layer", &mut data, Encoding::AlignedGzip1, |_| {});
+        let stored = tokio::time::timeout(Duration::from_secs(60), stored).await.expect("it does not hang");
+        stored.unwrap_err()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_disk_ends_a_long_layer() {
+        let noise = std::fs::File::open("/dev/urandom").unwrap();
+        let noise = tokio::fs::File::from_std(noise).take(64 << 20);
+        assert_eq!(store(Arc::new(Full), noise).await.kind(), ErrorKind::DiskFull);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_source_that_breaks_off_says_so_itself() {
+        let blocks = MemoryBlocks::new();
+        // The head of a gzip stream, and then the connection is gone.
+        let head = std::io::Cursor::new(vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
+        let broken = broken_off();
+        let session = blocks.begin(Duration::from_secs(60)).await.unwrap();
+        let error = store(session.into(), AsyncReadExt::chain(head, broken)).await;
+        assert!(
+            matches!(&error, TransferError::Source { source, .. } if source.kind() == io::ErrorKind::ConnectionReset),
+            "{error:?}"
+        );
+    }
+
+    /// Fails at once.
+    fn broken_off() -> impl AsyncRead + Send + Unpin {
+        tokio_util::io::StreamReader::new(futures::stream::iter([Err::<Bytes, _>(io::Error::from(
+            io::ErrorKind::ConnectionReset,
+        ))]))
     }
 }

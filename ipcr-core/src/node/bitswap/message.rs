@@ -115,6 +115,11 @@ impl Prefix {
     }
 }
 
+/// Data of a block. It is copied where it is the smaller part of its message, because whoever keeps it would keep all of that.
+fn part_of(message: &Bytes, data: &[u8]) -> Bytes {
+    if data.len() < message.len() / 2 { Bytes::copy_from_slice(data) } else { message.slice_ref(data) }
+}
+
 impl Message {
     /// Whether there is nothing in it.
     pub(super) fn is_empty(&self) -> bool {
@@ -156,7 +161,7 @@ impl Message {
         parts
     }
 
-    /// Reads a message; block data shares its memory.
+    /// Reads a message; the data of a block that makes up most of it shares its memory.
     pub(super) fn decode(bytes: &Bytes) -> Result<Self, Malformed> {
         let mut message = Self::default();
         for field in Fields::of(bytes) {
@@ -164,14 +169,14 @@ impl Message {
                 (1, value) => message.read_wantlist(value.bytes()?)?,
                 (2, value) => {
                     let prefix = Prefix { version: Version::V0, codec: crate::dag::block::DAG_PB, hash: SHA2_256 };
-                    message.push_block(Some(prefix), bytes.slice_ref(value.bytes()?));
+                    message.push_block(Some(prefix), part_of(bytes, value.bytes()?));
                 }
                 (3, value) => {
                     let (mut prefix, mut data) = (None, Bytes::new());
                     for field in Fields::of(value.bytes()?) {
                         match field? {
                             (1, value) => prefix = Prefix::decode(value.bytes()?),
-                            (2, value) => data = bytes.slice_ref(value.bytes()?),
+                            (2, value) => data = part_of(bytes, value.bytes()?),
                             _ => {}
                         }
                     }
