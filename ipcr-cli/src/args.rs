@@ -278,6 +278,7 @@ impl Command {
         match self {
             Self::Init(_) | Self::Serve(_) => true,
             Self::Push(args) => args.serve,
+            Self::Key(args) => args.action.holds(),
             _ => false,
         }
     }

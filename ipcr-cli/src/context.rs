@@ -9,9 +9,10 @@ use ipcr_core::event::Warning;
 use ipcr_core::image::platform::Platform;
 use ipcr_core::kind::ErrorKind;
 use ipcr_core::media::spec::SpecError;
-use ipcr_core::reference::{NameError, Reference, TargetName};
+use ipcr_core::reference::{IpnsName, NameError, Reference, TargetName};
 use ipcr_core::registry::Registry;
 use ipcr_core::registry::error::{RegistryError, Topic};
+use ipcr_core::registry::holder::Changed;
 use ipcr_core::registry::local::LocalHolder;
 use ipcr_core::registry::operation::Operation;
 use ipcr_core::registry::options::{InitOptions, PublishOptions, ResolveOptions};
@@ -77,6 +78,14 @@ impl<'a> Context<'a> {
     /// Makes keys and an empty registry.
     pub(crate) async fn init(&self, options: InitOptions) -> Result<Identity, Failure> {
         self.local()?.init(options).await.map_err(|error| self.failure(&error))
+    }
+
+    /// Gives the registry a new key; returns the name before, and what was published.
+    pub(crate) async fn rotate_key(&self) -> Result<(IpnsName, Changed, Vec<Warning>), Failure> {
+        let holder = Arc::clone(self.local()?);
+        let rotation = Operation::new(move |events| async move { holder.rotate_key(events).await });
+        let ((previous, changed), warnings) = self.watch(rotation).await?;
+        Ok((previous, changed, warnings))
     }
 
     /// Publishes the registry again, if there is one.

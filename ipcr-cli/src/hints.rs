@@ -50,6 +50,9 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
         }
         Topic::Fork => "two homes may have published at once; the publisher's next `ipcr publish` settles it",
         Topic::KeyChanged => "if its owner confirms the new key, accept it with `ipcr trust add DOMAIN KEY`",
+        Topic::HandedOver => {
+            "make a home with the new key: `ipcr key export` where it is, then `ipcr --home DIR init --import FILE` here"
+        }
         Topic::Conflict => "look at both with `ipcr inspect`; `--force` makes ours win",
         Topic::NotMerged => "run `ipcr publish` once another home or mirror that holds it is reachable",
         Topic::NoProvider => {

@@ -56,6 +56,7 @@ pub(crate) fn surroundings(settings: &Settings, environment: &Environment) -> Su
     let mut surroundings = Surroundings::default();
     surroundings.engines = engines;
     surroundings.stall = settings.timeout;
+    surroundings.allow_stale = settings.allow_stale;
     surroundings
 }
 

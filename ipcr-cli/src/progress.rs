@@ -122,6 +122,9 @@ pub(crate) fn sentence(warning: &Warning) -> String {
                 "the DNSLink is at {domain} itself, where other software no longer looks; it belongs at _dnslink.{domain}"
             )
         }
+        Warning::HandedOver { domain, from, to } => {
+            format!("the key of {domain} has changed: {from} has handed over to {to}, which is remembered now")
+        }
         Warning::DigestLost { repo_digest } => {
             format!(
                 "the engine does not keep the manifest of {repo_digest}; `ipcr push docker://{repo_digest}` keeps it"

@@ -113,6 +113,66 @@ fn keys_move_to_another_home() {
 }
 
 #[test]
+fn a_registry_gets_another_key() {
+    let (place, other) = (Place::new(), Place::new());
+    assert_eq!(error(&place, &["key", "rotate"])["exit"], 2);
+    let before = object(&place, &["init", "--domain", "hub.test"]);
+    let rotated = object(&place, &["key", "rotate"]);
+    assert_eq!(rotated["previous"], before["ipns"]);
+    assert_eq!((&rotated["published"], &rotated["sequence"]), (&json!(false), &json!(0)));
+    assert_ne!(rotated["ipns"], before["ipns"]);
+    assert_eq!(rotated["recipient"], before["recipient"]);
+    let link = format!("dnslink=/ipns/{}", rotated["ipns"].as_str().unwrap());
+    assert_eq!(rotated["txt"][0]["value"], json!(link));
+    let id = object(&place, &["id"]);
+    assert_eq!((&id["ipns"], &id["did"]), (&rotated["ipns"], &rotated["did"]));
+    let again = object(&place, &["key", "rotate"]);
+    assert_eq!(again["previous"], rotated["ipns"]);
+    assert_eq!(object(&place, &["check", "--read-data"])["ok"], true);
+    // The keys before go where the key goes.
+    let file = place.path().join("keys");
+    object(&place, &["key", "export", file.to_str().unwrap()]);
+    object(&other, &["key", "import", file.to_str().unwrap()]);
+    let former = |place: &Place| {
+        let home = place.path().join(".local/share/ipcr");
+        let names = std::fs::read_dir(home).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut former: Vec<_> = names.filter(|name| name.starts_with("former-")).collect();
+        former.sort();
+        former
+    };
+    assert_eq!(former(&place).len(), 2);
+    assert_eq!(former(&other), former(&place));
+}
+
+#[test]
+fn nothing_is_published_without_a_network() {
+    let place = Place::new();
+    object(&place, &["init", "--domain", "hub.test"]);
+    let folder = place.path().join("layout");
+    layout(&folder, "one");
+    let pushed = object(&place, &["push", &format!("oci:{}", folder.display()), "--as", "app:1"]);
+    assert_eq!(
+        (&pushed["published"], &pushed["findable"], &pushed["sequence"]),
+        (&json!(false), &json!(null), &json!(0))
+    );
+    assert!(pushed["warnings"].to_string().contains("not-published"), "{pushed}");
+    for arguments in [
+        &["publish"][..],
+        &["resolve", "other.test/app:1"],
+        &["pull", "k51qzi5uqu5di1hxx9pv1iu2gxqya46jcu79pmx7oppjo8lp0wsc5nm13xslfb/app", "--into", "none"],
+    ] {
+        let refused = error(&place, arguments);
+        assert_eq!((&refused["exit"], &refused["hint"]), (&json!(4), &json!("leave out `--offline`")), "{arguments:?}");
+    }
+    // The own domain and key are this registry.
+    let own = object(&place, &["id"]);
+    for authority in ["hub.test", own["ipns"].as_str().unwrap(), own["did"].as_str().unwrap(), "did:web:hub.test"] {
+        let resolved = object(&place, &["resolve", &format!("{authority}/app:1")]);
+        assert_eq!((&resolved["cid"], &resolved["chain"][0]["source"]), (&pushed["cid"], &json!("own")), "{authority}");
+    }
+}
+
+#[test]
 fn an_image_goes_in_and_comes_out() {
     let place = Place::new();
     let ipns = object(&place, &["init"])["ipns"].as_str().unwrap().to_owned();

@@ -69,6 +69,15 @@ pub enum Warning {
         /// The domain.
         domain: String,
     },
+    /// A domain leads to another key than before, and the key before has signed that this is its successor.
+    HandedOver {
+        /// The domain.
+        domain: String,
+        /// The key before.
+        from: String,
+        /// The key now.
+        to: String,
+    },
     /// The engine knows a repository digest that this push cannot keep.
     DigestLost {
         /// `repository@digest` as the engine says it.

@@ -26,6 +26,10 @@ pub const COPY_LAYERS: usize = 512;
 pub const IPNS_RECORD_BYTES: usize = 10 * 1024;
 /// Longest chain of names.
 pub const NAME_RECURSION: usize = 32;
+/// Longest line of hand-overs from one key of a registry to the next.
+pub const HANDOVERS: usize = 32;
+/// Largest list of hand-overs, in bytes.
+pub const HANDOVERS_BYTES: u64 = 64 * KIB;
 /// Largest block, in bytes (Bitswap specification).
 pub const BLOCK_BYTES: usize = 2 << 20;
 /// Largest leaf that is written, in bytes.

@@ -268,7 +268,9 @@ async fn providers_both_ways() {
     assert_eq!(ours.node.provide(&[*block.cid()]).await, 1);
     let found = kubo.text(&["routing", "findprovs", "-n", "1", &block.cid().to_string()]).await;
     assert_eq!(found, ours.node.peer_id().to_string());
-    assert_eq!(ours.node.holders(&root, Duration::from_secs(5)).await, [kubo_id]);
+    let sought = ours.node.holders(&root, Duration::from_secs(5)).await;
+    assert_eq!((sought.holders, sought.findable), (vec![kubo_id], Some(true)));
     let nobody = Block::raw(Bytes::from_static(b"held by nobody"));
-    assert!(ours.node.holders(nobody.cid(), Duration::from_secs(5)).await.is_empty());
+    let sought = ours.node.holders(nobody.cid(), Duration::from_secs(5)).await;
+    assert_eq!((sought.holders, sought.findable), (Vec::new(), Some(false)));
 }

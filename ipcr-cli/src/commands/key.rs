@@ -14,6 +14,7 @@ use ipcr_core::store::home::Home;
 use serde::Serialize;
 
 use super::{identity, init};
+use crate::context::Context;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::session::{self, Purpose};
@@ -49,14 +50,25 @@ pub(crate) enum Action {
         #[arg(value_name = "FILE")]
         file: String,
     },
-    /// Makes a new key for the node, so that others see another peer id
-    #[command(after_help = "Example:
-  ipcr key rotate --node")]
+    /// Gives the registry a new key, which the old one hands over to, or the node another peer id
+    #[command(after_help = "Examples:
+  ipcr key rotate
+  ipcr key rotate --node
+
+The registry gets another name. Its old name leads to the new one for as long as it is published, and whoever trusted the old
+key for a domain accepts the new one. Enter the new TXT records, and export the new key.")]
     Rotate {
-        /// The node's transport key; the registry and its name stay
-        #[arg(long, required = true)]
+        /// Only the node's transport key; the registry's key and name stay
+        #[arg(long)]
         node: bool,
     },
+}
+
+impl Action {
+    /// Whether it has to hold the home itself.
+    pub(crate) fn holds(&self) -> bool {
+        matches!(self, Self::Import { .. } | Self::Rotate { .. })
+    }
 }
 
 #[derive(Serialize)]
@@ -73,12 +85,24 @@ struct Rotated {
     previous: Option<String>,
 }
 
+/// A registry with a new key as programs read it.
+#[derive(Serialize)]
+struct HandedOver {
+    #[serde(flatten)]
+    identity: Identity,
+    previous: String,
+    root: String,
+    sequence: u64,
+    published: bool,
+}
+
 pub(crate) fn run(purpose: Purpose<'_>, args: &Args) -> Result<(), Failure> {
     let Purpose { ui, settings, .. } = purpose;
     match &args.action {
         Action::Export { file } => export(ui, &settings.home, file),
         Action::Import { file } => session::run(purpose, async |context| init::import(context, file).await),
-        Action::Rotate { .. } => rotate_node(ui, &settings.home),
+        Action::Rotate { node: true } => rotate_node(ui, &settings.home),
+        Action::Rotate { node: false } => session::run(purpose, rotate),
     }
 }
 
@@ -118,6 +142,20 @@ fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+async fn rotate(context: &Context<'_>) -> Result<(), Failure> {
+    let (previous, changed, warnings) = context.rotate_key().await?;
+    let identity = context.registry.identity().await.map_err(|error| context.failure(&error))?;
+    let (previous, root) = (previous.to_string(), changed.root.to_string());
+    let (sequence, published) = (changed.sequence, changed.published);
+    let outcome = HandedOver { identity, previous, root, sequence, published };
+    context.show(&outcome, &warnings, |ui, outcome| {
+        ui.detail(format!("before     {}", outcome.previous))?;
+        identity::lines(ui, &outcome.identity)?;
+        ui.hint("`ipcr key export FILE` saves the new key; enter the new TXT records where the domain is kept");
+        Ok(())
+    })
 }
 
 fn rotate_node(ui: &Ui, home: &Path) -> Result<(), Failure> {

@@ -67,8 +67,8 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) no_publish: bool,
 
-    /// How long to wait until a mirror or pin service holds the image
-    #[arg(long, value_name = "SECONDS")]
+    /// Waits until another node holds what was pushed, at most so long
+    #[arg(long, value_name = "SECONDS", conflicts_with = "no_publish")]
     pub(crate) wait: Option<u64>,
 
     /// Wins over what another home with the same key did to the tag

@@ -135,7 +135,7 @@ async fn held(home: Home, config: HomeConfig, surroundings: Surroundings) -> Res
 }
 
 async fn equip(mut surroundings: Surroundings, config: &HomeConfig) -> Result<Surroundings, RegistryError> {
-    if surroundings.http.is_none() {
+    if surroundings.http.is_none() && !config.node.offline {
         // What needs no registry must not fail for want of a resolver; what does says so.
         surroundings.http = http(config).await.inspect_err(|error| tracing::warn!(%error, "no HTTP client")).ok();
     }

@@ -3,10 +3,10 @@
 //! The file is an age file with a scrypt recipient (so that `age -d` opens it too), and inside it one JSON object:
 //!
 //! ```json
-//! {"format": "ipcr-keys", "version": 1, "registry": "m…", "encryption": "AGE-SECRET-KEY-1…"}
+//! {"format": "ipcr-keys", "version": 1, "registry": "m…", "former": ["m…"], "encryption": "AGE-SECRET-KEY-1…"}
 //! ```
 //!
-//! `registry` is libp2p's protobuf in multibase. The node key is disposable and stays where it is. A file that is not
+//! `registry` and `former` (the keys before it, absent when there are none) are libp2p's protobuf in multibase. The node key is disposable and stays where it is. A file that is not
 //! encrypted is read as what `ipfs key export` writes: a registry key alone.
 
 use std::io;
@@ -28,6 +28,8 @@ const MAGIC: &[u8] = b"age-encryption.org/";
 pub struct Bundle {
     /// The registry key.
     pub registry: RegistryKey,
+    /// The keys that the registry had before.
+    pub former: Vec<RegistryKey>,
     /// The encryption identity; `None` when the file was not written by ipcr.
     pub encryption: Option<EncryptionIdentity>,
 }
@@ -38,6 +40,8 @@ struct Inside {
     format: String,
     version: u32,
     registry: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     encryption: Option<String>,
 }
@@ -52,10 +56,12 @@ pub(super) fn seal(bundle: &Bundle, recipient: &scrypt::Recipient) -> Result<Vec
         let text = identity.age().to_string();
         text.expose_secret().to_owned()
     });
+    let text = |key: &RegistryKey| multibase::encode(Base::Base64, key.to_bytes().expose());
     let inside = Inside {
         format: FORMAT.to_owned(),
         version: VERSION,
-        registry: multibase::encode(Base::Base64, bundle.registry.to_bytes().expose()),
+        registry: text(&bundle.registry),
+        former: bundle.former.iter().map(text).collect(),
         encryption,
     };
     let plain = SecretBytes::from(serde_json::to_vec(&inside).map_err(|source| malformed(source.into()))?);
@@ -74,7 +80,7 @@ pub fn import(bytes: &[u8], passphrase: Option<&Passphrase>) -> Result<Bundle, I
     }
     if !is_encrypted(bytes) {
         let registry = RegistryKey::from_bytes(&bytes.to_vec().into())?;
-        return Ok(Bundle { registry, encryption: None });
+        return Ok(Bundle { registry, former: Vec::new(), encryption: None });
     }
     let passphrase = passphrase.ok_or(IdentityError::NoPassphrase)?;
     let plain = age::decrypt(&scrypt::Identity::new(passphrase.0.clone()), bytes).map_err(|error| match error {
@@ -89,12 +95,16 @@ pub fn import(bytes: &[u8], passphrase: Option<&Passphrase>) -> Result<Bundle, I
         let found = format!("{} version {}", inside.format, inside.version);
         return Err(malformed(io::Error::new(io::ErrorKind::InvalidData, format!("its format is {found}")).into()));
     }
-    let (_, registry) = multibase::decode(&inside.registry).map_err(|source| malformed(source.into()))?;
+    let key = |text: &String| {
+        let (_, bytes) = multibase::decode(text).map_err(|source| malformed(source.into()))?;
+        RegistryKey::from_bytes(&bytes.into())
+    };
+    let former = inside.former.iter().map(key).collect::<Result<_, _>>()?;
     let encryption = match inside.encryption {
         Some(text) => Some(EncryptionIdentity::from_bytes(&text.into_bytes().into())?),
         None => None,
     };
-    Ok(Bundle { registry: RegistryKey::from_bytes(&registry.into())?, encryption })
+    Ok(Bundle { registry: key(&inside.registry)?, former, encryption })
 }
 
 fn malformed(source: crate::kind::Cause) -> IdentityError {

@@ -1,6 +1,6 @@
 //! Keys as files of one directory: [`KeyStore`].
 //!
-//! `registry.key` and `node.key` hold libp2p's protobuf (what `ipfs key export` and `import` speak), `encryption.key` what
+//! `registry.key`, `former-<name>.key` (the registry's keys before it), `next.key` (while it is being replaced) and `node.key` hold libp2p's protobuf (what `ipfs key export` and `import` speak), `encryption.key` what
 //! `age-keygen` writes. A file is mode 0600 from its first byte, and a key is durable when the call that saved it returns:
 //! a temporary file is written and synced, then renamed or linked into place, then the directory is synced. All calls
 //! block on local files.
@@ -14,6 +14,9 @@ use super::{EncryptionIdentity, IdentityError, NodeKey, RegistryKey, SecretBytes
 use crate::limits;
 
 const REGISTRY: &str = "registry.key";
+const NEXT: &str = "next.key";
+/// What the files of former keys begin with; their names and `.key` follow.
+const FORMER: &str = "former-";
 const NODE: &str = "node.key";
 const ENCRYPTION: &str = "encryption.key";
 
@@ -39,9 +42,52 @@ impl KeyStore {
         self.save(REGISTRY, &key.to_bytes(), false)
     }
 
-    /// Saves the registry key in place of the one that is there.
-    pub fn replace_registry(&self, key: &RegistryKey) -> Result<(), IdentityError> {
-        self.save(REGISTRY, &key.to_bytes(), true)
+    /// The key that is to replace the registry key; a new one, saved, unless a rotation was begun and not ended.
+    pub fn next_or_new(&self) -> Result<RegistryKey, IdentityError> {
+        if let Some(bytes) = self.load(NEXT)? {
+            return RegistryKey::from_bytes(&bytes);
+        }
+        let key = RegistryKey::generate();
+        self.save(NEXT, &key.to_bytes(), false)?;
+        Ok(key)
+    }
+
+    /// Makes the next key the registry key. The one before becomes a former one. After a crash it may be done again.
+    pub fn rotate(&self) -> Result<(), IdentityError> {
+        let (Some(next), Some(now)) = (self.load(NEXT)?, self.registry()?) else { return Ok(()) };
+        let next = RegistryKey::from_bytes(&next)?;
+        if next.name() != now.name() {
+            self.add_former(&now)?;
+            self.save(REGISTRY, &next.to_bytes(), true)?;
+        }
+        let path = self.directory.join(NEXT);
+        let removed = fs::remove_file(&path).and_then(|()| File::open(&self.directory)?.sync_all());
+        removed.map_err(|source| IdentityError::Io { doing: "removing", path, source })
+    }
+
+    /// The keys that the registry had before, in order of their names.
+    pub fn former(&self) -> Result<Vec<RegistryKey>, IdentityError> {
+        let failed = |source| IdentityError::Io { doing: "reading", path: self.directory.clone(), source };
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            if name.strip_prefix(FORMER).is_some_and(|name| name.strip_suffix(".key").is_some()) {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        let keys = names.iter().map(|name| self.load(name)?.map(|bytes| RegistryKey::from_bytes(&bytes)).transpose());
+        keys.filter_map(Result::transpose).collect()
+    }
+
+    /// Keeps a key that the registry had before. One that is there stays.
+    pub fn add_former(&self, key: &RegistryKey) -> Result<(), IdentityError> {
+        self.save(&format!("{FORMER}{}.key", key.name()), &key.to_bytes(), true)
     }
 
     /// The node key, if there is one.

@@ -72,7 +72,8 @@ fn recipients() {
 
 #[test]
 fn bundles_open_with_their_passphrase_only() {
-    let bundle = Bundle { registry: known_key(), encryption: Some(EncryptionIdentity::generate()) };
+    let former = vec![RegistryKey::generate()];
+    let bundle = Bundle { registry: known_key(), former, encryption: Some(EncryptionIdentity::generate()) };
     let passphrase = Passphrase::from("correct horse".to_owned());
     // As `export` does, with less work.
     let mut recipient = age::scrypt::Recipient::new(passphrase.0.clone());
@@ -81,6 +82,7 @@ fn bundles_open_with_their_passphrase_only() {
     assert!(bundle::is_encrypted(&file));
     let opened = bundle::import(&file, Some(&passphrase)).unwrap();
     assert_eq!(opened.registry.name(), bundle.registry.name());
+    assert_eq!(opened.former[0].name(), bundle.former[0].name());
     assert_eq!(opened.encryption.unwrap().recipient(), bundle.encryption.unwrap().recipient());
     let wrong = bundle::import(&file, Some(&Passphrase::from("battery".to_owned()))).unwrap_err();
     assert!(matches!(wrong, IdentityError::WrongPassphrase));
@@ -94,7 +96,7 @@ fn bundles_open_with_their_passphrase_only() {
 
 #[test]
 fn exports_are_encrypted() {
-    let bundle = Bundle { registry: known_key(), encryption: None };
+    let bundle = Bundle { registry: known_key(), former: Vec::new(), encryption: None };
     let file = bundle::export(&bundle, &Passphrase::from("correct horse".to_owned())).unwrap();
     assert!(bundle::is_encrypted(&file));
     let seed = hex::decode(SEED).unwrap();
@@ -141,9 +143,6 @@ fn key_files() {
     let error = store.create_registry(&RegistryKey::generate()).unwrap_err();
     assert!(matches!(error, IdentityError::Exists { .. }));
     assert_eq!(store.registry().unwrap().unwrap().name(), key.name());
-    let other = RegistryKey::generate();
-    store.replace_registry(&other).unwrap();
-    assert_eq!(store.registry().unwrap().unwrap().name(), other.name());
     let node = store.node_or_new().unwrap();
     assert_eq!(store.node_or_new().unwrap().peer_id(), node.peer_id());
     store.save_node(&NodeKey::generate()).unwrap();
@@ -159,6 +158,20 @@ fn key_files() {
     for entry in names {
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
+    // Rotation: what was begun is ended, and doing it again changes nothing.
+    store.rotate().unwrap();
+    assert_eq!((store.registry().unwrap().unwrap().name(), store.former().unwrap().len()), (key.name(), 0));
+    let next = store.next_or_new().unwrap();
+    assert_eq!(store.next_or_new().unwrap().name(), next.name());
+    for _ in 0..2 {
+        store.rotate().unwrap();
+        assert_eq!(store.registry().unwrap().unwrap().name(), next.name());
+        assert_eq!(store.former().unwrap().iter().map(RegistryKey::name).collect::<Vec<_>>(), [key.name()]);
+    }
+    let former = directory.path().join(format!("former-{}.key", key.name()));
+    assert_eq!(former.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!directory.path().join("next.key").exists());
+
     std::fs::write(directory.path().join("registry.key"), vec![0; crate::limits::KEY_FILE_BYTES + 1]).unwrap();
     assert!(matches!(store.registry(), Err(IdentityError::TooLarge { .. })));
 }

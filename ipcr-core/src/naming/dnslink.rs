@@ -16,17 +16,27 @@ const HINTS: usize = 64;
 /// Deepest nesting of `/dnsaddr/` in hints.
 const HINT_DEPTH: usize = 4;
 
+/// Where a link was found that nobody was asked for.
+pub(super) const KEPT: &str = "kept";
+
 /// The link of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Where it leads.
     pub target: Target,
-    /// The name at which the record was found: `_dnslink.<domain>`, or the domain itself.
+    /// The name at which the record was found: `_dnslink.<domain>`, or the domain itself; `kept` when nobody was asked.
     pub found_at: String,
     /// Whether it was found at the bare domain.
     pub bare: bool,
     /// What DNSSEC says about the record, and about the absence of one before it.
     pub security: Security,
+}
+
+impl Link {
+    /// Who said so, for people: `TXT _dnslink.hub.test`, or `kept`.
+    pub fn source(&self) -> String {
+        if self.found_at == KEPT { KEPT.to_owned() } else { format!("TXT {}", self.found_at) }
+    }
 }
 
 /// Why a domain leads nowhere.

@@ -229,21 +229,29 @@ impl RecordTable {
         }
     }
 
-    /// The best valid record that the network has now, whatever is kept; nothing is kept of it. For a publisher that looks
-    /// whether another home was faster.
-    pub async fn network_best(
+    /// All valid records, found now or kept, best first, one for each value of a sequence; nothing is kept of them. For a publisher
+    /// that looks whether another home was faster, and settles forks.
+    pub async fn valid(
         &self,
         name: &IpnsName,
         hints: &[Multiaddr],
         timeout: Duration,
         events: &Emitter,
-    ) -> Result<Option<SignedRecord>, IpnsError> {
+    ) -> Result<Vec<SignedRecord>, IpnsError> {
         let (found, _) = self.find(name, hints, timeout, events).await;
-        let Some(best) = best_of(name, &found, self.clock.now()) else { return Ok(None) };
-        if best.forked {
-            return Err(IpnsError::Fork { name: *name, sequence: best.record.sequence() });
+        let kept = self.kept(name).await?.map(|kept| kept.record);
+        let now = self.clock.now();
+        let known = found.into_iter().map(|(record, _)| record).chain(kept);
+        let mut valid: Vec<_> = known.filter(|record| record.is_valid_at(now)).collect();
+        valid.sort_by(|one, other| other.rank(one));
+        let mut distinct: Vec<SignedRecord> = Vec::new();
+        for record in valid {
+            let same = |one: &SignedRecord| one.sequence() == record.sequence() && one.target() == record.target();
+            if !distinct.iter().any(same) {
+                distinct.push(record);
+            }
         }
-        Ok(Some(best.record))
+        Ok(distinct)
     }
 
     /// What is kept of a name.

@@ -5,12 +5,13 @@
 //! * [`dns`]: the [`Dns`](crate::port::dns::Dns) port over real servers, with DNSSEC.
 //! * [`dnslink`]: what the TXT records of a domain say. [`target`]: where a name leads.
 //! * [`record`]: one IPNS record: verified, signed, compared. [`ipns`]: which record of a name is used, and what is kept.
-//! * [`trust`]: the key that each domain is remembered with.
+//! * [`trust`]: the key that each domain is remembered with. [`handover`]: one key names the next.
 //! * [`http_records`]: IPNS records by HTTP, and several carriers at once.
 
 pub mod chain;
 pub mod dns;
 pub mod dnslink;
+pub mod handover;
 pub mod http_records;
 pub mod ipns;
 pub mod record;

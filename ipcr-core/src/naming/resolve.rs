@@ -1,5 +1,8 @@
 //! Following a chain of names to its end: [`NameResolver`].
 //!
+//! That has two steps, because between them the registry may have to be asked for hand-overs: [`NameResolver::follow`] goes
+//! to the end of the chain, [`NameResolver::believe`] decides whether its domains may lead there.
+//!
 //! What is learned on the way is kept at once: the best record of each name when it has been weighed, and the key of each
 //! domain when the chain has reached content. Nothing of that depends on whether the content can be fetched afterwards: what
 //! is remembered is that a domain leads to a key, not that the key's registry is reachable.
@@ -13,14 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Clock;
 use super::chain::{ChainStep, StepKind, TrustLevel};
-use super::dnslink::{self, LinkError};
+use super::dnslink::{self, KEPT, Link, LinkError};
 use super::ipns::{IpnsError, RecordTable};
 use super::target::{Target, TargetRoot};
-use super::trust::{Anchor, Sighting, TrustError, TrustTable};
+use super::trust::{Anchor, Handover, Sighting, TrustError, TrustTable};
 use crate::event::{Emitter, Event, Warning};
 use crate::kind::ErrorKind;
 use crate::limits;
-use crate::port::dns::{Dns, Security};
+use crate::port::dns::{Dns, DnsError, Security};
 use crate::port::records::NameRecords;
 use crate::port::table::Table;
 use crate::reference::Authority;
@@ -80,7 +83,15 @@ pub enum ResolveError {
     /// The domain is not believed.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// The chain does not end.
+    /// The chain comes back to a name that it went through.
+    #[error("{name} leads in a circle: back to {again}")]
+    Circle {
+        /// Where it began.
+        name: String,
+        /// The name that was met again.
+        again: String,
+    },
+    /// The chain is too long.
     #[error("{name} leads through more than {limit} names", limit = limits::NAME_RECURSION)]
     TooLong {
         /// Where it began.
@@ -95,7 +106,7 @@ impl ResolveError {
             Self::Link(error) => error.kind(),
             Self::Ipns(error) => error.kind(),
             Self::Trust(error) => error.kind(),
-            Self::TooLong { .. } => ErrorKind::Integrity,
+            Self::Circle { .. } | Self::TooLong { .. } => ErrorKind::Integrity,
         }
     }
 }
@@ -132,8 +143,7 @@ impl NameResolver {
         &self.trust
     }
 
-    /// Follows `authority` to content. Peers at `hints` are asked first. With `allow_stale`, a kept record is used although it
-    /// has expired, when nobody has a valid one.
+    /// Follows `authority` to content, and believes the way there without any hand-over.
     pub async fn resolve(
         &self,
         authority: &Authority,
@@ -141,18 +151,33 @@ impl NameResolver {
         allow_stale: bool,
         events: &Emitter,
     ) -> Result<Resolved, ResolveError> {
+        let followed = self.follow(authority, hints, allow_stale, events).await?;
+        self.believe(followed, &[]).await.map_err(|(error, _)| error)
+    }
+
+    /// Follows `authority` to content. Peers at `hints` are asked first. With `allow_stale`, a kept record is used although it
+    /// has expired, when nobody has a valid one.
+    pub async fn follow(
+        &self,
+        authority: &Authority,
+        hints: &[Multiaddr],
+        allow_stale: bool,
+        events: &Emitter,
+    ) -> Result<Chain, ResolveError> {
         let mut walk = Walk { hints: hints.to_vec(), ..Walk::default() };
         let mut target = Target::from(authority);
         for _ in 0..=limits::NAME_RECURSION {
+            // Nothing on the way depends on the path below a name, so that a name met twice is met for ever.
+            if let Some(again) = walk.met(&target.root) {
+                return Err(ResolveError::Circle { name: authority.to_string(), again });
+            }
             let (step, next) = match target.root {
                 TargetRoot::Ipfs(root) => {
                     let value = format!("/ipfs/{root}");
                     let source = walk.chain.last().map_or("reference", |step| step.source.as_str()).to_owned();
                     let step = ChainStep::new(StepKind::Ipfs, root.to_string(), value, source);
                     walk.push(step, events).await;
-                    let trust = self.believe(authority, &walk).await?;
-                    let Walk { chain, key, hints, .. } = walk;
-                    return Ok(Resolved { chain, root, path: target.path, key, hints, trust });
+                    return Ok(Chain { authority: authority.clone(), root, path: target.path, walk });
                 }
                 TargetRoot::Domain(domain) => self.domain_step(domain, &mut walk, events).await?,
                 TargetRoot::Ipns(name) => {
@@ -184,7 +209,10 @@ impl NameResolver {
     ) -> Result<(ChainStep, Target), ResolveError> {
         let dns = self.dns.as_ref();
         let (link, hints) = tokio::join!(dnslink::link(dns, &domain), dnslink::hints(dns, &domain));
-        let link = link?;
+        let link = match link {
+            Err(LinkError::Dns { source: DnsError::Offline { name }, .. }) => self.last_link(&domain, name).await?,
+            link => link?,
+        };
         if link.bare {
             events.warn(Warning::BareDomain { domain: domain.to_string() }).await;
         }
@@ -193,28 +221,51 @@ impl NameResolver {
                 walk.hints.push(hint);
             }
         }
-        let source = format!("TXT {}", link.found_at);
-        let step = ChainStep::new(StepKind::Dnslink, domain.to_string(), link.target.to_string(), source);
+        let step = ChainStep::new(StepKind::Dnslink, domain.to_string(), link.target.to_string(), link.source());
+        let target = link.target.clone();
         walk.key = None;
-        walk.domains.push((domain, link.security));
-        Ok((step, link.target))
+        walk.domains.push((domain, link));
+        Ok((step, target))
     }
 
-    /// Checks every domain of a complete chain, and remembers new ones. The first decides.
-    async fn believe(&self, authority: &Authority, walk: &Walk) -> Result<TrustLevel, ResolveError> {
+    /// Where a domain led when DNS was last asked, for when it cannot be asked.
+    async fn last_link(&self, domain: &Domain, name: String) -> Result<Link, ResolveError> {
+        let remembered = self.trust.get(domain).await?;
+        let found = remembered.and_then(|entry| Some((entry.last_link()?, entry.secure)));
+        let Some((target, secure)) = found else {
+            return Err(LinkError::Dns { domain: domain.clone(), source: DnsError::Offline { name } }.into());
+        };
+        // What was believed then is believed now: nobody has said anything else since.
+        let security = if secure { Security::Secure } else { Security::Insecure };
+        Ok(Link { target, found_at: KEPT.into(), bare: false, security })
+    }
+
+    /// Checks every domain of a chain, and remembers new ones. Of several domains the first decides. A key that replaces another is
+    /// believed if one of `handovers` says so. The chain is given back where it is not believed.
+    pub async fn believe(&self, chain: Chain, handovers: &[Handover]) -> Result<Resolved, (ResolveError, Box<Chain>)> {
+        match self.level(&chain, handovers).await {
+            Ok(trust) => {
+                let Chain { root, path, walk: Walk { chain, key, hints, .. }, .. } = chain;
+                Ok(Resolved { chain, root, path, key, hints, trust })
+            }
+            Err(error) => Err((error.into(), Box::new(chain))),
+        }
+    }
+
+    async fn level(&self, chain: &Chain, handovers: &[Handover]) -> Result<TrustLevel, TrustError> {
         // A domain is only as secure as those that it leads through.
         let mut security = Security::Secure;
-        let mut level = match authority {
+        let mut level = match &chain.authority {
             Authority::Key(_) => TrustLevel::Key,
             _ => TrustLevel::Content,
         };
-        let found = walk.key.map_or(Anchor::Keyless, Anchor::Key);
-        for (domain, own) in walk.domains.iter().rev() {
-            if *own == Security::Insecure {
+        let found = chain.walk.key.map_or(Anchor::Keyless, Anchor::Key);
+        for (domain, link) in chain.walk.domains.iter().rev() {
+            if link.security == Security::Insecure {
                 security = Security::Insecure;
             }
-            let seen = self.trust.see(&Sighting { domain, found, security, handovers: &[] }).await?;
-            if authority.domain().is_some() {
+            let seen = self.trust.see(&Sighting { domain, found, link: &link.target, security, handovers }).await?;
+            if chain.authority.domain().is_some() {
                 level = seen;
             }
         }
@@ -222,16 +273,52 @@ impl NameResolver {
     }
 }
 
+/// A chain of names that was followed to its end, and is not believed yet.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    authority: Authority,
+    root: Cid,
+    path: Vec<String>,
+    walk: Walk,
+}
+
+impl Chain {
+    /// The content that it ends at.
+    pub fn root(&self) -> &Cid {
+        &self.root
+    }
+
+    /// Path segments below the root that the names gave.
+    pub fn path(&self) -> &[String] {
+        &self.path
+    }
+
+    /// Addresses to dial first.
+    pub fn hints(&self) -> &[Multiaddr] {
+        &self.walk.hints
+    }
+}
+
 /// What was met on the way.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Walk {
     chain: Vec<ChainStep>,
-    domains: Vec<(Domain, Security)>,
+    domains: Vec<(Domain, Link)>,
     key: Option<IpnsName>,
     hints: Vec<Multiaddr>,
 }
 
 impl Walk {
+    /// The name that `next` starts at, if the chain went through it before.
+    fn met(&self, next: &TargetRoot) -> Option<String> {
+        let name = match next {
+            TargetRoot::Ipfs(_) => return None,
+            TargetRoot::Ipns(key) => key.to_string(),
+            TargetRoot::Domain(domain) => domain.to_string(),
+        };
+        self.chain.iter().any(|step| step.name == name).then_some(name)
+    }
+
     async fn push(&mut self, step: ChainStep, events: &Emitter) {
         let kind = match step.kind {
             StepKind::Dnslink => "dnslink",

@@ -9,21 +9,19 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use multibase::Base;
 use serde::{Deserialize, Serialize};
 
 use super::Clock;
 use super::chain::TrustLevel;
-use crate::identity::RegistryKey;
+pub use super::handover::Handover;
+use super::handover::leads;
+use super::target::{Target, TargetRoot};
 use crate::kind::{Cause, ErrorKind};
 use crate::port::dns::Security;
 use crate::port::table::{Change, Space, Table, TableError};
 use crate::reference::NameError;
 use crate::reference::domain::Domain;
 use crate::reference::key::IpnsName;
-
-/// Longest line of hand-overs that is followed.
-const HANDOVERS: usize = 32;
 
 /// What a domain is remembered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +74,20 @@ pub struct Remembered {
     pub secure: bool,
     /// Since when it is remembered so.
     pub since: DateTime<Utc>,
+    /// What its DNSLink said last, for when nobody can be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+}
+
+impl Remembered {
+    /// Where the domain led when it was last looked up; its key, where only that is known.
+    pub fn last_link(&self) -> Option<Target> {
+        let key = match self.key {
+            Anchor::Key(key) => Some(Target { root: TargetRoot::Ipns(key), path: Vec::new() }),
+            Anchor::Keyless => None,
+        };
+        self.link.as_ref().and_then(|link| link.parse().ok()).or(key)
+    }
 }
 
 /// Why a domain is not believed.
@@ -131,8 +143,10 @@ impl TrustError {
 pub struct Sighting<'a> {
     /// The domain.
     pub domain: &'a Domain,
-    /// Where it leads.
+    /// The end of its chain.
     pub found: Anchor,
+    /// What its DNSLink says.
+    pub link: &'a Target,
     /// What DNSSEC says about its records.
     pub security: Security,
     /// Hand-overs that the registry shows.
@@ -164,15 +178,17 @@ impl TrustTable {
     pub async fn see(&self, seen: &Sighting<'_>) -> Result<TrustLevel, TrustError> {
         let secure = seen.security == Security::Secure;
         let remembered = self.get(seen.domain).await?;
-        let new = |since| Remembered { domain: seen.domain.clone(), key: seen.found, secure, since };
+        let link = Some(seen.link.to_string());
+        let new =
+            |since| Remembered { domain: seen.domain.clone(), key: seen.found, secure, since, link: link.clone() };
         let (level, entry) = match remembered {
             None => (TrustLevel::FirstUse, Some(new(self.clock.now()))),
             Some(old) if old.secure && !secure => {
                 return Err(TrustError::NoLongerSecure { domain: old.domain });
             }
             Some(old) if old.key == seen.found => {
-                let entry = (secure && !old.secure).then(|| new(old.since));
-                (TrustLevel::Pinned, entry)
+                let changed = secure != old.secure || link != old.link;
+                (TrustLevel::Pinned, changed.then(|| new(old.since)))
             }
             Some(old) => {
                 let handed_over = match (old.key, seen.found) {
@@ -212,7 +228,8 @@ impl TrustTable {
 
     /// Remembers a domain with this, in place of what it is remembered with. Whether it is secure is found out anew.
     pub async fn add(&self, domain: &Domain, key: Anchor) -> Result<Remembered, TrustError> {
-        let entry = Remembered { domain: domain.clone(), key, secure: false, since: self.clock.now() };
+        let (domain, since) = (domain.clone(), self.clock.now());
+        let entry = Remembered { domain, key, secure: false, since, link: None };
         self.put(&entry).await?;
         Ok(entry)
     }
@@ -242,56 +259,6 @@ impl TrustTable {
 fn read(domain: &str, value: &[u8]) -> Result<Remembered, TrustError> {
     let damaged = |error: serde_json::Error| TrustError::Damaged { domain: domain.to_owned(), source: error.into() };
     serde_json::from_slice(value).map_err(damaged)
-}
-
-/// The old key of a registry names the new one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Handover {
-    /// The old key.
-    pub from: IpnsName,
-    /// The new key.
-    pub to: IpnsName,
-    /// When.
-    pub date: DateTime<Utc>,
-    /// The old key's signature over all of the above, in multibase.
-    pub signature: String,
-}
-
-impl Handover {
-    /// Signs a hand-over.
-    pub fn sign(from: &RegistryKey, to: IpnsName, date: DateTime<Utc>) -> Self {
-        let mut handover = Self { from: from.name(), to, date, signature: String::new() };
-        handover.signature = multibase::encode(Base::Base64, from.sign(&handover.message()));
-        handover
-    }
-
-    /// Whether the old key has signed it. Keys that their name does not contain (RSA, ECDSA) cannot hand over.
-    pub fn is_valid(&self) -> bool {
-        let (Some(key), Ok((_, signature))) = (self.from.public_key(), multibase::decode(&self.signature)) else {
-            return false;
-        };
-        key.verify(&self.message(), &signature)
-    }
-
-    fn message(&self) -> Vec<u8> {
-        format!("ipcr-handover:1:{}:{}:{}", self.from, self.to, self.date.timestamp()).into_bytes()
-    }
-}
-
-/// Whether valid hand-overs lead from one key to another.
-pub fn leads(handovers: &[Handover], from: IpnsName, to: IpnsName) -> bool {
-    let mut reached = vec![from];
-    for _ in 0..HANDOVERS {
-        let next = handovers.iter().find(|handover| {
-            reached.contains(&handover.from) && !reached.contains(&handover.to) && handover.is_valid()
-        });
-        match next {
-            Some(handover) if handover.to == to => return true,
-            Some(handover) => reached.push(handover.to),
-            None => return false,
-        }
-    }
-    false
 }
 
 #[cfg(test)]

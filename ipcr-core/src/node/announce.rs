@@ -12,13 +12,16 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::bitswap::Session;
+use super::kad::Contact;
 use super::{Node, Online};
 use crate::event::Emitter;
-use crate::port::announce::Announce;
+use crate::port::announce::{Announce, Sought};
 use crate::port::exchange::FetchRequest;
 
 /// Keys that are provided at once.
 const PARALLEL: usize = 8;
+/// Most providers that are visited to ask them.
+const VISITS: usize = 16;
 /// How long providing one key may take.
 const PROVIDE: Duration = Duration::from_secs(60);
 
@@ -48,22 +51,46 @@ impl Announce for Node {
             .await
     }
 
-    async fn holders(&self, root: &Cid, within: Duration) -> Vec<PeerId> {
-        let Ok(online) = self.online() else { return Vec::new() };
-        let mut holders = BTreeSet::new();
-        let (sender, mut found) = mpsc::channel(PARALLEL);
-        let provided = async {
-            while let Some((peer, _)) = found.recv().await {
-                holders.insert(peer);
+    async fn holders(&self, root: &Cid, within: Duration) -> Sought {
+        let Ok(online) = self.online() else { return Sought::default() };
+        let mut asked = Asked::default();
+        // Who is only said to hold it is visited and asked like those that are connected.
+        let _ = timeout(within / 2, asked.search(online, root, self.local)).await;
+        let mut holders: BTreeSet<_> = connected_holders(online, root, within / 2).await.into_iter().collect();
+        holders.remove(&self.local);
+        let findable = (asked.answered || !holders.is_empty()).then_some(asked.provided || !holders.is_empty());
+        Sought { holders: holders.into_iter().collect(), findable }
+    }
+}
+
+/// What the DHT says about a root.
+#[derive(Default)]
+struct Asked {
+    answered: bool,
+    /// Whether it names this node as a provider.
+    provided: bool,
+}
+
+impl Asked {
+    async fn search(&mut self, online: &Online, root: &Cid, local: PeerId) {
+        let (sender, mut answers) = mpsc::channel::<Vec<Contact>>(PARALLEL);
+        let mut visited = BTreeSet::from([local]);
+        let visits = async {
+            while let Some(answer) = answers.recv().await {
+                self.answered = true;
+                for Contact { peer, addresses } in answer {
+                    if peer == local {
+                        self.provided = true;
+                    } else if visited.len() < VISITS
+                        && visited.insert(peer)
+                        && let Err(error) = online.hub.dial(peer, &addresses).await
+                    {
+                        tracing::debug!(%peer, %error, "a provider was not reached");
+                    }
+                }
             }
         };
-        let search = async {
-            tokio::join!(online.network.kad.providers(root, sender), provided);
-        };
-        let (_, connected) = tokio::join!(timeout(within, search), connected_holders(online, root, within));
-        holders.extend(connected);
-        holders.remove(&self.local);
-        holders.into_iter().collect()
+        tokio::join!(online.network.kad.provider_answers(root, sender), visits);
     }
 }
 

@@ -19,6 +19,16 @@ pub trait Announce: Debug + Send + Sync + 'static {
     /// Provides these keys; returns for how many of them at least one other node took the provider record.
     async fn provide(&self, keys: &[Cid]) -> usize;
 
-    /// Asks others (never itself) who holds a root; returns the peer ids found within `timeout`.
-    async fn holders(&self, root: &Cid, timeout: std::time::Duration) -> Vec<PeerId>;
+    /// Asks others who holds a root, within `timeout`.
+    async fn holders(&self, root: &Cid, timeout: std::time::Duration) -> Sought;
+}
+
+/// Who holds a root, as far as others say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sought {
+    /// Others that said themselves that they hold it.
+    pub holders: Vec<PeerId>,
+    /// Whether somebody who looks for it finds a holder: another one, or this node by its provider record. `None` when nobody who
+    /// could know has answered.
+    pub findable: Option<bool>,
 }

@@ -17,6 +17,21 @@ pub trait Dns: Debug + Send + Sync + 'static {
     async fn addresses(&self, host: &str) -> Result<Vec<std::net::IpAddr>, DnsError>;
 }
 
+/// The resolver of a home without a network: it asks nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoDns;
+
+#[async_trait]
+impl Dns for NoDns {
+    async fn txt(&self, name: &str) -> Result<TxtAnswer, DnsError> {
+        Err(DnsError::Offline { name: name.to_owned() })
+    }
+
+    async fn addresses(&self, host: &str) -> Result<Vec<std::net::IpAddr>, DnsError> {
+        Err(DnsError::Offline { name: host.to_owned() })
+    }
+}
+
 /// What a resolver says about a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TxtAnswer {
@@ -56,6 +71,12 @@ pub enum DnsError {
         /// What was asked.
         name: String,
     },
+    /// Nobody was asked, because the network is switched off.
+    #[error("DNS was not asked for {name}: offline mode")]
+    Offline {
+        /// What would have been asked.
+        name: String,
+    },
     /// The text is no DNS name.
     #[error("`{name}` is not a DNS name")]
     BadName {
@@ -68,7 +89,7 @@ impl DnsError {
     /// Its class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Unreachable { .. } => ErrorKind::Unavailable,
+            Self::Unreachable { .. } | Self::Offline { .. } => ErrorKind::Unavailable,
             Self::Bogus { .. } => ErrorKind::Integrity,
             Self::BadName { .. } => ErrorKind::Usage,
         }

@@ -6,6 +6,7 @@ use crate::kind::{Cause, ErrorKind};
 use crate::naming::ipns::IpnsError;
 use crate::port::blocks::StoreError;
 use crate::port::table::TableError;
+use crate::reference::IpnsName;
 use crate::tree::error::TreeError;
 
 /// A change's failure. Except for [`PublishError::NotMerged`], nothing has changed.
@@ -36,6 +37,14 @@ pub enum PublishError {
         /// The value.
         value: String,
     },
+    /// The key has handed over to another one, which alone can publish now.
+    #[error("the key {from} of this registry has handed over to {to}: only homes with the new key can publish")]
+    HandedOver {
+        /// The key of this home.
+        from: IpnsName,
+        /// The new key.
+        to: IpnsName,
+    },
     /// Reading or editing the tree failed.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -54,7 +63,7 @@ impl PublishError {
     /// Its class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Conflict { .. } | Self::ForeignValue { .. } => ErrorKind::Integrity,
+            Self::Conflict { .. } | Self::ForeignValue { .. } | Self::HandedOver { .. } => ErrorKind::Integrity,
             Self::NotMerged { .. } => ErrorKind::Unavailable,
             Self::Tree(error) => error.kind(),
             Self::Store(error) => error.kind(),

@@ -2,9 +2,13 @@
 //!
 //! The order is that of design section 8: blocks are durable before the root that names them, the root before the record, the
 //! record before anyone is told. Edits stay *pending* until a record that covers them was accepted by somebody; when another
-//! home with the same key published in between, they are applied again to its root, so no one's tags are ever lost. A crash
-//! at any point leaves the old or the new registry.
+//! home with the same key published what this one does not know, everything that it may not have seen is applied again to
+//! its root, so no one's tags are ever lost. A crash at any point leaves the old or the new registry.
+//!
+//! A registry that had other keys before keeps their names leading to it: each publish signs their records again, with the
+//! new name as their value.
 
+pub mod announce;
 pub mod error;
 mod merge;
 
@@ -21,15 +25,17 @@ use crate::exchange::reader::Reader;
 use crate::identity::RegistryKey;
 use crate::limits;
 use crate::naming::Clock;
-use crate::naming::ipns::RecordTable;
+use crate::naming::ipns::{IpnsError, RecordTable};
 use crate::naming::record::SignedRecord;
 use crate::naming::target::{Target, TargetRoot};
-use crate::pin::state::{Published, State};
+use crate::pin::state::{Pending, State};
 use crate::port::announce::Announce;
 use crate::port::blocks::{BlockStore, StoreSession};
 use crate::port::exchange::{Exchange, FetchRequest};
-use crate::port::table::Table;
+use crate::port::table::{Change, Space, Table};
 use crate::tree::edit::{Edit, RegistryInfo, apply, empty};
+use crate::tree::tags::tag_digest;
+use announce::{Reach, announce};
 use error::PublishError;
 
 /// What publishing needs of a network.
@@ -73,10 +79,8 @@ pub struct Publication {
     pub sequence: u64,
     /// Who accepted the record.
     pub accepted: Vec<String>,
-    /// Others that confirmed to hold the root.
-    pub holders: Vec<String>,
-    /// Whether others find the root; `None` if nobody could be asked.
-    pub findable: Option<bool>,
+    /// Who else holds the root, and whether a holder is found.
+    pub reach: Reach,
 }
 
 /// Changes one registry. There is one per home, and it makes one change at a time.
@@ -84,31 +88,41 @@ pub struct Publication {
 pub struct Publisher {
     blocks: Arc<dyn BlockStore>,
     tables: Arc<dyn Table>,
-    key: RegistryKey,
+    exchange: Arc<dyn Exchange>,
+    keys: Keys,
     info: RegistryInfo,
     policy: RecordPolicy,
     clock: Clock,
     turn: Mutex<()>,
 }
 
+/// The keys of a registry.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The key that it has.
+    pub key: RegistryKey,
+    /// The keys that it had before.
+    pub former: Vec<RegistryKey>,
+}
+
 impl Publisher {
-    /// The publisher of a home.
+    /// The publisher of a home. What another home with the same key published is not stored here but for what was needed of it; more of it
+    /// is fetched by `exchange`.
     pub fn new(
-        blocks: Arc<dyn BlockStore>,
-        tables: Arc<dyn Table>,
-        key: RegistryKey,
+        (blocks, tables, exchange): (Arc<dyn BlockStore>, Arc<dyn Table>, Arc<dyn Exchange>),
+        keys: Keys,
         info: RegistryInfo,
         policy: RecordPolicy,
     ) -> Self {
-        Self { blocks, tables, key, info, policy, clock: Clock::default(), turn: Mutex::new(()) }
+        Self { blocks, tables, exchange, keys, info, policy, clock: Clock::default(), turn: Mutex::new(()) }
     }
 
     /// Makes the empty registry durable, if there is none yet.
     pub async fn begin(&self) -> Result<(), PublishError> {
         let _turn = self.turn.lock().await;
-        let mut state = State::load(&self.tables).await?;
+        let mut state = self.state().await?;
         if state.root.is_none() {
-            self.apply_here(&mut state, Vec::new()).await?;
+            self.apply_here(&mut state, Vec::new(), &[]).await?;
         }
         Ok(())
     }
@@ -122,97 +136,128 @@ impl Publisher {
         events: &Emitter,
     ) -> Result<Publication, PublishError> {
         let _turn = self.turn.lock().await;
-        let mut state = State::load(&self.tables).await?;
-        let found = match network {
-            Some(network) => self.own_record(network, events).await?,
-            None => None,
+        let mut state = self.state().await?;
+        let hints = network.map_or(&[][..], |network| &network.hints);
+        let edits = self.upon(&state, edits, hints).await?;
+        let known = match network {
+            Some(network) => self.own_records(network, events).await?,
+            None => Vec::new(),
         };
-        let theirs = found.as_ref().filter(|found| Self::is_foreign(&state, found));
+        let theirs = known.iter().find(|record| state.is_foreign(record.sequence(), root_of(record)));
 
         events.stage(Stage::Committing).await;
         let before = state.root;
-        let merged = match (theirs, network) {
-            (Some(theirs), Some(network)) => match self.merge(&state, theirs, &edits, force, network, events).await {
-                Err(error @ PublishError::NotMerged { .. }) => {
-                    // Kept here all the same, so that nothing is lost; the next publish tries again.
-                    self.apply_here(&mut state, edits).await?;
-                    return Err(error);
+        let unchanged = match (theirs, network) {
+            (Some(theirs), Some(network)) => {
+                match self.merge(&mut state, theirs, &edits, force, network, events).await {
+                    Err(error @ PublishError::NotMerged { .. }) => {
+                        // Kept here all the same, so that nothing is lost; the next publish tries again.
+                        self.apply_here(&mut state, edits, hints).await?;
+                        return Err(error);
+                    }
+                    merged => merged?,
                 }
-                merged => Some(merged?),
-            },
-            _ => None,
-        };
-        let unchanged = if let Some(root) = merged {
-            state.root = Some(root);
-            state.pending.extend(edits);
-            self.tables.write(vec![state.change()]).await?;
-            Some(root) == before
-        } else {
-            self.apply_here(&mut state, edits).await?
+                state.root == before
+            }
+            _ => self.apply_here(&mut state, edits, hints).await?,
         };
         let root = state.root.expect("a change leaves a root");
         let Some(network) = network else {
             let sequence = state.published.as_ref().map_or(0, |published| published.sequence);
-            let none = Vec::new;
-            return Ok(Publication { root, unchanged, sequence, accepted: none(), holders: none(), findable: None });
+            return Ok(Publication { root, unchanged, sequence, accepted: Vec::new(), reach: Reach::default() });
         };
-        let newest = found.as_ref().map_or(0, SignedRecord::sequence);
-        let (sequence, accepted) = self.publish(&mut state, root, newest, network, events).await?;
-        let (holders, findable) = self.announce(&root, network).await;
-        Ok(Publication { root, unchanged, sequence, accepted, holders, findable })
+        let (sequence, accepted) = self.publish(&mut state, root, &known, network, events).await?;
+        let reach = announce(&self.keys.key.name(), &root, network).await;
+        Ok(Publication { root, unchanged, sequence, accepted, reach })
     }
 
-    /// The newest valid record of this registry on the network. Two values under one sequence are settled by the next one.
-    async fn own_record(&self, network: &Network, events: &Emitter) -> Result<Option<SignedRecord>, PublishError> {
-        events.stage(Stage::Resolving).await;
-        let name = self.key.name();
-        Ok(network.records.network_best(&name, &network.hints, RESOLVE, events).await?)
+    async fn state(&self) -> Result<State, PublishError> {
+        Ok(State::load(&self.tables).await?.of(self.keys.key.name()))
     }
 
-    /// Whether a record was published by another home.
-    fn is_foreign(state: &State, found: &SignedRecord) -> bool {
-        match &state.published {
-            Some(published) => found.sequence() >= published.sequence && root_of(found) != Some(published.root),
-            None => true,
+    /// Edits with what the tags that they change name now.
+    async fn upon(&self, state: &State, edits: Vec<Edit>, hints: &[Multiaddr]) -> Result<Vec<Pending>, PublishError> {
+        let reader = self.reader(state, None, hints).await;
+        let mut noted = Vec::with_capacity(edits.len());
+        for edit in edits {
+            let before = match (&state.root, merge::tag_of(&edit)) {
+                (Some(root), Some((image, tag))) => tag_digest(&reader, root, image, tag).await?,
+                _ => None,
+            };
+            noted.push(Pending { edit, before });
         }
+        Ok(noted)
     }
 
-    /// Applies what is pending here and the new edits to the published root; returns the merged root, committed.
+    /// Reads this home's root. What is not stored here is fetched, and kept if there is a session.
+    async fn reader(&self, state: &State, session: Option<&Arc<dyn StoreSession>>, hints: &[Multiaddr]) -> Reader {
+        let fetch = match state.root.filter(|_| state.shared) {
+            Some(root) => {
+                let (hints, events) = (hints.to_vec(), Emitter::silent());
+                self.exchange.open(FetchRequest { root, hints, stall: limits::STALL, events }).await.ok()
+            }
+            None => None,
+        };
+        Reader::new(Arc::clone(&self.blocks), session.cloned(), fetch)
+    }
+
+    /// All valid records of this registry, the newest first.
+    async fn own_records(&self, network: &Network, events: &Emitter) -> Result<Vec<SignedRecord>, PublishError> {
+        events.stage(Stage::Resolving).await;
+        let name = self.keys.key.name();
+        Ok(network.records.valid(&name, &network.hints, RESOLVE, events).await?)
+    }
+
+    /// Applies what another home may not have seen, and the new edits, to the root that it published. Nothing is kept unless all of it
+    /// succeeds.
     async fn merge(
         &self,
-        state: &State,
+        state: &mut State,
         theirs: &SignedRecord,
-        edits: &[Edit],
+        edits: &[Pending],
         force: bool,
         network: &Network,
         events: &Emitter,
-    ) -> Result<Cid, PublishError> {
-        let value = || PublishError::ForeignValue { value: theirs.target().to_string() };
-        let root = root_of(theirs).ok_or_else(value)?;
+    ) -> Result<(), PublishError> {
+        let root = match (root_of(theirs), theirs.target()) {
+            (Some(root), _) => root,
+            (None, Target { root: TargetRoot::Ipns(to), path }) if path.is_empty() => {
+                return Err(PublishError::HandedOver { from: *theirs.name(), to: *to });
+            }
+            (None, other) => return Err(PublishError::ForeignValue { value: other.to_string() }),
+        };
         let session: Arc<dyn StoreSession> = Arc::from(self.blocks.begin(limits::LEASE).await?);
         let request = FetchRequest { root, hints: network.hints.clone(), stall: network.stall, events: events.clone() };
         let not_merged = |source| PublishError::NotMerged { root, source };
         let fetch = network.exchange.open(request).await.map_err(|error| not_merged(Box::new(error)))?;
         let reader = Reader::new(Arc::clone(&self.blocks), Some(Arc::clone(&session)), Some(fetch));
-        let mut all = merge::still_possible(&reader, &root, &state.pending).await?;
-        all.extend_from_slice(edits);
         let unfetched = |error: PublishError| match error.kind() {
             crate::kind::ErrorKind::Unavailable => not_merged(Box::new(error)),
             _ => error,
         };
+        let unseen = state.unseen_by(theirs.sequence());
+        let mut all = merge::still_possible(&reader, &root, unseen).await.map_err(unfetched)?;
+        all.extend_from_slice(edits);
         if !force {
-            let ancestor = state.published.as_ref().map(|published| published.root);
-            merge::refuse_conflicts(&reader, ancestor.as_ref(), &root, &all).await.map_err(unfetched)?;
+            merge::refuse_conflicts(&reader, &root, &all).await.map_err(unfetched)?;
         }
-        let edited = apply(&reader, &root, &all).await.map_err(|e| unfetched(e.into()))?;
+        let again: Vec<Edit> = all.iter().map(|pending| pending.edit.clone()).collect();
+        let all = merge::upon(&reader, &root, all).await.map_err(unfetched)?;
+        let edited = apply(&reader, &root, &again).await.map_err(|error| unfetched(error.into()))?;
         self.store(&session, edited.blocks).await?;
-        Ok(edited.root)
+        state.merged(theirs.sequence(), root, edited.root, all);
+        self.write(state, &edited.folders).await
     }
 
     /// Applies edits to the root of this home, durably; whether they changed nothing.
-    async fn apply_here(&self, state: &mut State, edits: Vec<Edit>) -> Result<bool, PublishError> {
-        let reader = Reader::local(Arc::clone(&self.blocks));
+    async fn apply_here(
+        &self,
+        state: &mut State,
+        edits: Vec<Pending>,
+        hints: &[Multiaddr],
+    ) -> Result<bool, PublishError> {
         let session: Arc<dyn StoreSession> = Arc::from(self.blocks.begin(limits::LEASE).await?);
+        let reader = self.reader(state, Some(&session), hints).await;
         let base = match state.root {
             Some(root) => root,
             None => {
@@ -221,15 +266,22 @@ impl Publisher {
                 empty.root
             }
         };
-        let edited = apply(&reader, &base, &edits).await?;
+        let plain: Vec<Edit> = edits.iter().map(|pending| pending.edit.clone()).collect();
+        let edited = apply(&reader, &base, &plain).await?;
         if state.root == Some(edited.root) {
             return Ok(true);
         }
         self.store(&session, edited.blocks).await?;
         state.root = Some(edited.root);
         state.pending.extend(edits);
-        self.tables.write(vec![state.change()]).await?;
+        self.write(state, &edited.folders).await?;
         Ok(false)
+    }
+
+    /// Makes the state durable, and pins the folders that this home has whole.
+    async fn write(&self, state: &State, folders: &[Option<Cid>]) -> Result<(), PublishError> {
+        let pins = folders.iter().flatten().map(|folder| Change::Put(Space::Pins, folder.to_bytes(), Vec::new()));
+        Ok(self.tables.write(pins.chain([state.change()]).collect()).await?)
     }
 
     async fn store(&self, session: &Arc<dyn StoreSession>, blocks: Vec<Block>) -> Result<(), PublishError> {
@@ -238,28 +290,34 @@ impl Publisher {
         Ok(())
     }
 
-    /// Signs a record for the root, unless the newest one says the same and is young, and hands it out.
+    /// Signs a record for the root and hands it out. The sequence stays where the newest record names this root.
     async fn publish(
         &self,
         state: &mut State,
         root: Cid,
-        newest: u64,
+        known: &[SignedRecord],
         network: &Network,
         events: &Emitter,
     ) -> Result<(u64, Vec<String>), PublishError> {
         events.stage(Stage::Publishing).await;
-        let known = state.published.as_ref().map_or(0, |published| published.sequence).max(newest);
-        let sequence = match &state.published {
-            Some(published) if published.root == root && published.sequence >= newest => published.sequence,
-            _ => known + 1,
-        };
+        let name = self.keys.key.name();
+        let kept = network.records.kept(&name).await?;
+        let found = known.first().map_or(0, SignedRecord::sequence);
+        let ours = state.published.as_ref().map_or(0, |published| published.sequence);
+        let highest = ours.max(found).max(kept.as_ref().map_or(0, |kept| kept.record.sequence()));
+        let named_by_ours = state.published.as_ref().is_some_and(|last| last.root == root && last.sequence == highest);
+        let named_by_found = known.first().is_some_and(|one| root_of(one) == Some(root) && one.sequence() == highest);
+        let rivals = known.iter().filter(|record| record.sequence() == highest).count() > 1;
+        let forked = rivals || kept.is_some_and(|kept| kept.forked && kept.record.sequence() == highest);
+        let sequence = if (named_by_ours || named_by_found) && !forked { highest } else { highest + 1 };
+
         let target = Target { root: TargetRoot::Ipfs(root), path: Vec::new() };
-        let (now, policy) = (self.clock.now(), self.policy);
-        let record = SignedRecord::sign(&self.key, &target, sequence, now, policy.lifetime, policy.ttl);
-        state.published = Some(Published { root, sequence, accepted: false });
+        let record = self.sign(&self.keys.key, &target, sequence);
+        state.signed(sequence, root);
         self.tables.write(vec![state.change()]).await?;
         network.records.keep(&record).await?;
-        let accepted = match network.records.put(&record, &network.hints).await {
+        let (accepted, ()) = tokio::join!(network.records.put(&record, &network.hints), self.redirect(network, events));
+        let accepted = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 events.warn(Warning::NotPublished { reason: error.to_string() }).await;
@@ -267,34 +325,49 @@ impl Publisher {
             }
         };
         if !accepted.is_empty() {
-            state.pending.clear();
-            state.published = Some(Published { root, sequence, accepted: true });
+            state.accepted();
             self.tables.write(vec![state.change()]).await?;
         }
         Ok((sequence, accepted))
     }
 
-    /// Provides the root and the rendezvous key, and asks who else holds the root.
-    async fn announce(&self, root: &Cid, network: &Network) -> (Vec<String>, Option<bool>) {
-        let keys = [*root, rendezvous(&self.key)];
-        let provided = network.announce.provide(&keys).await;
-        let others = network.announce.holders(root, HOLDERS).await;
-        let findable = (provided > 0 || !others.is_empty()).then_some(true);
-        let others = others.iter().map(ToString::to_string).collect();
-        (others, findable)
+    fn sign(&self, key: &RegistryKey, target: &Target, sequence: u64) -> SignedRecord {
+        let policy = self.policy;
+        SignedRecord::sign(key, target, sequence, self.clock.now(), policy.lifetime, policy.ttl)
+    }
+
+    /// Lets the names that the registry had before lead to the one that it has. What fails is tried again at the next publish.
+    async fn redirect(&self, network: &Network, events: &Emitter) {
+        for key in &self.keys.former {
+            if let Err(error) = self.redirect_one(key, network, events).await {
+                tracing::warn!(name = %key.name(), %error, "a former name could not be led to the present one");
+            }
+        }
+    }
+
+    async fn redirect_one(&self, key: &RegistryKey, network: &Network, events: &Emitter) -> Result<(), IpnsError> {
+        let name = key.name();
+        let target = Target { root: TargetRoot::Ipns(self.keys.key.name()), path: Vec::new() };
+        let kept = network.records.kept(&name).await?;
+        let sequence = match kept {
+            Some(kept) if *kept.record.target() == target && !kept.forked => kept.record.sequence(),
+            kept => {
+                let found = network.records.valid(&name, &network.hints, RESOLVE, events).await?;
+                let kept = kept.map_or(0, |kept| kept.record.sequence());
+                found.first().map_or(0, SignedRecord::sequence).max(kept) + 1
+            }
+        };
+        let record = self.sign(key, &target, sequence);
+        network.records.keep(&record).await?;
+        if let Err(error) = network.records.put(&record, &network.hints).await {
+            tracing::debug!(%name, %error, "the record of a former name was not handed out");
+        }
+        Ok(())
     }
 }
 
 /// The longest wait for records of our own name before publishing.
 const RESOLVE: Duration = Duration::from_secs(15);
-/// The longest wait for others that hold the root.
-const HOLDERS: Duration = Duration::from_secs(5);
-
-/// The key under which everyone who holds a registry can be found, whatever its root is at the moment: the raw SHA-256 CID of
-/// `ipcr-registry:` and the IPNS name (design section 7).
-pub fn rendezvous(key: &RegistryKey) -> Cid {
-    *Block::raw(format!("ipcr-registry:{}", key.name()).into_bytes().into()).cid()
-}
 
 /// The root that a record names, if it names one and nothing below it.
 fn root_of(record: &SignedRecord) -> Option<Cid> {
@@ -303,3 +376,6 @@ fn root_of(record: &SignedRecord) -> Option<Cid> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

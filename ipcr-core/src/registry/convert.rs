@@ -119,6 +119,9 @@ impl RegistryError {
         match error {
             PublishError::Conflict { tag, theirs, ours } => Self::Conflict { tag, theirs, ours },
             PublishError::NotMerged { root, source } => Self::NotMerged { root, source },
+            PublishError::HandedOver { .. } => {
+                Self::Step { doing, kind: error.kind(), topic: Topic::HandedOver, source: Box::new(error) }
+            }
             error => Self::step(doing, error.kind(), Box::new(error)),
         }
     }
@@ -130,9 +133,12 @@ impl RegistryError {
                 LinkError::Several { .. } => Topic::ManyDnslinks,
                 LinkError::Dns { source: DnsError::Unreachable { .. }, .. } => Topic::DnsDown,
                 LinkError::Dns { source: DnsError::Bogus { .. }, .. } => Topic::DnsBogus,
+                LinkError::Dns { source: DnsError::Offline { .. }, .. } => Topic::Offline,
                 _ => topic_of(error.kind()),
             },
             ResolveError::Ipns(error) => match error {
+                // Nobody was asked, because nobody can be.
+                IpnsError::NotFound { source: Some(_), .. } => Topic::Offline,
                 IpnsError::NotFound { .. } => Topic::NoRecord,
                 IpnsError::Expired { .. } => Topic::ExpiredRecord,
                 IpnsError::Rollback { .. } => Topic::Rollback,

@@ -124,6 +124,8 @@ pub enum Topic {
     Fork,
     /// The domain's key changed.
     KeyChanged,
+    /// The registry's key has handed over to another one.
+    HandedOver,
     /// A tag was changed elsewhere too.
     Conflict,
     /// The published root could not be fetched.

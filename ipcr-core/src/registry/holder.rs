@@ -105,7 +105,7 @@ pub struct ChangeRequest {
     pub publish: bool,
     /// Overwrites tags that were changed elsewhere too.
     pub force: bool,
-    /// How long to wait for others to hold the root, where any are configured.
+    /// How long to wait, at most, until another node holds the root.
     pub wait: Duration,
 }
 

@@ -9,6 +9,7 @@ use super::profile::{self, Profile};
 use crate::identity::bundle::{self, Bundle};
 use crate::identity::did_document::DidDocument;
 use crate::identity::{EncryptionIdentity, IdentityError, KeyStore, NodeKey, Passphrase, RegistryKey};
+use crate::publish::Keys;
 use crate::reference::Domain;
 use crate::tree::edit::RegistryInfo;
 
@@ -16,14 +17,15 @@ use crate::tree::edit::RegistryInfo;
 pub(super) fn create(home: &Path, options: &InitOptions) -> Result<(), RegistryError> {
     let making = |error| failed("making the keys", error);
     let keys = KeyStore::new(home);
-    let (registry, encryption) = match &options.import {
+    let (registry, former, encryption) = match &options.import {
         Some((bytes, passphrase)) => {
             let passphrase = passphrase.clone().map(Passphrase::from);
             let bundle =
                 bundle::import(bytes, passphrase.as_ref()).map_err(|error| failed("importing the keys", error))?;
-            (bundle.registry, bundle.encryption.unwrap_or_else(EncryptionIdentity::generate))
+            let encryption = bundle.encryption.unwrap_or_else(EncryptionIdentity::generate);
+            (bundle.registry, bundle.former, encryption)
         }
-        None => (RegistryKey::generate(), EncryptionIdentity::generate()),
+        None => (RegistryKey::generate(), Vec::new(), EncryptionIdentity::generate()),
     };
     let domain = options.domain.as_deref().map(str::parse::<Domain>).transpose().map_err(RegistryError::from_name)?;
     let mut profile = Profile::load(home)?;
@@ -38,7 +40,18 @@ pub(super) fn create(home: &Path, options: &InitOptions) -> Result<(), RegistryE
     if keys.encryption().map_err(making)?.is_none() {
         keys.create_encryption(&encryption).map_err(making)?;
     }
+    for key in &former {
+        keys.add_former(key).map_err(making)?;
+    }
     keys.create_registry(&registry).map_err(making)
+}
+
+/// The registry key of a home and those before it; [`RegistryError::NoRegistry`] without one. Blocks the thread.
+pub(super) fn of_registry(home: &Path) -> Result<Keys, RegistryError> {
+    let reading = |error| failed("reading the keys", error);
+    let keys = KeyStore::new(home);
+    let key = keys.registry().map_err(reading)?.ok_or(RegistryError::NoRegistry)?;
+    Ok(Keys { key, former: keys.former().map_err(reading)? })
 }
 
 /// The keys of a home under a passphrase. Blocks the thread for about a second.
@@ -46,8 +59,9 @@ pub fn export(home: &Path, passphrase: String) -> Result<Vec<u8>, RegistryError>
     let exporting = |error| failed("exporting the keys", error);
     let keys = KeyStore::new(home);
     let registry = keys.registry().map_err(exporting)?.ok_or(RegistryError::NoRegistry)?;
+    let former = keys.former().map_err(exporting)?;
     let encryption = keys.encryption().map_err(exporting)?;
-    bundle::export(&Bundle { registry, encryption }, &Passphrase::from(passphrase)).map_err(exporting)
+    bundle::export(&Bundle { registry, former, encryption }, &Passphrase::from(passphrase)).map_err(exporting)
 }
 
 /// Replaces the node's transport key by a new one; returns the peer id before, if there was one.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cid::Cid;
 use multiaddr::Multiaddr;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
 
 use super::error::{RegistryError, Topic};
 use super::holder::{Activity, ChangeRequest, Changed, Holder, ResolveRequest, ResolvedRoot};
@@ -18,22 +18,27 @@ use super::network::{LazyExchange, LazyNetwork};
 use super::options::InitOptions;
 use super::outcome::{CheckOutcome, GcOutcome, Identity, TrustEntry};
 use super::profile::{self, Profile};
-use crate::event::{Emitter, Stage};
-use crate::identity::KeyStore;
+use crate::event::{Emitter, Stage, Warning};
+use crate::exchange::reader::Reader;
+use crate::identity::{KeyStore, RegistryKey};
 use crate::kind::ErrorKind;
 use crate::naming::Clock;
 use crate::naming::chain::{ChainStep, StepKind, TrustLevel};
 use crate::naming::dns::DnsOptions;
+use crate::naming::handover::Handover;
 use crate::naming::trust::{Anchor, Remembered, TrustTable};
 use crate::node::NodeConfig;
 use crate::pin::state::State;
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
-use crate::port::exchange::Exchange;
+use crate::port::exchange::{Exchange, FetchRequest};
 use crate::port::table::Table;
+use crate::publish::announce::await_holders;
 use crate::publish::{Network, Publisher, RecordPolicy};
-use crate::reference::{Authority, Domain};
+use crate::reference::{Authority, Domain, IpnsName};
 use crate::store::home::Home;
+use crate::tree::edit::{Edit, NewKey};
+use crate::tree::handover::handovers;
 use crate::upkeep::collect::{CacheLimit, collect};
 use crate::upkeep::inspect::check;
 
@@ -84,7 +89,7 @@ pub struct LocalHolder {
     blocks: Arc<dyn BlockStore>,
     tables: Arc<dyn Table>,
     network: Arc<LazyNetwork>,
-    publisher: OnceCell<Arc<Publisher>>,
+    publisher: Mutex<Option<Arc<Publisher>>>,
     init: Mutex<()>,
     serving: std::sync::atomic::AtomicBool,
 }
@@ -105,7 +110,7 @@ impl LocalHolder {
             blocks,
             tables,
             network,
-            publisher: OnceCell::new(),
+            publisher: Mutex::new(None),
             init: Mutex::new(()),
             serving: std::sync::atomic::AtomicBool::new(false),
         }))
@@ -133,11 +138,10 @@ impl LocalHolder {
 
     /// Publishes the registry again, so that its record does not run out.
     pub async fn refresh(&self) -> Result<(), RegistryError> {
-        if self.publisher().await.is_err() {
+        if self.config.node.offline || self.publisher().await.is_err() {
             return Ok(());
         }
-        let request = ChangeRequest { edits: Vec::new(), publish: true, force: false, wait: Duration::ZERO };
-        self.change(request, Emitter::silent()).await.map(|_| ())
+        self.change(request(Vec::new()), Emitter::silent()).await.map(|_| ())
     }
 
     /// The home's directory.
@@ -146,15 +150,82 @@ impl LocalHolder {
     }
 
     async fn publisher(&self) -> Result<Arc<Publisher>, RegistryError> {
-        let made = self.publisher.get_or_try_init(|| async {
-            let keys = KeyStore::new(&self.config.path);
-            let key = keys.registry().map_err(|error| super::keys::failed("reading the keys", error))?;
-            let key = key.ok_or(RegistryError::NoRegistry)?;
-            let info = super::keys::registry_info(&self.config.path, &key)?;
-            let (blocks, tables) = (Arc::clone(&self.blocks), Arc::clone(&self.tables));
-            Ok::<_, RegistryError>(Arc::new(Publisher::new(blocks, tables, key, info, self.config.records)))
-        });
-        made.await.cloned()
+        let mut publisher = self.publisher.lock().await;
+        if let Some(publisher) = publisher.as_ref() {
+            return Ok(Arc::clone(publisher));
+        }
+        let keys = super::keys::of_registry(&self.config.path)?;
+        let info = super::keys::registry_info(&self.config.path, &keys.key)?;
+        let stores = (Arc::clone(&self.blocks), Arc::clone(&self.tables), self.exchange());
+        let made = Arc::new(Publisher::new(stores, keys, info, self.config.records));
+        *publisher = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Gives the registry a new key, which the old one hands over to (docs/format.md, section 4a). The old name leads on to the new one. After
+    /// a crash or a failure it goes on where it stopped when it is called again.
+    pub async fn rotate_key(&self, events: Emitter) -> Result<(IpnsName, Changed), RegistryError> {
+        let rotating = |error| super::keys::failed("replacing the registry's key", error);
+        let keys = KeyStore::new(&self.config.path);
+        let old = keys.registry().map_err(rotating)?.ok_or(RegistryError::NoRegistry)?;
+        let new = keys.next_or_new().map_err(rotating)?;
+        let mut previous = old.name();
+        if old.name() == new.name() {
+            // All but the end was done when it stopped.
+            let former = keys.former().map_err(rotating)?;
+            previous = former.first().map_or(previous, RegistryKey::name);
+        } else {
+            let info = super::keys::registry_info(&self.config.path, &new)?;
+            let handover = self.handover(&old, new.name()).await?;
+            let key = NewKey { did: info.did, ipns: info.ipns, did_document: info.did_document, handover };
+            // Under the old name at first: whoever still follows it learns of the new key there.
+            self.change(request(vec![Edit::HandOver { key: Box::new(key) }]), events.clone()).await?;
+        }
+        keys.rotate().map_err(rotating)?;
+        *self.publisher.lock().await = None;
+        let changed = if self.config.node.offline {
+            self.unpublished().await?
+        } else {
+            self.change(request(Vec::new()), events).await?
+        };
+        Ok((previous, changed))
+    }
+
+    /// The hand-over between two keys; the one that the registry shows, if it does already.
+    async fn handover(&self, old: &RegistryKey, new: IpnsName) -> Result<Handover, RegistryError> {
+        let state = self.state().await?;
+        let shown = match state.root {
+            Some(root) => {
+                let (hints, stall, events) = (Vec::new(), self.config.stall, Emitter::silent());
+                let fetch = self.exchange().open(FetchRequest { root, hints, stall, events }).await.ok();
+                handovers(&Reader::new(Arc::clone(&self.blocks), None, fetch), &root).await
+            }
+            None => Ok(Vec::new()),
+        };
+        let shown = shown.map_err(|error| RegistryError::from_tree("reading the hand-overs", error))?;
+        let same = shown.into_iter().find(|one| one.from == old.name() && one.to == new && one.is_valid());
+        Ok(same.unwrap_or_else(|| Handover::sign(old, new, Clock::default().now())))
+    }
+
+    async fn state(&self) -> Result<State, RegistryError> {
+        let state = State::load(&self.tables).await;
+        state.map_err(|error| RegistryError::from_table("reading the registry's state", error))
+    }
+
+    /// What can be said of this registry when nothing was published.
+    async fn unpublished(&self) -> Result<Changed, RegistryError> {
+        let identity = self.identity().await?;
+        Ok(Changed {
+            root: self.state().await?.root.ok_or(RegistryError::NoRegistry)?,
+            unchanged: true,
+            ipns: identity.ipns,
+            domain: identity.domain,
+            sequence: 0,
+            published: false,
+            holders: Vec::new(),
+            findable: None,
+            serving: self.serving.load(std::sync::atomic::Ordering::Relaxed),
+        })
     }
 
     /// The network, with the hints of our own domain.
@@ -208,8 +279,7 @@ impl Holder for LocalHolder {
     async fn resolve(&self, request: ResolveRequest, events: Emitter) -> Result<ResolvedRoot, RegistryError> {
         let Some(authority) = request.authority else {
             let identity = self.identity().await?;
-            let state = State::load(&self.tables).await;
-            let state = state.map_err(|error| RegistryError::from_table("reading the registry's state", error))?;
+            let state = self.state().await?;
             let root = state.root.ok_or(RegistryError::NoRegistry)?;
             return Ok(own_root(root, &identity, state.published.map(|published| published.sequence), &self.config));
         };
@@ -219,17 +289,29 @@ impl Holder for LocalHolder {
 
     async fn change(&self, request: ChangeRequest, events: Emitter) -> Result<Changed, RegistryError> {
         let publisher = self.publisher().await?;
-        let network = if request.publish && !self.config.node.offline {
-            events.stage(Stage::Connecting).await;
-            Some(self.publishing_network().await?)
-        } else {
-            None
+        let network = match (request.publish, self.config.node.offline) {
+            (true, false) => {
+                events.stage(Stage::Connecting).await;
+                Some(self.publishing_network().await?)
+            }
+            (true, true) if request.edits.is_empty() => return Err(offline()),
+            (true, true) => {
+                events.warn(Warning::NotPublished { reason: OFFLINE.into() }).await;
+                None
+            }
+            (false, _) => None,
         };
-        let done = publisher
+        let mut done = publisher
             .change(request.edits, request.force, network.as_ref(), &events)
             .await
             .map_err(|error| RegistryError::from_publish("changing the registry", error))?;
         self.network.blocks_added().await;
+        if let Some(network) = &network
+            && !request.wait.is_zero()
+            && done.reach.holders.is_empty()
+        {
+            done.reach = await_holders(&done.root, network, request.wait, &events).await;
+        }
         let identity = self.identity().await?;
         Ok(Changed {
             root: done.root,
@@ -238,8 +320,8 @@ impl Holder for LocalHolder {
             domain: identity.domain,
             sequence: done.sequence,
             published: !done.accepted.is_empty(),
-            holders: done.holders,
-            findable: done.findable,
+            holders: done.reach.holders,
+            findable: done.reach.findable,
             serving: self.serving.load(std::sync::atomic::Ordering::Relaxed),
         })
     }
@@ -293,6 +375,23 @@ impl Holder for LocalHolder {
     }
 }
 
+/// Why nothing is published in a home without a network.
+const OFFLINE: &str = "offline mode";
+
+fn offline() -> RegistryError {
+    RegistryError::Step {
+        doing: "publishing",
+        kind: ErrorKind::Unavailable,
+        topic: Topic::Offline,
+        source: OFFLINE.into(),
+    }
+}
+
+/// Edits to be published at once.
+fn request(edits: Vec<Edit>) -> ChangeRequest {
+    ChangeRequest { edits, publish: true, force: false, wait: Duration::ZERO }
+}
+
 fn trust_entry(entry: &Remembered) -> TrustEntry {
     TrustEntry {
         domain: entry.domain.to_string(),
@@ -316,7 +415,7 @@ fn own_root(root: Cid, identity: &Identity, sequence: Option<u64>, config: &Home
     let end = ChainStep {
         kind: StepKind::Ipfs,
         name: root.to_string(),
-        value: root.to_string(),
+        value: format!("/ipfs/{root}"),
         sequence: None,
         valid_until: None,
         age: None,

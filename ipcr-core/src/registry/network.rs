@@ -1,6 +1,7 @@
 //! The network of a home, started when it is first needed: [`LazyNetwork`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,22 +13,31 @@ use super::error::{RegistryError, Topic};
 use super::holder::{Activity, ResolvedRoot};
 use super::local::HomeConfig;
 use super::profile::{self, Profile};
-use crate::event::{Emitter, Stage};
+use crate::event::{Emitter, Stage, Warning};
+use crate::exchange::path;
+use crate::exchange::reader::Reader;
 use crate::identity::KeyStore;
+use crate::limits;
 use crate::naming::dns::{DnsHosts, Resolver as DnsResolver};
+use crate::naming::handover::Handover;
 use crate::naming::http_records::{Combined, HttpRecords};
 use crate::naming::ipns::KeptShelf;
-use crate::naming::resolve::{NameResolver, ResolverOptions};
+use crate::naming::resolve::{Chain, NameResolver, ResolveError, ResolverOptions};
+use crate::naming::trust::TrustError;
 use crate::naming::{Clock, dnslink};
 use crate::net::{HttpClient, HttpPolicy};
 use crate::node::Node;
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
-use crate::port::dns::Dns;
+use crate::port::dns::{Dns, NoDns};
 use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession, PeerShare};
 use crate::port::records::{NameRecords, RecordShelf};
 use crate::port::table::Table;
 use crate::reference::Authority;
+use crate::tree::handover;
+
+/// The longest time without progress while hand-overs are fetched: a changed key is refused sooner than that.
+const HANDOVER_STALL: Duration = Duration::from_secs(15);
 
 /// A node and what is built upon it.
 #[derive(Debug)]
@@ -57,13 +67,17 @@ impl LazyNetwork {
         if let Some(dns) = dns.as_ref() {
             return Ok(Arc::clone(dns));
         }
-        let made = DnsResolver::new(self.config.dns.clone()).await;
-        let made: Arc<dyn Dns> = Arc::new(made.map_err(|error| RegistryError::Step {
-            doing: "setting up DNS",
-            kind: error.kind(),
-            topic: Topic::DnsDown,
-            source: Box::new(error),
-        })?);
+        let made: Arc<dyn Dns> = if self.config.node.offline {
+            Arc::new(NoDns)
+        } else {
+            let made = DnsResolver::new(self.config.dns.clone()).await;
+            Arc::new(made.map_err(|error| RegistryError::Step {
+                doing: "setting up DNS",
+                kind: error.kind(),
+                topic: Topic::DnsDown,
+                source: Box::new(error),
+            })?)
+        };
         *dns = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -108,7 +122,7 @@ impl LazyNetwork {
     fn records(&self, node: &Arc<Node>, dns: &Arc<dyn Dns>) -> Result<Arc<dyn NameRecords>, RegistryError> {
         let node = Arc::clone(node) as Arc<dyn NameRecords>;
         let (routers, gateways) = (&self.config.routers, &self.config.gateways);
-        if routers.is_empty() && gateways.is_empty() {
+        if self.config.node.offline || routers.is_empty() && gateways.is_empty() {
             return Ok(node);
         }
         let http = HttpRecords::new(self.http(dns)?, routers, gateways);
@@ -144,8 +158,21 @@ impl LazyNetwork {
                 hints.push(peer.clone());
             }
         }
-        let resolved = parts.names.resolve(authority, &hints, allow_stale, events).await;
-        let resolved = resolved.map_err(RegistryError::from_resolve)?;
+        let followed = parts.names.follow(authority, &hints, allow_stale, events).await;
+        let followed = followed.map_err(RegistryError::from_resolve)?;
+        let resolved = match parts.names.believe(followed, &[]).await {
+            Err((ResolveError::Trust(TrustError::Changed { domain, remembered, found }), chain)) => {
+                let (from, to) = (remembered.to_string(), found.to_string());
+                let handovers = self.handovers(&parts, &chain, events).await;
+                let believed = parts.names.believe(*chain, &handovers).await;
+                if believed.is_ok() {
+                    events.warn(Warning::HandedOver { domain: domain.to_string(), from, to }).await;
+                }
+                believed
+            }
+            believed => believed,
+        };
+        let resolved = resolved.map_err(|(error, _)| RegistryError::from_resolve(error))?;
         Ok(ResolvedRoot {
             root: resolved.root,
             path: resolved.path,
@@ -153,6 +180,24 @@ impl LazyNetwork {
             trust: resolved.trust,
             hints: resolved.hints,
         })
+    }
+
+    /// The hand-overs that the registry at the end of a chain shows; none where it cannot be read, because then nothing speaks for a
+    /// changed key.
+    async fn handovers(&self, parts: &Parts, chain: &Chain, events: &Emitter) -> Vec<Handover> {
+        let reading = async {
+            let stall = self.config.stall.min(HANDOVER_STALL);
+            let (root, hints, events) = (*chain.root(), chain.hints().to_vec(), events.clone());
+            let fetch = parts.node.open(FetchRequest { root, hints, stall, events }).await.ok();
+            let session = self.blocks.begin(limits::LEASE).await.ok()?;
+            let reader = Reader::new(Arc::clone(&self.blocks), Some(Arc::from(session)), fetch);
+            let base = match chain.path() {
+                [] => root,
+                path => path::resolve(&reader, &root, &path.join("/")).await.ok()?,
+            };
+            handover::handovers(&reader, &base).await.ok()
+        };
+        reading.await.unwrap_or_default()
     }
 
     /// The addresses that a domain gives.

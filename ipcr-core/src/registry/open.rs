@@ -78,7 +78,7 @@ impl Registry {
         }
         let request = ResolveRequest {
             authority: authority.as_ref().map(ToString::to_string),
-            allow_stale: options.allow_stale,
+            allow_stale: options.allow_stale || self.surroundings.allow_stale,
             hints: self.surroundings.peers.clone(),
         };
         let resolved = self.holder.resolve(request, events.clone()).await?;
@@ -109,6 +109,12 @@ impl Registry {
             fetch,
             own,
         })
+    }
+
+    /// A reader of this registry. Another home with its key may have published what is not stored here; that is fetched.
+    pub(super) async fn own_reader(&self, root: &Cid) -> Result<Reader, RegistryError> {
+        let fetch = self.fetch_session(root, self.surroundings.peers.clone(), &Emitter::silent()).await?;
+        Ok(Reader::new(self.holder.blocks(), None, fetch))
     }
 
     /// A session with those who hold `root`, unless its blocks need not be fetched.

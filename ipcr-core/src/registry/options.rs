@@ -37,7 +37,7 @@ pub struct PublishOptions {
     pub publish: bool,
     /// Overwrites a tag that another home with this key changed too.
     pub force: bool,
-    /// How long to wait for others to hold the root, where any are configured.
+    /// How long to wait, at most, until another node holds what was published. Zero: not at all.
     pub wait: Duration,
     /// The time to write into the registry instead of now.
     pub time: Option<DateTime<Utc>>,
@@ -45,7 +45,7 @@ pub struct PublishOptions {
 
 impl Default for PublishOptions {
     fn default() -> Self {
-        Self { publish: true, force: false, wait: Duration::from_secs(60), time: None }
+        Self { publish: true, force: false, wait: Duration::ZERO, time: None }
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Surroundings {
     pub credentials: Credentials,
     /// The longest time without progress in one stage.
     pub stall: Duration,
+    /// Uses a kept record although it has expired, also where an operation has no option for that: sources of a copy, of a tag.
+    pub allow_stale: bool,
 }
 
 impl Default for Surroundings {
@@ -61,6 +63,7 @@ impl Default for Surroundings {
             http: None,
             credentials: Credentials::default(),
             stall: limits::STALL,
+            allow_stale: false,
         }
     }
 }
@@ -341,7 +344,12 @@ impl Registry {
 
     /// How an OCI registry is talked to.
     fn remote(&self, image: &RegistryRef) -> Result<(HttpClient, RegistryOptions), RegistryError> {
-        let http = self.surroundings.http.clone().ok_or_else(|| usage("OCI registries cannot be reached from here"))?;
+        let http = self.surroundings.http.clone().ok_or_else(|| RegistryError::Step {
+            doing: "reaching an OCI registry",
+            kind: crate::kind::ErrorKind::Unavailable,
+            topic: Topic::Offline,
+            source: "there is no network for it".into(),
+        })?;
         let login = self.surroundings.credentials.login(&image.host, &image.repository).cloned();
         let options = RegistryOptions { login, ..RegistryOptions::default() };
         let http = http.naming(&image.host).map_err(|error| RegistryError::Step {

@@ -11,7 +11,6 @@ use super::{Registry, time_of};
 use crate::dag::encode::Encoding;
 use crate::digest::Digest;
 use crate::event::{Emitter, Stage, Warning};
-use crate::exchange::reader::Reader;
 use crate::limits;
 use crate::port::blocks::StoreSession;
 use crate::port::image::Opened;
@@ -111,7 +110,7 @@ async fn outcome(
     changed: &Changed,
     bytes: PushBytes,
 ) -> Result<PushOutcome, RegistryError> {
-    let reader = Reader::local(this.holder.blocks());
+    let reader = this.own_reader(&changed.root).await?;
     let found = read::find(&reader, &changed.root, &target.image, &Wanted::Tag(target.tag.clone()))
         .await
         .map_err(|error| RegistryError::from_tree("reading the registry", error))?;
@@ -196,7 +195,7 @@ async fn current_digest(
     target: &TargetName,
 ) -> Result<Option<Digest>, RegistryError> {
     let Some(root) = this.own_root(identity).await? else { return Ok(None) };
-    let reader = Reader::local(this.holder.blocks());
+    let reader = this.own_reader(&root).await?;
     tag_digest(&reader, &root, &target.image, &target.tag)
         .await
         .map_err(|error| RegistryError::from_tree("reading the registry", error))

@@ -9,9 +9,10 @@ use std::error::Error;
 use cid::Cid;
 
 use super::blocks;
-use super::document::{self, CatalogueShard, FORMAT, ImageDocument, ManifestRow};
+use super::document::{self, CatalogueShard, FORMAT, ImageDocument, ManifestRow, RegistryDocument};
 use super::edit::{catalogue_row, folders, read_names, shard_name};
 use super::error::TreeError;
+use super::handover::{HANDOVERS, handovers};
 use super::layout::Layout;
 use super::legacy::Legacy;
 use super::read::{self, MANIFESTS, REFERRERS, TAGS};
@@ -20,6 +21,7 @@ use crate::image::layout::{IMAGE_NAME, OCI_LAYOUT_FILE, REF_NAME, tag_descriptor
 use crate::image::manifest::Parsed;
 use crate::image::media_type;
 use crate::limits;
+use crate::naming::handover::leads;
 use crate::port::blocks::ReadBlocks;
 use crate::reference::ImageName;
 
@@ -94,8 +96,22 @@ pub async fn check(blocks: &dyn ReadBlocks, root: &Cid) -> Result<TreeReport, Tr
             ),
         );
     }
+    check_handovers(blocks, root, &registry, &mut report).await;
     check_catalogue(blocks, root, &documents, &mut report).await;
     Ok(report)
+}
+
+/// Hand-overs must be signed, and lead from each key to the registry's.
+async fn check_handovers(blocks: &dyn ReadBlocks, root: &Cid, registry: &RegistryDocument, report: &mut TreeReport) {
+    let path = HANDOVERS.join("/");
+    let Some(list) = report.note(&path, handovers(blocks, root).await) else { return };
+    for handover in &list {
+        if !handover.is_valid() {
+            report.add(&path, format!("{} has not signed that it hands over to {}", handover.from, handover.to));
+        } else if registry.ipns.parse().is_ok_and(|key| handover.from != key && !leads(&list, handover.from, key)) {
+            report.add(&path, format!("{} does not lead to the registry's key {}", handover.from, registry.ipns));
+        }
+    }
 }
 
 async fn check_image(

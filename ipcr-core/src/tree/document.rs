@@ -49,6 +49,18 @@ pub struct RegistryDocument {
     pub other: Map<String, Value>,
 }
 
+/// `/_ipcr/handovers.json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HandoversDocument {
+    /// The version of the tree.
+    pub format: u64,
+    /// [`Handover`](crate::naming::handover::Handover)s, oldest first, each with what this version does not know of it.
+    pub handovers: Vec<Value>,
+    /// Unknown members.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
 /// How much a registry holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
@@ -202,7 +214,7 @@ macro_rules! documents {
     )*};
 }
 
-documents!(RegistryDocument, CatalogueShard, ImageDocument);
+documents!(RegistryDocument, HandoversDocument, CatalogueShard, ImageDocument);
 
 /// Reads a document for reading only: newer formats are read as far as they are understood.
 pub(super) fn parse<T: Document>(path: &str, bytes: &[u8]) -> Result<T, TreeError> {

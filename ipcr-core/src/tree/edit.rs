@@ -7,6 +7,7 @@
 mod catalogue;
 mod folder;
 mod image;
+mod key;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use super::stored::StoredImage;
 use crate::dag::block::Block;
 use crate::digest::Digest;
 use crate::limits;
+use crate::naming::handover::Handover;
 use crate::port::blocks::{ReadBlocks, ReadError};
 use crate::reference::{ImageName, Tag};
 
@@ -93,18 +95,37 @@ pub enum Edit {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         readme: Option<String>,
     },
+    /// Gives the registry another key.
+    HandOver {
+        /// The key, and the old one's word for it.
+        key: Box<NewKey>,
+    },
+}
+
+/// Another key for a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewKey {
+    /// The key as `did:key:…`.
+    pub did: String,
+    /// The key as an IPNS name (`k51…`).
+    pub ipns: String,
+    /// The DID document of the key, as JSON.
+    pub did_document: String,
+    /// What the old key has signed.
+    pub handover: Handover,
 }
 
 impl Edit {
-    /// The image that it changes.
-    pub fn image(&self) -> &ImageName {
+    /// The image that it changes; `None` for the registry itself.
+    pub fn image(&self) -> Option<&ImageName> {
         match self {
             Self::SetTag { image, .. }
             | Self::RemoveTag { image, .. }
             | Self::RemoveDigest { image, .. }
             | Self::RemoveImage { image }
             | Self::PutManifest { image, .. }
-            | Self::Describe { image, .. } => image,
+            | Self::Describe { image, .. } => Some(image),
+            Self::HandOver { .. } => None,
         }
     }
 }
@@ -140,7 +161,11 @@ pub async fn apply(blocks: &dyn ReadBlocks, root: &Cid, edits: &[Edit]) -> Resul
 
 async fn apply_one(overlay: &Overlay<'_>, root: &Cid, edit: &Edit) -> Result<(Cid, Option<Cid>), TreeError> {
     check_registry(overlay, root).await?;
-    let name = edit.image();
+    if let Edit::HandOver { key } = edit {
+        let plan = key::change(overlay, root, key).await?;
+        return Ok((finish(overlay, root, plan).await?, None));
+    }
+    let name = edit.image().expect("every other edit is one of an image");
     let mut image = ImageEdit::open(overlay, root, name).await?;
     let mut folder = None;
     match edit {
@@ -156,18 +181,23 @@ async fn apply_one(overlay: &Overlay<'_>, root: &Cid, edit: &Edit) -> Result<(Ci
             image.require()?;
             image.describe(description.as_deref(), readme.as_deref())?;
         }
+        Edit::HandOver { .. } => {}
     }
     let mut change = image.finish().await?;
     let (before, after) = (change.before.as_ref(), change.after.as_ref());
     if before != after {
         catalogue::update(overlay, root, name.as_str(), before, after, &mut change.plan).await?;
     }
-    if change.plan.is_empty() {
-        return Ok((*root, folder));
+    Ok((finish(overlay, root, change.plan).await?, folder))
+}
+
+/// Makes the planned changes; the root afterwards.
+async fn finish(overlay: &Overlay<'_>, root: &Cid, plan: Plan) -> Result<Cid, TreeError> {
+    if plan.is_empty() {
+        return Ok(*root);
     }
-    let next = change.plan.apply(overlay, String::new(), Some(*root)).await?;
-    let next = next.ok_or_else(|| TreeError::disagree("/", "nothing would be left of the registry"))?;
-    Ok((next.cid, folder))
+    let next = plan.apply(overlay, String::new(), Some(*root)).await?;
+    Ok(next.ok_or_else(|| TreeError::disagree("/", "nothing would be left of the registry"))?.cid)
 }
 
 /// Refuses to write into what is no registry, or a newer one.
@@ -216,7 +246,7 @@ pub async fn empty(info: &RegistryInfo) -> Result<Edited, TreeError> {
     };
     let mut plan = Plan::default();
     plan.set(catalogue::REGISTRY, Some(overlay.add_file("", &document::write(&registry))));
-    plan.set([".well-known", "did.json"], Some(overlay.add_file("", info.did_document.as_bytes())));
+    plan.set(key::DID_DOCUMENT, Some(overlay.add_file("", info.did_document.as_bytes())));
     let root = plan.apply(&overlay, String::new(), None).await?;
     let root = root.ok_or_else(|| TreeError::disagree("/", "a new registry has files"))?.cid;
     Ok(Edited { root, blocks: overlay.into_reachable(&root), unchanged: false, folders: Vec::new() })

@@ -4,6 +4,7 @@
 //! * [`layout`], [`legacy`]: the two kinds of image folders.
 //! * [`stored`]: an image whose parts are stored, ready to be put into a folder.
 //! * [`edit`](mod@edit): changes of a registry; unchanged parts keep their CIDs.
+//! * [`handover`]: from one key of a registry to the next.
 //! * [`check`](mod@check): looking for contradictions.
 //! * [`document`]: the JSON files.
 //!
@@ -14,6 +15,7 @@ pub mod check;
 pub mod document;
 pub mod edit;
 pub mod error;
+pub mod handover;
 pub mod layout;
 pub mod legacy;
 pub mod read;
@@ -21,4 +23,4 @@ pub mod stored;
 pub mod tags;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

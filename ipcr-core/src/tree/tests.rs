@@ -31,13 +31,13 @@ use crate::image::media_type::{OCI_EMPTY, OCI_INDEX, OCI_MANIFEST};
 use crate::port::memory::blocks::MemoryBlocks;
 
 /// A registry with its blocks.
-pub(super) struct Hub {
-    pub(super) store: MemoryBlocks,
-    pub(super) reader: Reader,
+pub(crate) struct Hub {
+    pub(crate) store: MemoryBlocks,
+    pub(crate) reader: Reader,
     pub(super) root: Cid,
 }
 
-pub(super) fn info() -> RegistryInfo {
+pub(crate) fn info() -> RegistryInfo {
     RegistryInfo {
         did: "did:key:z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp".into(),
         ipns: "k51qzi5uqu5dgutdk6i1ynyzgkqngpha5xpgia3a5qqp4jsh0u4csozksxel2r".into(),
@@ -50,7 +50,7 @@ pub(super) fn info() -> RegistryInfo {
 }
 
 impl Hub {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let store = MemoryBlocks::new();
         let made = empty(&info()).await.unwrap();
         for block in made.blocks {
@@ -143,7 +143,7 @@ impl Hub {
     }
 
     /// An image of two layers; `seed` makes it differ.
-    pub(super) fn image(&self, platform: &str, seed: &str) -> StoredImage {
+    pub(crate) fn image(&self, platform: &str, seed: &str) -> StoredImage {
         let layers = [b"base".to_vec(), format!("layer {seed}").into_bytes()];
         let config = config(platform, &layers);
         let encoding = |plain: &[u8]| LayerEncoding {
@@ -199,9 +199,14 @@ impl Hub {
 
     /// The registry must be without contradictions, and every directory the one that a fresh build gives.
     pub(super) async fn assert_sound(&self) {
-        let report = check(&self.reader, &self.root).await.unwrap();
+        self.assert_sound_at(&self.root).await;
+    }
+
+    /// The same for another root.
+    pub(crate) async fn assert_sound_at(&self, root: &Cid) {
+        let report = check(&self.reader, root).await.unwrap();
         assert_eq!(report.problems, []);
-        let mut todo = vec![self.root];
+        let mut todo = vec![*root];
         while let Some(cid) = todo.pop() {
             if blocks::stat(&self.reader, "", &cid).await.unwrap() != blocks::Stat::Directory {
                 continue;
@@ -247,7 +252,7 @@ pub(super) fn time(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
 }
 
-pub(super) fn set_tag(image: &str, tag: &str, stored: &StoredImage, at: i64) -> Edit {
+pub(crate) fn set_tag(image: &str, tag: &str, stored: &StoredImage, at: i64) -> Edit {
     Edit::SetTag {
         image: image.parse().unwrap(),
         tag: tag.parse().unwrap(),
@@ -258,7 +263,7 @@ pub(super) fn set_tag(image: &str, tag: &str, stored: &StoredImage, at: i64) -> 
     }
 }
 
-pub(super) fn remove_tag(image: &str, tag: &str) -> Edit {
+pub(crate) fn remove_tag(image: &str, tag: &str) -> Edit {
     Edit::RemoveTag { image: image.parse().unwrap(), tag: tag.parse().unwrap() }
 }
 

@@ -96,7 +96,7 @@ pub async fn collect(
     Ok(Collected { kept, swept })
 }
 
-/// What the ledger says about files that will be gone.
+/// What the ledger says about files that will be gone, and pins of such folders.
 async fn stale_entries(tables: &Arc<dyn Table>, live: &Live) -> Result<Vec<Change>, UpkeepError> {
     let held = |cid: &Cid| live.contains(&cid.hash().to_bytes());
     let mut stale = Vec::new();
@@ -114,6 +114,11 @@ async fn stale_entries(tables: &Arc<dyn Table>, live: &Live) -> Result<Vec<Chang
         let image = serde_json::from_slice::<StoredImage>(&value);
         if !image.is_ok_and(|image| image.blobs.iter().all(|blob| held(&blob.cid))) {
             stale.push(Change::Delete(Space::Images, key));
+        }
+    }
+    for (folder, _) in tables.scan(Space::Pins, &[]).await? {
+        if !Cid::try_from(folder.as_slice()).is_ok_and(|folder| held(&folder)) {
+            stale.push(Change::Delete(Space::Pins, folder));
         }
     }
     Ok(stale)

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cid::Cid;
+
 use super::collect::UpkeepError;
 use crate::exchange::reader::Reader;
 use crate::exchange::walk::survey;
@@ -34,10 +36,14 @@ pub async fn check(
     let mut found = Findings { blocks: report.blocks, bytes_read: report.bytes_read, ..Findings::default() };
     found.problems.extend(report.damaged.iter().map(|cid| format!("block {cid} is damaged")));
     found.problems.extend(report.problems);
-    let Some(root) = State::load(tables).await?.root else { return Ok(found) };
+    let state = State::load(tables).await?;
+    let Some(root) = state.root else { return Ok(found) };
+    // Published by another home with this key, and never fetched.
+    let elsewhere = |kind| state.shared && kind == ErrorKind::Unavailable;
     let reader = Reader::local(Arc::clone(blocks));
     let images = match read::images(&reader, &root).await {
         Ok(images) => images,
+        Err(error) if elsewhere(error.kind()) => return pinned_only(blocks, tables, found).await,
         Err(error) => {
             found.problems.push(format!("the registry {root} cannot be read: {error}"));
             return Ok(found);
@@ -50,6 +56,7 @@ pub async fn check(
         };
         let tags = match read::tags(&reader, &root, &name).await {
             Ok(tags) => tags,
+            Err(error) if elsewhere(error.kind()) => continue,
             Err(error) => {
                 found.problems.push(format!("image {name} cannot be read: {error}"));
                 continue;
@@ -63,8 +70,7 @@ pub async fn check(
             };
             let folder = match read::find(&reader, &root, &name, &wanted).await {
                 Ok(found) => found.folder,
-                // Published by another home with this key, and never fetched.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) if elsewhere(error.kind()) => continue,
                 Err(error) => {
                     found.problems.push(format!("{name}:{} cannot be read: {error}", tag.tag));
                     continue;
@@ -77,6 +83,23 @@ pub async fn check(
                     .problems
                     .push(format!("{name}:{} is not complete: {} blocks are missing", tag.tag, walked.missing));
             }
+        }
+    }
+    Ok(found)
+}
+
+/// Checks what this home has whole, where the list of images is not among it.
+async fn pinned_only(
+    blocks: &Arc<dyn BlockStore>,
+    tables: &Arc<dyn Table>,
+    mut found: Findings,
+) -> Result<Findings, UpkeepError> {
+    for (folder, _) in tables.scan(Space::Pins, &[]).await? {
+        let Ok(folder) = Cid::try_from(folder.as_slice()) else { continue };
+        // A tag that was moved or removed since may have been collected.
+        let walked = survey(blocks.as_ref(), &folder).await?;
+        if walked.blocks > 0 && !walked.is_complete() {
+            found.problems.push(format!("folder {folder} is not complete: {} blocks are missing", walked.missing));
         }
     }
     Ok(found)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Figure;
 use super::lab::{Lab, Process, wait_for};
-use super::site::{DOMAIN, number, require, same, text};
+use super::site::{DOMAIN, number, require, same, text, warned};
 use crate::shell::{Result, output, show};
 
 /// Size of the image where the size does not matter, in MiB.
@@ -125,8 +125,9 @@ pub(crate) fn registry_of_2020(lab: &Lab) -> Result<Figure> {
     require(fetched > 200 << 20, || format!("only {fetched} bytes were fetched"))?;
     let pulled = visitor.json(&["pull", "old.test/app:1", "--into", "none"])?;
     same("the image ID by domain", text(&pulled, "image_id")?.as_str(), id.as_str())?;
-    let warned = pulled["warnings"].as_array().is_some_and(|all| all.iter().any(|one| one["warning"] == "bare-domain"));
-    require(warned, || format!("no warning of the bare domain: {}", pulled["warnings"]))?;
+    require(warned(&pulled, "bare-domain").is_some(), || {
+        format!("no warning of the bare domain: {}", pulled["warnings"])
+    })?;
     let name = kubo.output(&["key", "gen", "--type=rsa", "--size=2048", "--ipns-base=b58mh", "old"])?;
     require(name.starts_with("Qm"), || format!("Kubo made the key {name}"))?;
     kubo.output(&["name", "publish", "--allow-offline", "--key=old", &format!("/ipfs/{cid}")])?;
@@ -216,6 +217,13 @@ impl<'a> Kubo<'a> {
     /// What a command prints.
     pub(crate) fn output(&self, args: &[&str]) -> Result<String> {
         output(&mut self.command(args)?)
+    }
+
+    /// Adds a small file; returns its CID.
+    pub(crate) fn add(&self, content: &str) -> Result<String> {
+        let file = self.lab.path("small-file");
+        fs::write(&file, content)?;
+        self.output(&["add", "-Q", "--cid-version=1", &file.display().to_string()])
     }
 
     /// Where it is reached.

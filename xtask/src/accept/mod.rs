@@ -4,8 +4,12 @@ mod exchange;
 pub(crate) mod lab;
 mod load;
 mod main_job;
+mod record_table;
 mod records;
+mod router;
 mod site;
+mod trust;
+mod two_homes;
 
 use std::path::Path;
 use std::time::Instant;
@@ -74,6 +78,13 @@ const CHECKS: &[Check] = &[
     check("7 unchanged", "ipcr push app:1 --no-publish", main_job::unchanged),
     check("8 sequence", "ipcr push --as other:1", records::sequence),
     check("8 moved tag", "ipcr pull app@sha256:…", records::moved_tag),
+    check("8 record table", "ipcr pull k51… beside a router that lies", record_table::rows),
+    check("8 records of Kubo", "ipfs name publish --sequence; ipcr resolve k51…", record_table::from_kubo),
+    check("8 two homes", "20 pushes of two homes with one key by turns", two_homes::alternating),
+    check("8 homes apart", "ipcr push; ipcr publish when the other root cannot be fetched", two_homes::unfetched),
+    check("8 trust", "ipcr pull hub.test/x:1 with other keys; ipcr key rotate", trust::trust),
+    check("8 offline", "ipcr --offline resolve, pull and push", trust::offline),
+    check("8 findable", "ipcr push --wait", trust::findable),
     check("9 names", "ipcr pull of what does not exist", records::names),
     check("9 engine", "ipcr push and pull while the engine dies", load::engine),
     check("10 memory", "VmHWM of push, pull and serve, 1 GiB layer", load::memory),

@@ -127,9 +127,19 @@ pub(crate) fn tcp_address(ready: &Value) -> Result<String> {
     Ok(tcp.ok_or_else(|| format!("no TCP address on loopback: {ready}"))?.to_owned())
 }
 
+/// The warning of this kind that a command gave.
+pub(crate) fn warned<'a>(object: &'a Value, warning: &str) -> Option<&'a Value> {
+    object["warnings"].as_array()?.iter().find(|one| one["warning"] == warning)
+}
+
 /// Two things must be equal.
 pub(crate) fn same<T: PartialEq + std::fmt::Debug + ?Sized>(what: &str, found: &T, expected: &T) -> Result {
     if found == expected { Ok(()) } else { Err(format!("{what} is {found:?} instead of {expected:?}").into()) }
+}
+
+/// Two texts must be equal.
+pub(crate) fn equal(what: &str, found: impl AsRef<str>, expected: impl AsRef<str>) -> Result {
+    same(what, found.as_ref(), expected.as_ref())
 }
 
 /// Something must hold.

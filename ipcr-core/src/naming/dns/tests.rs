@@ -50,6 +50,13 @@ fn answer(question: &[u8], datagram: bool) -> Vec<u8> {
     if !all.iter().any(|r| r.name == name) {
         reply.metadata.response_code = ResponseCode::NXDomain;
     }
+    // The code of the answer, for names that ask for one.
+    if let Some(code) = [("servfail", ResponseCode::ServFail), ("refused", ResponseCode::Refused)]
+        .iter()
+        .find_map(|(label, code)| name.to_ascii().starts_with(label).then_some(*code))
+    {
+        reply.metadata.response_code = code;
+    }
     if datagram && reply.to_vec().unwrap().len() > 1200 {
         reply.answers.clear();
         reply.metadata.truncation = true;
@@ -121,6 +128,18 @@ async fn truncated_answers_come_again_by_tcp_and_aliases_are_followed() {
     assert_eq!(dns.txt("huge.hub.test").await.unwrap().records, ["x".repeat(6000)]);
     let alias = dns.txt("alias.hub.test").await.unwrap();
     assert_eq!((alias.records.len(), alias.security), (2, Security::Insecure));
+}
+
+#[tokio::test]
+async fn a_server_that_fails_does_not_say_that_there_is_nothing() {
+    let dns = resolver(&[serve().await]).await;
+    for name in ["servfail.hub.test", "refused.hub.test"] {
+        let error = dns.txt(name).await.unwrap_err();
+        assert!(matches!(error, DnsError::Unreachable { .. }), "{name}: {error}");
+        assert_eq!(dns.addresses(name).await.unwrap_err().kind(), ErrorKind::Unavailable, "{name}");
+    }
+    // Beside one that answers it does not matter.
+    assert_eq!(dns.txt("absent.hub.test").await.unwrap().records, [""; 0]);
 }
 
 #[tokio::test]

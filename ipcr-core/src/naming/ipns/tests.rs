@@ -225,8 +225,16 @@ async fn own_records_are_kept_once_per_sequence() {
     assert_eq!(world.records.kept(&world.key.name()).await.unwrap().unwrap().record, resigned);
     assert_eq!(world.records.put(&resigned, &[]).await.unwrap(), ["carrier"]);
     let events = Emitter::silent();
-    let best = world.records.network_best(&world.key.name(), &[], TIMEOUT, &events).await.unwrap();
-    assert_eq!(best, Some(resigned));
+    let valid = || async { world.records.valid(&world.key.name(), &[], TIMEOUT, &events).await.unwrap() };
+    assert_eq!(valid().await, std::slice::from_ref(&resigned));
+    // A rival, an older one, the same in two places, and one that has expired.
+    let (rival, older) = (world.record("rival", 4), world.record("older", 2));
+    world.on_network(&[&older, &rival, &resigned]);
+    let found = valid().await;
+    assert_eq!(found.iter().map(SignedRecord::sequence).collect::<Vec<_>>(), [4, 4, 2]);
+    assert!(found.contains(&rival) && found.contains(&resigned));
+    world.clock.advance(8 * 86400);
+    assert!(valid().await.is_empty());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@ use super::*;
 use crate::identity::RegistryKey;
 use crate::naming::record::SignedRecord;
 use crate::naming::tests::{Carrier, TestClock};
+use crate::port::dns::NoDns;
 use crate::port::memory::dns::MemoryDns;
 use crate::port::memory::table::MemoryTable;
 
@@ -146,8 +147,17 @@ async fn endless_chains_end() {
     let world = World::new();
     world.dns.set_txt("_dnslink.a.test", &["dnslink=/ipns/b.test"]);
     world.dns.set_txt("_dnslink.b.test", &["dnslink=/ipns/a.test"]);
-    let error = world.resolve("a.test").await.unwrap_err();
-    assert!(matches!(error, ResolveError::TooLong { .. }) && error.kind() == ErrorKind::Integrity, "{error}");
+    world.dns.set_txt("_dnslink.in.test", &["dnslink=/ipns/A.test/sub"]);
+    for (name, again) in [("a.test", "a.test"), ("b.test", "b.test"), ("in.test", "a.test")] {
+        let error = world.resolve(name).await.unwrap_err();
+        assert!(matches!(&error, ResolveError::Circle { again: met, .. } if met == again), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Integrity);
+    }
+    // Through keys, too.
+    let key = RegistryKey::generate();
+    world.publish(&[world.record(&key, "/ipns/c.test")]);
+    world.dns.set_txt("_dnslink.c.test", &[&format!("dnslink=/ipns/{}/deeper", key.name())]);
+    assert!(matches!(world.resolve("c.test").await, Err(ResolveError::Circle { .. })));
     // Exactly 32 names are followed.
     for number in 0..limits::NAME_RECURSION {
         let next = if number + 1 < limits::NAME_RECURSION {
@@ -176,4 +186,53 @@ async fn failures_keep_their_kind() {
     assert_eq!(world.resolve("hub.test").await.unwrap_err().kind(), ErrorKind::Unavailable);
     // Nothing is remembered of chains that do not end.
     assert!(world.resolver.trust().list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn without_a_network_domains_lead_where_they_led() {
+    let world = World::new();
+    let key = RegistryKey::generate();
+    world.dns.set_txt_with("_dnslink.hub.test", &[&format!("dnslink=/ipns/{}/sub", key.name())], Security::Secure);
+    world.dns.set_txt("_dnslink.content.test", &[&format!("dnslink=/ipfs/{ROOT}/x")]);
+    world.publish(&[world.record(&key, &format!("/ipfs/{ROOT}"))]);
+    let online = world.resolve("hub.test").await.unwrap();
+    assert_eq!(online.trust, TrustLevel::Dnssec);
+    world.resolve("content.test").await.unwrap();
+    let added = "added.test".parse().unwrap();
+    world.resolver.trust().add(&added, Anchor::Key(key.name())).await.unwrap();
+
+    world.network.set_offline(true);
+    let resolver = NameResolver { dns: Arc::new(NoDns), ..world.resolver.clone() };
+    let resolve = |name: &str| {
+        let (resolver, name) = (&resolver, name.parse().unwrap());
+        async move { resolver.resolve(&name, &[], false, &Emitter::silent()).await }
+    };
+    let offline = resolve("hub.test").await.unwrap();
+    assert_eq!((offline.root, offline.path, offline.key), (online.root, online.path, online.key));
+    assert_eq!((offline.trust, offline.chain[0].source.as_str()), (TrustLevel::Dnssec, "kept"));
+    assert_eq!(resolve("content.test").await.unwrap().path, ["x"]);
+    assert_eq!(resolve("added.test").await.unwrap().key, Some(key.name()));
+    let error = resolve("other.test").await.unwrap_err();
+    assert!(matches!(error, ResolveError::Link(LinkError::Dns { source: DnsError::Offline { .. }, .. })), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_chain_that_is_not_believed_is_believed_with_a_hand_over() {
+    let world = World::new();
+    let [old, new] = [(); 2].map(|()| RegistryKey::generate());
+    world.dns.set_txt("_dnslink.hub.test", &[&format!("dnslink=/ipns/{}", old.name())]);
+    world.publish(&[world.record(&old, &format!("/ipfs/{ROOT}"))]);
+    world.resolve("hub.test").await.unwrap();
+    world.dns.set_txt("_dnslink.hub.test", &[&format!("dnslink=/ipns/{}", new.name())]);
+    world.publish(&[world.record(&new, &format!("/ipfs/{ROOT}"))]);
+    let name = "hub.test".parse().unwrap();
+    let chain = world.resolver.follow(&name, &[], false, &Emitter::silent()).await.unwrap();
+    let (error, chain) = world.resolver.believe(chain, &[]).await.unwrap_err();
+    assert!(matches!(error, ResolveError::Trust(TrustError::Changed { .. })), "{error}");
+    assert_eq!((chain.root().to_string().as_str(), chain.path(), chain.hints()), (ROOT, &[][..], &[][..]));
+    let handover = Handover::sign(&old, new.name(), world.clock.now());
+    let resolved = world.resolver.believe(*chain, &[handover]).await.unwrap();
+    assert_eq!((resolved.trust, resolved.key), (TrustLevel::Pinned, Some(new.name())));
+    assert_eq!(world.resolve("hub.test").await.unwrap().trust, TrustLevel::Pinned);
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::identity::RegistryKey;
 use crate::naming::tests::TestClock;
 use crate::port::memory::table::MemoryTable;
 
@@ -28,7 +29,8 @@ impl World {
         security: Security,
         handovers: &[Handover],
     ) -> Result<TrustLevel, TrustError> {
-        self.trust.see(&Sighting { domain: &self.domain, found, security, handovers }).await
+        let link = "/ipns/k51qzi5uqu5di1hxx9pv1iu2gxqya46jcu79pmx7oppjo8lp0wsc5nm13xslfb/sub".parse().unwrap();
+        self.trust.see(&Sighting { domain: &self.domain, found, link: &link, security, handovers }).await
     }
 }
 
@@ -91,7 +93,7 @@ async fn the_user_decides() {
 }
 
 #[tokio::test]
-async fn handovers() {
+async fn handovers_change_what_is_remembered() {
     let world = World::new();
     let names = [0, 1, 2].map(|which| world.keys[which].name());
     let date = TestClock::new().now();

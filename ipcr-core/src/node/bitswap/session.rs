@@ -280,6 +280,10 @@ impl Shared {
     pub(super) fn on_block(&self, peer: PeerId, cid: &Cid, data: &Bytes, count: bool) -> bool {
         let now = Instant::now();
         let mut state = lock(&self.state);
+        if cid.hash() == self.request.root.hash() {
+            // A small root is sent by those who were only asked whether they have it.
+            state.schedule.learn(&peer, true);
+        }
         let Some(want) = state.wants.remove(cid.hash()) else { return false };
         if count {
             self.bitswap.counters.received(data.len() as u64);

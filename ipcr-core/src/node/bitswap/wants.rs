@@ -83,9 +83,12 @@ impl Wants {
         self.change(|state| state.counts.contains_key(cid) && state.push(entry(cid)))
     }
 
-    /// The peer is asked whether it has the block.
+    /// The peer is asked whether it has the block. It may send a small one instead of saying so (Bitswap specification, "Want-Have").
     pub(super) fn probe(&self, cid: &Cid) -> bool {
-        self.change(|state| !state.counts.contains_key(cid) && state.push(Want { have: true, ..entry(cid) }))
+        self.change(|state| {
+            state.remember(cid);
+            !state.counts.contains_key(cid) && state.push(Want { have: true, ..entry(cid) })
+        })
     }
 
     /// One session less wants the block; with `cancel` the peer is told when it was the last one.
@@ -205,6 +208,14 @@ mod tests {
         assert!(wants.take().is_empty());
         wants.release(&cid("a"), true);
         assert!(wants.take()[0].cancel);
+        assert!(wants.was_asked(&cid("a")) && !wants.was_asked(&cid("b")));
+    }
+
+    #[test]
+    fn a_block_that_answers_a_question_was_asked_for() {
+        let wants = Wants::default();
+        assert!(wants.probe(&cid("a")));
+        assert_eq!(wants.take(), [Want { have: true, ..entry(&cid("a")) }]);
         assert!(wants.was_asked(&cid("a")) && !wants.was_asked(&cid("b")));
     }
 

@@ -43,13 +43,13 @@ pub(super) struct Message {
 
 /// A peer and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Contact {
-    pub(super) peer: PeerId,
-    pub(super) addresses: Vec<Multiaddr>,
+pub(in crate::node) struct Contact {
+    pub(in crate::node) peer: PeerId,
+    pub(in crate::node) addresses: Vec<Multiaddr>,
 }
 
 impl Message {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::node) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let kind = KINDS.iter().position(|kind| *kind == self.kind).expect("all kinds are listed");
         put_number(&mut out, 1, kind as u64);

@@ -25,7 +25,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use self::message::{Contact, Kind, Message};
+pub(super) use self::message::Contact;
+use self::message::{Kind, Message};
 use super::{frame, resolve};
 use crate::port::dns::Dns;
 
@@ -109,17 +110,30 @@ impl Kad {
         done.into_iter().filter(|(_, taken)| taken.is_ok()).map(|(peer, _)| peer).collect()
     }
 
-    /// Sends everyone who is said to provide a block, as they are found.
+    /// Sends everyone else who is said to provide a block, as they are found.
     pub(super) async fn providers(&self, cid: &Cid, found: mpsc::Sender<(PeerId, Vec<Multiaddr>)>) {
+        let mut known = HashSet::from([self.hub.local()]);
+        let (sender, mut answers) = mpsc::channel(1);
+        let sift = async {
+            while let Some(answer) = answers.recv().await {
+                for Contact { peer, addresses } in answer {
+                    if known.insert(peer) && found.send((peer, addresses)).await.is_err() {
+                        return answers.close();
+                    }
+                }
+            }
+        };
+        tokio::join!(self.provider_answers(cid, sender), sift);
+    }
+
+    /// Sends what each peer says about who provides a block, an empty answer included.
+    pub(super) async fn provider_answers(&self, cid: &Cid, answers: mpsc::Sender<Vec<Contact>>) {
         let key = cid.hash().to_bytes();
         let question = Message { kind: Kind::GetProviders, key, ..Message::default() };
         let mut lookup = Lookup::new(self, question);
-        let mut known = HashSet::new();
         while let Some((_, answer)) = lookup.next().await {
-            for Contact { peer, addresses } in answer.providers {
-                if peer != self.hub.local() && known.insert(peer) && found.send((peer, addresses)).await.is_err() {
-                    return;
-                }
+            if answers.send(answer.providers).await.is_err() {
+                return;
             }
         }
     }

@@ -268,7 +268,8 @@ async fn holders_are_connected_peers_that_say_so() {
         }
     };
     tokio::time::timeout(Duration::from_secs(5), identified).await.expect("both say what they speak");
-    assert_eq!(node.holders(block.cid(), Duration::from_secs(3)).await, [holder.peer_id()]);
+    let sought = node.holders(block.cid(), Duration::from_secs(6)).await;
+    assert_eq!((sought.holders, sought.findable), (vec![holder.peer_id()], Some(true)));
 }
 
 /// A store that has every block, and always the wrong one.

@@ -1,7 +1,11 @@
 use super::*;
+use crate::identity::RegistryKey;
 use crate::kind::ErrorKind;
 use crate::limits;
+use crate::naming::handover::{Handover, leads};
+use crate::tree::edit::NewKey;
 use crate::tree::edit::folders;
+use crate::tree::handover::handovers;
 
 #[tokio::test]
 async fn a_pushed_tag_is_found() {
@@ -57,6 +61,55 @@ async fn what_a_tag_holds_already_changes_nothing() {
     hub.edit(&[describe("app", "", "")]).await.unwrap();
     assert!(hub.at("app/README.md").await.is_none() && hub.at("app/README-short.txt").await.is_none());
     hub.assert_sound().await;
+}
+
+#[tokio::test]
+async fn keys_hand_over() {
+    let mut hub = Hub::new().await;
+    let image = hub.image("linux/amd64", "1");
+    hub.push("app", "1", &image, 0).await;
+    let before = hub.at("app").await.unwrap().cid;
+    let keys = [(); 3].map(|()| RegistryKey::generate());
+    let edit = |from: &RegistryKey, to: &RegistryKey| {
+        let handover = Handover::sign(from, to.name(), time(0));
+        let (did, ipns) = (to.did(), to.name().to_string());
+        Edit::HandOver { key: Box::new(NewKey { did, ipns, did_document: "{}".into(), handover }) }
+    };
+    assert_eq!(handovers(&hub.reader, &hub.root).await.unwrap(), []);
+    for pair in keys.windows(2) {
+        let edit = edit(&pair[0], &pair[1]);
+        let json = serde_json::to_string(&edit).unwrap();
+        assert_eq!(serde_json::from_str::<Edit>(&json).unwrap(), edit);
+        hub.edit(std::slice::from_ref(&edit)).await.unwrap();
+        assert!(hub.edit(&[edit]).await.unwrap().unchanged);
+        hub.assert_sound().await;
+    }
+    let registry = read::registry(&hub.reader, &hub.root).await.unwrap().unwrap();
+    assert_eq!((registry.ipns, registry.did), (keys[2].name().to_string(), keys[2].did()));
+    assert_eq!((registry.title.as_deref(), registry.counts.tags), (Some("Golden"), 1));
+    assert_eq!(hub.at("app").await.unwrap().cid, before);
+    let list = handovers(&hub.reader, &hub.root).await.unwrap();
+    assert!(leads(&list, keys[0].name(), keys[2].name()));
+    assert_eq!(hub.file(".well-known/did.json").await.as_deref(), Some("{}"));
+
+    // What a later version wrote stays, and does not count here.
+    let text = hub.file("_ipcr/handovers.json").await.unwrap();
+    let more = text.replace("\"handovers\":[", "\"new\":1,\"handovers\":[{\"from\":1},");
+    hub.tamper("_ipcr/handovers.json", Some(hub.add_file(more.as_bytes()))).await;
+    let last = RegistryKey::generate();
+    hub.edit(&[edit(&keys[2], &last)]).await.unwrap();
+    let text = hub.file("_ipcr/handovers.json").await.unwrap();
+    assert!(text.contains("\"new\":1") && text.contains("{\"from\":1}"), "{text}");
+    let list = handovers(&hub.reader, &hub.root).await.unwrap();
+    assert_eq!((list.len(), leads(&list, keys[0].name(), last.name())), (3, true));
+    // A check sees what is forged, and what leads elsewhere.
+    let forged = text.replace(&keys[1].name().to_string(), &RegistryKey::generate().name().to_string());
+    hub.tamper("_ipcr/handovers.json", Some(hub.add_file(forged.as_bytes()))).await;
+    assert_eq!(check(&hub.reader, &hub.root).await.unwrap().problems.len(), 2);
+    // A list without an end is refused.
+    let endless = format!("{{\"format\":1,\"handovers\":[\"{}\"]}}", "x".repeat(70_000));
+    hub.tamper("_ipcr/handovers.json", Some(hub.add_file(endless.as_bytes()))).await;
+    assert!(matches!(handovers(&hub.reader, &hub.root).await, Err(TreeError::TooLarge { .. })));
 }
 
 #[tokio::test]

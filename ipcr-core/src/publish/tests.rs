@@ -1,0 +1,245 @@
+use async_trait::async_trait;
+use bytes::Bytes;
+use libp2p_identity::PeerId;
+
+use super::*;
+use crate::kind::ErrorKind;
+use crate::naming::handover::Handover;
+use crate::port::announce::Sought;
+use crate::port::memory::exchange::MemoryExchange;
+use crate::port::memory::records::MemoryRecords;
+use crate::port::memory::table::MemoryTable;
+use crate::port::records::{FoundRecord, NameRecords, RecordQuery, RecordsError};
+use crate::reference::IpnsName;
+use crate::tree::edit::NewKey;
+use crate::tree::handover::handovers;
+use crate::tree::tests::{Hub, info, remove_tag, set_tag};
+
+/// A network in which nobody is told and nobody answers.
+#[derive(Debug)]
+struct Alone;
+
+#[async_trait]
+impl Announce for Alone {
+    fn peer_id(&self) -> PeerId {
+        PeerId::random()
+    }
+
+    async fn addresses(&self) -> Vec<Multiaddr> {
+        Vec::new()
+    }
+
+    async fn provide(&self, _: &[Cid]) -> usize {
+        0
+    }
+
+    async fn holders(&self, _: &Cid, _: Duration) -> Sought {
+        Sought::default()
+    }
+}
+
+/// Records that are found, where nobody takes new ones.
+#[derive(Debug)]
+struct Deaf(MemoryRecords);
+
+#[async_trait]
+impl NameRecords for Deaf {
+    async fn find(&self, query: RecordQuery) -> Result<Vec<FoundRecord>, RecordsError> {
+        self.0.find(query).await
+    }
+
+    async fn put(&self, _: &IpnsName, _: Bytes, _: &[Multiaddr]) -> Result<Vec<String>, RecordsError> {
+        Ok(Vec::new())
+    }
+}
+
+/// A home with a key that others may have, too.
+struct Home {
+    hub: Hub,
+    tables: Arc<dyn Table>,
+    publisher: Publisher,
+    exchange: MemoryExchange,
+    peer: PeerId,
+}
+
+impl Home {
+    async fn new(keys: Keys, exchange: &MemoryExchange) -> Self {
+        let (hub, peer) = (Hub::new().await, PeerId::random());
+        let tables: Arc<dyn Table> = Arc::new(MemoryTable::new());
+        let publisher = publisher(&hub, &tables, exchange, keys);
+        publisher.begin().await.unwrap();
+        exchange.add(peer, Arc::new(hub.store.clone()));
+        Self { hub, tables, publisher, exchange: exchange.clone(), peer }
+    }
+
+    fn network(&self, records: Arc<dyn NameRecords>) -> Network {
+        Network {
+            records: RecordTable::new(records, Arc::clone(&self.tables), Clock::default()),
+            announce: Arc::new(Alone),
+            exchange: Arc::new(self.exchange.clone()),
+            hints: Vec::new(),
+            stall: Duration::from_millis(200),
+        }
+    }
+
+    fn set(&self, tag: &str, seed: &str) -> Edit {
+        set_tag("app", tag, &self.hub.image("linux/amd64", seed), 0)
+    }
+
+    async fn change(&self, edits: Vec<Edit>, records: &MemoryRecords) -> Result<Publication, PublishError> {
+        let network = self.network(Arc::new(records.clone()));
+        self.publisher.change(edits, false, Some(&network), &Emitter::silent()).await
+    }
+
+    async fn tags(&self) -> String {
+        let root = State::load(&self.tables).await.unwrap().root.unwrap();
+        let tags = crate::tree::read::tags(&self.hub.reader, &root, &"app".parse().unwrap()).await.unwrap();
+        let mut tags: Vec<_> = tags.into_iter().map(|tag| tag.tag).collect();
+        tags.sort();
+        tags.join(" ")
+    }
+}
+
+fn publisher(hub: &Hub, tables: &Arc<dyn Table>, exchange: &MemoryExchange, keys: Keys) -> Publisher {
+    let stores: (Arc<dyn BlockStore>, _, Arc<dyn Exchange>) =
+        (Arc::new(hub.store.clone()), Arc::clone(tables), Arc::new(exchange.clone()));
+    Publisher::new(stores, keys, info(), RecordPolicy::default())
+}
+
+fn keys() -> Keys {
+    Keys { key: RegistryKey::generate(), former: Vec::new() }
+}
+
+async fn pair() -> (Home, Home) {
+    let (keys, exchange) = (keys(), MemoryExchange::new());
+    (Home::new(keys.clone(), &exchange).await, Home::new(keys, &exchange).await)
+}
+
+#[tokio::test]
+async fn sequences() {
+    let (home, other) = pair().await;
+    let records = MemoryRecords::new();
+    assert_eq!(home.change(vec![home.set("1", "one")], &records).await.unwrap().sequence, 1);
+    let again = home.change(vec![home.set("1", "one")], &records).await.unwrap();
+    assert_eq!((again.sequence, again.unchanged), (1, true));
+    assert_eq!(home.change(vec![home.set("2", "two")], &records).await.unwrap().sequence, 2);
+    // A home without a tree takes over the network's, and what it publishes then is the same.
+    let adopted = other.change(Vec::new(), &records).await.unwrap();
+    assert_eq!((adopted.sequence, other.tags().await.as_str()), (2, "1 2"));
+    assert_eq!(other.change(vec![other.set("3", "three")], &records).await.unwrap().sequence, 3);
+    assert_eq!(home.change(vec![home.set("4", "four")], &records).await.unwrap().sequence, 4);
+    assert_eq!(home.tags().await, "1 2 3 4");
+}
+
+#[tokio::test]
+async fn homes_that_did_not_see_each_other_lose_nothing() {
+    let (one, other) = pair().await;
+    let (here, there, both) = (MemoryRecords::new(), MemoryRecords::new(), MemoryRecords::new());
+    for (home, records, tags) in [(&one, &here, ["a", "b", "c"]), (&other, &there, ["x", "y", "z"])] {
+        for tag in tags {
+            home.change(vec![home.set(tag, tag)], records).await.unwrap();
+            let kept = home.network(Arc::new(both.clone())).records;
+            let record = kept.kept(&home.publisher.keys.key.name()).await.unwrap().unwrap().record;
+            both.insert(record.name(), record.bytes().clone());
+        }
+    }
+    // Each sequence has two values now, all of them accepted by somebody.
+    let settled = one.change(vec![one.set("d", "d")], &both).await.unwrap();
+    assert_eq!((settled.sequence, one.tags().await.as_str()), (4, "a b c d x y z"));
+    other.change(Vec::new(), &both).await.unwrap();
+    assert_eq!(other.tags().await, "a b c d x y z");
+    // Old answers are old from now on.
+    let same = one.change(Vec::new(), &both).await.unwrap();
+    assert_eq!((same.sequence, same.root), (4, settled.root));
+}
+
+#[tokio::test]
+async fn what_nobody_took_is_published_with_the_next() {
+    let (one, other) = pair().await;
+    let records = MemoryRecords::new();
+    for tag in ["a", "b"] {
+        let network = one.network(Arc::new(Deaf(records.clone())));
+        let alone = one.publisher.change(vec![one.set(tag, tag)], false, Some(&network), &Emitter::silent()).await;
+        assert!(alone.unwrap().accepted.is_empty());
+    }
+    // The other home signs the same sequences in the meantime.
+    other.change(vec![other.set("x", "x")], &records).await.unwrap();
+    let merged = one.change(vec![one.set("c", "c")], &records).await.unwrap();
+    assert_eq!((merged.sequence, one.tags().await.as_str()), (3, "a b c x"));
+    other.change(vec![remove_tag("app", "a")], &records).await.unwrap();
+    one.change(Vec::new(), &records).await.unwrap();
+    assert_eq!(one.tags().await, "b c x");
+}
+
+#[tokio::test]
+async fn a_tag_changed_on_both_sides() {
+    let (one, other) = pair().await;
+    let records = MemoryRecords::new();
+    one.change(vec![one.set("1", "old")], &records).await.unwrap();
+    other.change(Vec::new(), &records).await.unwrap();
+    one.publisher.change(vec![one.set("1", "ours")], false, None, &Emitter::silent()).await.unwrap();
+    other.change(vec![other.set("1", "theirs"), other.set("2", "theirs")], &records).await.unwrap();
+    let error = one.change(vec![one.set("3", "ours")], &records).await.unwrap_err();
+    assert!(matches!(&error, PublishError::Conflict { tag, .. } if tag == "app:1"), "{error}");
+    assert_eq!((error.kind(), one.tags().await.as_str()), (ErrorKind::Integrity, "1"));
+    let network = one.network(Arc::new(records.clone()));
+    one.publisher.change(Vec::new(), true, Some(&network), &Emitter::silent()).await.unwrap();
+    assert_eq!(one.tags().await, "1 2");
+    let ours = one.hub.image("linux/amd64", "ours").root.digest;
+    let named = |root: Cid| {
+        let reader = one.hub.reader.clone();
+        async move { tag_digest(&reader, &root, &"app".parse().unwrap(), &"1".parse().unwrap()).await.unwrap() }
+    };
+    assert_eq!(named(State::load(&one.tables).await.unwrap().root.unwrap()).await, Some(ours));
+    // Both sides changing it to the same is none, nor is a change that was seen.
+    other.change(Vec::new(), &records).await.unwrap();
+    other.change(vec![other.set("1", "newer")], &records).await.unwrap();
+    one.publisher.change(vec![one.set("1", "newer")], false, None, &Emitter::silent()).await.unwrap();
+    one.change(Vec::new(), &records).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_root_that_cannot_be_fetched() {
+    let (one, other) = pair().await;
+    let records = MemoryRecords::new();
+    other.change(vec![other.set("x", "x")], &records).await.unwrap();
+    one.exchange.remove(&other.peer);
+    let error = one.change(vec![one.set("a", "a")], &records).await.unwrap_err();
+    assert!(matches!(error, PublishError::NotMerged { .. }) && error.kind() == ErrorKind::Unavailable, "{error}");
+    assert_eq!(one.tags().await, "a");
+    one.exchange.add(other.peer, Arc::new(other.hub.store.clone()));
+    one.change(Vec::new(), &records).await.unwrap();
+    assert_eq!(one.tags().await, "a x");
+}
+
+#[tokio::test]
+async fn a_key_hands_over() {
+    let (one, other) = pair().await;
+    let records = MemoryRecords::new();
+    one.change(vec![one.set("a", "a")], &records).await.unwrap();
+    other.change(Vec::new(), &records).await.unwrap();
+    let (old, new) = (one.publisher.keys.key.clone(), RegistryKey::generate());
+    let handover = Handover::sign(&old, new.name(), Clock::default().now());
+    let (did, ipns) = (new.did(), new.name().to_string());
+    let key = NewKey { did, ipns, did_document: "{}".into(), handover: handover.clone() };
+    let edit = Edit::HandOver { key: Box::new(key) };
+    one.change(vec![edit.clone()], &records).await.unwrap();
+    assert!(one.change(vec![edit], &records).await.unwrap().unchanged);
+
+    let keys = Keys { key: new.clone(), former: vec![old.clone()] };
+    let one = Home { publisher: publisher(&one.hub, &one.tables, &one.exchange, keys), ..one };
+    let published = one.change(vec![one.set("b", "b")], &records).await.unwrap();
+    let document = crate::tree::read::registry(&one.hub.reader, &published.root).await.unwrap().unwrap();
+    assert_eq!(document.ipns, new.name().to_string());
+    assert_eq!(handovers(&one.hub.reader, &published.root).await.unwrap(), [handover]);
+    one.hub.assert_sound_at(&published.root).await;
+    // The old name leads to the new one, also after it was signed again, and the old key publishes nothing any more.
+    for _ in 0..2 {
+        let network = one.network(Arc::new(records.clone()));
+        let last = network.records.valid(&old.name(), &[], RESOLVE, &Emitter::silent()).await.unwrap().remove(0);
+        assert_eq!((last.target().to_string(), last.sequence()), (format!("/ipns/{}", new.name()), 3));
+        one.change(Vec::new(), &records).await.unwrap();
+    }
+    let error = other.change(vec![other.set("c", "c")], &records).await.unwrap_err();
+    assert!(matches!(&error, PublishError::HandedOver { to, .. } if *to == new.name()), "{error}");
+}
