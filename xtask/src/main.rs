@@ -10,6 +10,7 @@
 
 mod accept;
 mod bench;
+mod measure;
 mod peers;
 mod shell;
 mod test;

@@ -70,6 +70,7 @@ pub(super) async fn copy(
             platform: options.platform.clone(),
             all_platforms: options.all_platforms,
             name,
+            keep: None,
             events: events.clone(),
         };
         delivery.run().await.map_err(|error| RegistryError::from_transfer("copying the image", error))

@@ -73,6 +73,7 @@ async fn deliver(
         platform: options.platform.clone(),
         all_platforms: options.all_platforms,
         name,
+        keep: Some(opened.at.session.clone()),
         events: events.clone(),
     };
     delivery.run().await.map_err(|error| RegistryError::from_transfer("pulling the image", error))

@@ -25,6 +25,7 @@ use crate::image::media_type;
 use crate::image::platform::Platform;
 use crate::kind::ErrorKind;
 use crate::limits;
+use crate::port::blocks::StoreSession;
 use crate::port::image::{
     Abilities, Blobs, ByteStream, Delivered, Form, ImageError, ImagePart, ImageParts, ImageSink, Need,
 };
@@ -44,6 +45,8 @@ pub(crate) struct Delivery {
     pub(crate) all_platforms: bool,
     /// The image's name in the sink.
     pub(crate) name: Option<String>,
+    /// Where what is fetched on the way is kept.
+    pub(crate) keep: Option<Arc<dyn StoreSession>>,
     pub(crate) events: Emitter,
 }
 
@@ -97,7 +100,17 @@ impl Delivery {
         let manifest_bytes: u64 = tree.manifests.iter().map(|manifest| manifest.descriptor.size).sum();
         let needs = self.sink.plan(&parts).await?;
         self.write(&parts, needs, &blobs).await?;
-        let delivered = self.sink.finish().await?;
+        // An engine looks at what it got only now, for seconds; meanwhile the disk works for what was fetched.
+        let keep = self.keep.take();
+        let commit = async {
+            match &keep {
+                Some(session) => session.commit().await,
+                None => Ok(()),
+            }
+        };
+        let (delivered, committed) = tokio::join!(self.sink.finish(), commit);
+        let delivered = delivered?;
+        committed?;
         Ok(DeliverySummary {
             delivered_digest: tree.root.digest,
             root,

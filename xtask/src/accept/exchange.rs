@@ -184,7 +184,7 @@ impl<'a> Podman<'a> {
 pub(crate) struct Kubo<'a> {
     lab: &'a Lab,
     dir: PathBuf,
-    _daemon: Process,
+    daemon: Process,
 }
 
 impl<'a> Kubo<'a> {
@@ -205,10 +205,16 @@ impl<'a> Kubo<'a> {
         wait_for("Kubo", Duration::from_mins(1), || {
             dir.join("api").is_file() && call(&["id"]).output().is_ok_and(|output| output.status.success())
         })?;
-        Ok(Self { lab, dir, _daemon: daemon })
+        Ok(Self { lab, dir, daemon })
     }
 
-    fn command(&self, args: &[&str]) -> Result<Command> {
+    /// The daemon's process.
+    pub(crate) fn id(&self) -> u32 {
+        self.daemon.0.id()
+    }
+
+    /// A call of `ipfs`.
+    pub(crate) fn command(&self, args: &[&str]) -> Result<Command> {
         let mut command = Command::new(self.lab.peer("ipfs")?);
         command.env("IPFS_PATH", &self.dir).args(args);
         Ok(command)

@@ -25,7 +25,7 @@ pub(crate) struct Lab {
     pub(crate) ipcr: PathBuf,
     /// The port of the DNS server, once one runs.
     dns: RefCell<Option<(u16, Process)>>,
-    engine: RefCell<Option<Process>>,
+    engine: RefCell<Option<Engine>>,
     /// When the run of everything began that the checks are a part of, if they are.
     pub(crate) began: Option<Instant>,
 }
@@ -91,7 +91,8 @@ impl Lab {
     /// A home with a name of its own.
     pub(crate) fn home(&self, name: &str) -> Home<'_> {
         let engine = self.path("d.sock");
-        Home { lab: self, dir: self.dir.join(name), engine, flags: vec!["--network".into(), "loopback".into()] }
+        let flags = vec!["--network".into(), "loopback".into()];
+        Home { lab: self, dir: self.dir.join(name), engine, flags, namespace: None }
     }
 
     /// The port of the DNS server, if one runs.
@@ -113,53 +114,49 @@ impl Lab {
     pub(crate) fn dns(&self, records: &[(&str, &str)]) -> Result<u16> {
         self.dns.replace(None);
         let port = free_port()?;
-        let mut command = Command::new(self.peer("dnsmasq")?);
-        command.args(["--no-daemon", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--bind-interfaces"]);
-        command.args(["--listen-address=127.0.0.1", "--user=root", "--cache-size=0", "--local=/test/"]);
-        command.arg(format!("--port={port}"));
-        command.args(records.iter().map(|(name, value)| format!("--txt-record={name},{value}")));
-        let process = Process::start(&mut command, &self.path("dns.log"))?;
-        wait_for("the DNS server", Duration::from_secs(5), || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-        })?;
+        let process = self.dns_at(Command::new(self.peer("dnsmasq")?), "127.0.0.1", port, records)?;
         self.dns.replace(Some((port, process)));
         Ok(port)
     }
 
-    /// The engine's socket; starts an engine of the laboratory's own at the first call.
-    pub(crate) fn engine(&self) -> Result<PathBuf> {
-        let socket = self.path("d.sock");
-        if self.engine.borrow().is_none() {
-            let mut command = Command::new(self.peer("dockerd")?);
-            command.args(["--bridge=none", "--iptables=false", "--ip-forward=false"]);
-            command.arg("--data-root").arg(self.path("d"));
-            command.arg("--exec-root").arg(self.path("x"));
-            command.arg("--pidfile").arg(self.path("d.pid"));
-            command.arg("-H").arg(format!("unix://{}", socket.display())).stdout(Stdio::null());
-            let process = Process::start(&mut command, &self.path("engine.log"))?;
-            wait_for("the container engine", Duration::from_mins(1), || {
-                self.docker_at(&socket, &["version"]).output().is_ok_and(|output| output.status.success())
-            })?;
-            self.engine.replace(Some(process));
-        }
-        Ok(socket)
+    /// Starts a DNS server with these TXT records and nothing else; `dnsmasq` is the command that it begins with.
+    pub(crate) fn dns_at(
+        &self,
+        mut dnsmasq: Command,
+        address: &str,
+        port: u16,
+        records: &[(&str, &str)],
+    ) -> Result<Process> {
+        let log = self.path("dns.log");
+        dnsmasq.args(["--no-daemon", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--bind-interfaces"]);
+        dnsmasq.args(["--user=root", "--cache-size=0", "--local=/test/"]);
+        dnsmasq.arg(format!("--listen-address={address}")).arg(format!("--port={port}"));
+        dnsmasq.args(records.iter().map(|(name, value)| format!("--txt-record={name},{value}")));
+        let process = Process::start(&mut dnsmasq, &log)?;
+        // It says so when it listens, wherever that is.
+        wait_for("the DNS server", Duration::from_secs(5), || {
+            fs::read_to_string(&log).is_ok_and(|log| log.contains("started, version"))
+        })?;
+        Ok(process)
     }
 
-    fn docker_at(&self, socket: &Path, args: &[&str]) -> Command {
-        let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
-        command
-            .env("DOCKER_API_VERSION", API)
-            .env("DOCKER_BUILDKIT", "0")
-            .env("DOCKER_CONFIG", self.path("docker-config"));
-        command.args(args);
-        command
+    /// The engine's socket; starts an engine of the laboratory's own at the first call.
+    pub(crate) fn engine(&self) -> Result<PathBuf> {
+        let mut engine = self.engine.borrow_mut();
+        match &*engine {
+            Some(engine) => Ok(engine.socket.clone()),
+            None => Ok(engine.insert(Engine::start(self, "d")?).socket.clone()),
+        }
+    }
+
+    /// The process of the engine, if it runs.
+    pub(crate) fn engine_id(&self) -> Option<u32> {
+        self.engine.borrow().as_ref().and_then(Engine::id)
     }
 
     /// The docker client, aimed at the laboratory's engine.
     pub(crate) fn docker(&self, args: &[&str]) -> Result<Command> {
-        let socket = self.engine()?;
-        Ok(self.docker_at(&socket, args))
+        Ok(docker_at(&self.engine()?, args))
     }
 
     /// What a docker command prints.
@@ -218,6 +215,59 @@ impl Drop for Lab {
     }
 }
 
+/// A container engine of the laboratory's own; what it holds goes with it.
+pub(crate) struct Engine {
+    pub(crate) socket: PathBuf,
+    data: PathBuf,
+    process: Option<Process>,
+}
+
+impl Engine {
+    /// Starts one. The name is short, so that its sockets' paths are.
+    pub(crate) fn start(lab: &Lab, name: &str) -> Result<Self> {
+        let (socket, data) = (lab.path(&format!("{name}.sock")), lab.path(name));
+        let mut command = Command::new(lab.peer("dockerd")?);
+        command.args(["--bridge=none", "--iptables=false", "--ip-forward=false"]);
+        command.arg("--data-root").arg(&data).arg("--exec-root").arg(lab.path(&format!("{name}x")));
+        command.arg("--pidfile").arg(lab.path(&format!("{name}.pid")));
+        command.arg("-H").arg(format!("unix://{}", socket.display())).stdout(Stdio::null());
+        let process = Process::start(&mut command, &lab.path(&format!("{name}.log")))?;
+        let engine = Self { socket, data, process: Some(process) };
+        wait_for("the container engine", Duration::from_mins(1), || {
+            engine.docker(&["version"]).output().is_ok_and(|output| output.status.success())
+        })?;
+        Ok(engine)
+    }
+
+    /// The docker client, aimed at this engine.
+    pub(crate) fn docker(&self, args: &[&str]) -> Command {
+        docker_at(&self.socket, args)
+    }
+
+    /// The process.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.0.id())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Mounts are gone with the process; what cannot be removed is left to the system's cleaning of temporary files.
+        self.process = None;
+        let _ = fs::remove_dir_all(&self.data);
+    }
+}
+
+/// The docker client, aimed at the engine behind a socket.
+fn docker_at(socket: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("docker");
+    command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
+    command.env("DOCKER_API_VERSION", API).env("DOCKER_BUILDKIT", "0");
+    command.env("DOCKER_CONFIG", socket.with_extension("docker"));
+    command.args(args);
+    command
+}
+
 /// A home and how ipcr is called with it.
 #[derive(Clone)]
 pub(crate) struct Home<'a> {
@@ -227,6 +277,8 @@ pub(crate) struct Home<'a> {
     pub(crate) engine: PathBuf,
     /// Flags of every call.
     pub(crate) flags: Vec<String>,
+    /// The network namespace in which every call runs.
+    pub(crate) namespace: Option<String>,
 }
 
 impl Home<'_> {
@@ -244,7 +296,10 @@ impl Home<'_> {
 
     /// A call of ipcr.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.lab.ipcr);
+        let mut command = match &self.namespace {
+            Some(namespace) => inside(namespace, &self.lab.ipcr),
+            None => Command::new(&self.lab.ipcr),
+        };
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.lab.path("nobody")).env("IPCR_HOME", &self.dir);
         command.env("DOCKER_HOST", format!("unix://{}", self.engine.display()));
@@ -295,6 +350,13 @@ impl Home<'_> {
         std::thread::spawn(move || drop(reader.read_to_end(&mut Vec::new())));
         Ok((process, serde_json::from_str(&line)?))
     }
+}
+
+/// A program in a network namespace.
+pub(crate) fn inside(namespace: &str, program: &Path) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace]).arg(program);
+    command
 }
 
 /// Checks an error object and its exit code.

@@ -1,11 +1,9 @@
-//! What happens under load and when an engine dies: memory, several at once, cut connections.
+//! What happens under load and when an engine dies: several at once, cut connections.
 
-use std::fs;
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use super::Figure;
-use super::lab::{Home, Lab, Process, wait_for};
+use super::lab::Lab;
 use super::site::{DOMAIN, IMAGE_MIB, Proxy, require, same, text};
 use crate::shell::{Result, show};
 
@@ -33,60 +31,8 @@ pub(crate) fn engine(lab: &Lab) -> Result<Figure> {
     Ok(Figure::ok("exit 7 twice, then both succeed"))
 }
 
-/// Line 10: memory does not grow with the image.
-pub(crate) fn memory(lab: &Lab) -> Result<Figure> {
-    let folder = lab.path("large");
-    fs::create_dir_all(&folder)?;
-    let script = format!(
-        "head -c 1G /dev/urandom > {0}/noise && tar -C {0} -cf - noise | docker import - large:1 && rm -r {0}",
-        folder.display()
-    );
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", &script]).env("DOCKER_HOST", format!("unix://{}", lab.engine()?.display()));
-    crate::shell::output(shell.env("DOCKER_API_VERSION", "1.41"))?;
-    let home = lab.home("large-a");
-    home.json(&["init", "--domain", DOMAIN])?;
-    let push = peak(&home, &["push", "large:1", "--no-publish"])?;
-    lab.docker_output(&["rmi", "-f", "large:1"])?;
-    let site = lab.serve(&home)?;
-    let pull = peak(&lab.visitor("large-b")?, &["pull", &format!("{DOMAIN}/large:1")])?;
-    let serve = high_water(site.process.0.id()).ok_or("the service runs")?;
-    lab.docker_output(&["rmi", "-f", &format!("{DOMAIN}/large:1")])?;
-    drop(site);
-    for home in ["large-a", "large-b"] {
-        fs::remove_dir_all(lab.path(home))?;
-    }
-    let mib = |kib: u32| f64::from(kib) / 1024.0;
-    let mut figure = Figure::at_most(mib(push.max(pull).max(serve)), 300.0, "MiB")?;
-    figure.found = format!("push {:.0}, pull {:.0}, serve {:.0} MiB", mib(push), mib(pull), mib(serve));
-    Ok(figure)
-}
-
-/// Runs ipcr to its end; the most memory that it had, in KiB.
-fn peak(home: &Home<'_>, args: &[&str]) -> Result<u32> {
-    let mut command = home.command(args);
-    let line = show(&command);
-    let log = home.dir.with_extension("peak.log");
-    let mut process = Process::start(command.stdout(Stdio::null()), &log)?;
-    let mut peak = 0;
-    let id = process.0.id();
-    wait_for("the end of ipcr", Duration::from_mins(5), || {
-        peak = high_water(id).unwrap_or(peak);
-        !matches!(process.0.try_wait(), Ok(None))
-    })?;
-    let status = process.0.wait()?;
-    require(status.success(), || {
-        format!("{line} ended with {status}: {}", fs::read_to_string(log).unwrap_or_default())
-    })?;
-    Ok(peak)
-}
-
-/// The most memory that a running process had, in KiB.
-fn high_water(id: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
-}
+/// Commands that run at once.
+const AT_ONCE: usize = 8;
 
 /// Line 11: commands that share a home all succeed.
 pub(crate) fn several(lab: &Lab) -> Result<Figure> {
@@ -96,9 +42,37 @@ pub(crate) fn several(lab: &Lab) -> Result<Figure> {
     let home = lab.visitor("several")?;
     home.json(&["init"])?;
     let reference = format!("{DOMAIN}/app:1");
-    let names: Vec<String> = (0..4).map(|number| format!("several:{number}")).collect();
-    let mut commands: Vec<_> = (0..4).map(|_| home.command(&["pull", &reference, "--into", "none"])).collect();
-    commands.extend(names.iter().map(|name| home.command(&["push", "small:1", "--as", name])));
+    let names: Vec<String> = (0..AT_ONCE).map(|number| format!("several:{number}")).collect();
+    let pulls = (0..AT_ONCE).map(|_| home.command(&["pull", &reference, "--into", "none"]));
+    let pushes = names.iter().map(|name| home.command(&["push", "small:1", "--as", name]));
+    at_once(pulls.chain(pushes).collect())?;
+    let listed = home.json(&["ls", "several"])?;
+    let tags = listed["images"][0]["tags"].as_array().map_or(0, Vec::len);
+    same("the number of tags", &tags, &AT_ONCE)?;
+    home.json(&["check", "--read-data"])?;
+    Ok(Figure::ok(format!("{AT_ONCE} pulls and {AT_ONCE} pushes")))
+}
+
+/// Line 11: so do commands that share nothing but the machine.
+pub(crate) fn homes(lab: &Lab) -> Result<Figure> {
+    lab.image("small:1", super::exchange::SMALL_MIB)?;
+    let (publisher, _) = lab.publisher()?;
+    publisher.json(&["push", "small:1", "--no-publish"])?;
+    let _site = lab.serve(&publisher)?;
+    let reference = format!("{DOMAIN}/small:1");
+    let homes = (0..AT_ONCE).map(|number| lab.visitor(&format!("home-{number}"))).collect::<Result<Vec<_>>>()?;
+    at_once(homes.iter().map(|home| home.command(&["init"])).collect())?;
+    at_once(homes.iter().map(|home| home.command(&["push", "small:1", "--as", "own:1"])).collect())?;
+    at_once(homes.iter().map(|home| home.command(&["pull", &reference, "--into", "none"])).collect())?;
+    for home in &homes {
+        home.json(&["check", "--read-data"])?;
+        std::fs::remove_dir_all(&home.dir)?;
+    }
+    Ok(Figure::ok(format!("{AT_ONCE} homes")))
+}
+
+/// Runs commands side by side; all must succeed.
+fn at_once(mut commands: Vec<Command>) -> Result {
     let started = commands
         .iter_mut()
         .map(|command| command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn())
@@ -111,10 +85,5 @@ pub(crate) fn several(lab: &Lab) -> Result<Figure> {
             failures.push(format!("{} ended with {}: {}", show(command), output.status, talk.trim()));
         }
     }
-    require(failures.is_empty(), || failures.join("; "))?;
-    let listed = home.json(&["ls", "several"])?;
-    let tags = listed["images"][0]["tags"].as_array().map_or(0, Vec::len);
-    same("the number of tags", &tags, &4)?;
-    home.json(&["check", "--read-data"])?;
-    Ok(Figure::ok("4 pulls and 4 pushes"))
+    require(failures.is_empty(), || failures.join("; "))
 }

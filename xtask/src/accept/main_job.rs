@@ -42,45 +42,6 @@ fn without_warnings(mut object: Value) -> Value {
     object
 }
 
-/// Line 2: a real image from one engine to another place, by every kind of name.
-pub(crate) fn engine_to_engine(lab: &Lab) -> Result<Figure> {
-    let id = lab.image("app:1", super::site::IMAGE_MIB)?;
-    let fresh = !lab.path("a").exists();
-    let start = Instant::now();
-    let site = lab.site()?;
-    let pushed = start.elapsed().as_secs_f64();
-    let reference = format!("{DOMAIN}/app:1");
-    lab.forget(&id)?;
-    let visitor = lab.visitor("b")?;
-    let start = Instant::now();
-    let pulled = visitor.json(&["pull", &reference])?;
-    let seconds = start.elapsed().as_secs_f64();
-    same("the image ID", text(&pulled, "image_id")?.as_str(), id.as_str())?;
-    same("the trust", text(&pulled, "trust")?.as_str(), "first-use")?;
-    same(
-        "the engine's image ID",
-        lab.docker_output(&["image", "inspect", "-f", "{{.Id}}", &reference])?.as_str(),
-        &id,
-    )?;
-    let said = lab.docker_output(&["run", "--rm", "--network", "none", &reference])?;
-    same("what the container says", said.as_str(), "app:1")?;
-    require(number(&pulled, "/bytes/fetched")? > 1 << 20, || format!("nothing was fetched: {pulled}"))?;
-    let human = String::from_utf8(visitor.output(&["pull", &reference])?.stdout)?;
-    let last = human.lines().last().unwrap_or_default();
-    require(last.starts_with(&format!("{reference}@sha256:")), || format!("the last line is {last:?}"))?;
-    // Without hints in DNS: by domain, by key, by DID; the address is given.
-    let link = format!("dnslink=/ipns/{}", site.ipns);
-    lab.dns(&[(&format!("_dnslink.{DOMAIN}"), &link)])?;
-    for (home, authority) in [("b1", DOMAIN), ("b2", &site.ipns), ("b3", &site.did)] {
-        let visitor = lab.visitor(home)?.with(&["--peer", &site.address]);
-        let pulled = visitor.json(&["pull", &format!("{authority}/app:1"), "--into", "none"])?;
-        same("the image ID", text(&pulled, "image_id")?.as_str(), id.as_str())?;
-    }
-    lab.docker_output(&["tag", &reference, "app:1"])?;
-    let pushed = if fresh { format!("push {pushed:.1} s, ") } else { String::new() };
-    Ok(Figure::ok(format!("same image ID, {pushed}pull {seconds:.1} s")))
-}
-
 /// Line 2: `push --serve` is enough for others to pull.
 pub(crate) fn push_serve(lab: &Lab) -> Result<Figure> {
     let (home, id) = lab.publisher()?;

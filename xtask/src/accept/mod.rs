@@ -1,15 +1,18 @@
 //! `cargo xtask accept`: the acceptance checks of the main job, with the real binary and real peers, one line each.
 
-mod exchange;
+pub(crate) mod exchange;
 pub(crate) mod lab;
 mod load;
 mod main_job;
+mod memory;
 mod record_table;
 mod records;
+pub(crate) mod registry;
 mod router;
-mod site;
+pub(crate) mod site;
 mod trust;
 mod two_homes;
+mod two_hosts;
 
 use std::path::Path;
 use std::time::Instant;
@@ -63,14 +66,19 @@ const fn check(name: &'static str, command: &'static str, run: fn(&Lab) -> Resul
     Check { name, command, run, soak: false }
 }
 
+const fn soak(name: &'static str, command: &'static str, run: fn(&Lab) -> Result<Figure>) -> Check {
+    Check { name, command, run, soak: true }
+}
+
 /// All checks, in the order of the acceptance lines.
 const CHECKS: &[Check] = &[
     check("1 init", "ipcr init; ipcr id; ipcr init", main_job::init),
     check(
         "2 engine to engine",
-        "ipcr push app:1; ipcr serve; ipcr pull hub.test/app:1; docker run",
-        main_job::engine_to_engine,
+        "ip netns; ipcr push app:1; ipcr serve; ipcr pull hub.test/app:1; docker run",
+        two_hosts::engine_to_engine,
     ),
+    check("2 slow line", "ipcr pull --peer, 20 ms each way", two_hosts::slow_line),
     check("2 push --serve", "ipcr push app:1 --serve; ipcr pull", main_job::push_serve),
     check("4 streams", "docker save | ipcr push -; ipcr pull --into - | docker load", exchange::streams),
     check("5 stock recipe", "ipfs get -o app:1 /ipfs/CID; tar | docker load", exchange::stock_recipe),
@@ -87,8 +95,11 @@ const CHECKS: &[Check] = &[
     check("8 findable", "ipcr push --wait", trust::findable),
     check("9 names", "ipcr pull of what does not exist", records::names),
     check("9 engine", "ipcr push and pull while the engine dies", load::engine),
-    check("10 memory", "VmHWM of push, pull and serve, 1 GiB layer", load::memory),
-    check("11 several at once", "8 pulls and pushes on one home", load::several),
+    check("10 memory", "VmHWM of push, pull and serve, 1 GiB layer", memory::one_gib),
+    soak("10 memory, 4 GiB", "VmHWM of push, pull and serve, 1 GiB and 4 GiB layer", memory::four_gib),
+    soak("10 memory, other ways", "VmHWM of push, pull and cp by other sources and sinks", memory::other_ways),
+    check("11 several at once", "8 pulls and 8 pushes on one home", load::several),
+    check("11 several homes", "8 pushes, then 8 pulls, each in a home of its own", load::homes),
     check("12 start", "ipcr --help; ipcr id", main_job::start),
     check("13 CI", ".ci/run", ci),
 ];

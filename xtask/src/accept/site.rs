@@ -120,11 +120,17 @@ pub(crate) fn number(object: &Value, pointer: &str) -> Result<u64> {
     object.pointer(pointer).and_then(Value::as_u64).ok_or_else(|| format!("no number in {pointer}: {object}").into())
 }
 
-/// The TCP address at which a service is reached.
+/// The TCP address at which a service is reached on this machine.
 pub(crate) fn tcp_address(ready: &Value) -> Result<String> {
+    tcp_address_at(ready, "127.0.0.1")
+}
+
+/// The TCP address at which a service is reached at this IP address.
+pub(crate) fn tcp_address_at(ready: &Value, ip: &str) -> Result<String> {
     let addresses = ready["node"]["addresses"].as_array().ok_or("the service names its addresses")?;
-    let tcp = addresses.iter().filter_map(Value::as_str).find(|address| address.contains("/ip4/127.0.0.1/tcp/"));
-    Ok(tcp.ok_or_else(|| format!("no TCP address on loopback: {ready}"))?.to_owned())
+    let begin = format!("/ip4/{ip}/tcp/");
+    let tcp = addresses.iter().filter_map(Value::as_str).find(|address| address.contains(&begin));
+    Ok(tcp.ok_or_else(|| format!("no TCP address at {ip}: {ready}"))?.to_owned())
 }
 
 /// The warning of this kind that a command gave.

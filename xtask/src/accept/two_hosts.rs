@@ -1,0 +1,220 @@
+//! Line 2: from the engine of one host to the engine of another, by every kind of name.
+//!
+//! The hosts are network namespaces that a virtual cable joins. Nothing leads out of them: what a home needs, it gets
+//! over the cable.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::Figure;
+use super::lab::{Engine, Home, Lab, inside};
+use super::site::{DOMAIN, IMAGE_MIB, number, require, same, text};
+use crate::shell::{Result, output, show};
+
+/// Where the DNS server of the hosts listens: nothing else does there.
+const DNS_PORT: u16 = 53;
+/// How long bytes travel in each direction over the slow line.
+const DELAY: Duration = Duration::from_millis(20);
+/// The longest time without news from a pull over the slow line.
+const STALL: Duration = Duration::from_secs(1);
+
+/// One of the hosts.
+struct Host {
+    /// Its namespace.
+    name: String,
+    address: &'static str,
+}
+
+impl Host {
+    fn add(lab: &Lab, letter: char, address: &'static str) -> Result<Self> {
+        lab.peer("ip")?;
+        let name = format!("ipcr-{}-{letter}", std::process::id());
+        ip(&["netns", "add", &name])?;
+        Ok(Self { name, address })
+    }
+
+    /// A fresh home on this host, with its engine behind this socket.
+    fn home<'a>(&self, lab: &'a Lab, name: &str, engine: &Path) -> Result<Home<'a>> {
+        let dir = lab.path(name);
+        if dir.exists() {
+            fs::remove_dir_all(&dir)?;
+        }
+        let flags = vec!["--network".to_owned(), "lan".to_owned()];
+        Ok(Home { lab, dir, engine: engine.to_owned(), flags, namespace: Some(self.name.clone()) })
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Its end of the cable goes with it, and with that the other end.
+        let _ = ip(&["netns", "del", &self.name]);
+    }
+}
+
+fn ip(args: &[&str]) -> Result<String> {
+    output(Command::new("ip").args(args))
+}
+
+/// Two hosts with a cable between them.
+fn join(lab: &Lab) -> Result<(Host, Host)> {
+    if output(Command::new("id").arg("-u"))? != "0" {
+        return Err("SKIPPED: only root can make network namespaces".into());
+    }
+    let (a, b) = (Host::add(lab, 'a', "10.77.0.1")?, Host::add(lab, 'b', "10.77.0.2")?);
+    let cable = format!("ipcr{}", std::process::id());
+    ip(&["link", "add", &cable, "netns", &a.name, "type", "veth", "peer", "name", &cable, "netns", &b.name])?;
+    for host in [&a, &b] {
+        ip(&["-n", &host.name, "address", "add", &format!("{}/24", host.address), "dev", &cable])?;
+        ip(&["-n", &host.name, "link", "set", "lo", "up"])?;
+        ip(&["-n", &host.name, "link", "set", &cable, "up"])?;
+    }
+    Ok((a, b))
+}
+
+/// Line 2: A pushes and serves, B pulls `app:1` by its domain with hints in DNS, by the domain with an address that was
+/// given, by the key and by the DID, each time into an engine that does not have it, where it runs.
+pub(crate) fn engine_to_engine(lab: &Lab) -> Result<Figure> {
+    let (a, b) = join(lab)?;
+    let id = lab.image("app:1", IMAGE_MIB)?;
+    let publisher = a.home(lab, "host-a", &lab.engine()?)?;
+    let identity = publisher.json(&["init", "--domain", DOMAIN])?;
+    let (ipns, did) = (text(&identity, "ipns")?, text(&identity, "did")?);
+    let start = Instant::now();
+    let pushed = publisher.json(&["push", "app:1"])?;
+    let push = start.elapsed().as_secs_f64();
+    same("the pushed image ID", text(&pushed, "image_id")?.as_str(), id.as_str())?;
+    let (service, ready) = publisher.serve(&["serve", "--http", "127.0.0.1:0"])?;
+    let address = super::site::tcp_address_at(&ready, a.address)?;
+
+    let engine = Engine::start(lab, "e")?;
+    let link = (format!("_dnslink.{DOMAIN}"), format!("dnslink=/ipns/{ipns}"));
+    let hint = (format!("_dnsaddr.{DOMAIN}"), format!("dnsaddr={address}"));
+    let mut pull = 0.0;
+    // The key of a DID is shown as the name that it is.
+    let names = [(DOMAIN, DOMAIN), (DOMAIN, DOMAIN), (&ipns, &ipns), (&did, &ipns)];
+    for (round, (authority, shown)) in names.into_iter().enumerate() {
+        let mut records = vec![(link.0.as_str(), link.1.as_str())];
+        let mut flags = vec!["--dns".to_owned(), a.address.to_owned()];
+        if round == 0 {
+            records.push((&hint.0, &hint.1));
+        } else {
+            flags.extend(["--peer".to_owned(), address.clone()]);
+        }
+        let dnsmasq = inside(&a.name, &lab.peer("dnsmasq")?);
+        let _dns = lab.dns_at(dnsmasq, a.address, DNS_PORT, &records)?;
+        let mut visitor = b.home(lab, "host-b", &engine.socket)?;
+        visitor.flags.extend(flags);
+        let (reference, shown) = (format!("{authority}/app:1"), format!("{shown}/app:1"));
+        let start = Instant::now();
+        let name = pull_and_run(&visitor, &engine, (&reference, &shown), &id)?;
+        if round == 0 {
+            pull = start.elapsed().as_secs_f64();
+            same("the name in the engine", name.as_str(), reference.as_str())?;
+        }
+        output(&mut engine.docker(&["rmi", "-f", &id]))?;
+        require(output(&mut engine.docker(&["image", "inspect", &id])).is_err(), || "the image is still there".into())?;
+    }
+    drop(service);
+    Ok(Figure::ok(format!("same image ID by 4 names, runs; push {push:.1} s, pull and run {pull:.1} s")))
+}
+
+/// Pulls by a reference, which is shown in its normal form, and runs what came under the name that was printed. Returns that.
+fn pull_and_run(visitor: &Home<'_>, engine: &Engine, (reference, shown): (&str, &str), id: &str) -> Result<String> {
+    let pulled = visitor.output(&["pull", reference])?;
+    let talk = String::from_utf8_lossy(&pulled.stderr).into_owned();
+    require(pulled.status.success(), || format!("ipcr pull {reference} ended with {}: {talk}", pulled.status))?;
+    let lines = String::from_utf8(pulled.stdout)?;
+    let last = lines.lines().last().unwrap_or_default();
+    require(last.starts_with(&format!("{shown}@sha256:")), || format!("the last line is {last:?}"))?;
+    let name = lines.lines().find_map(|line| line.strip_prefix("loaded ")).unwrap_or_default().trim().to_owned();
+    let run = |name: &str| output(&mut engine.docker(&["run", "--rm", "--network", "none", name]));
+    same("what the container says", run(&name)?.as_str(), "app:1")?;
+    same(
+        "the engine's image ID",
+        output(&mut engine.docker(&["image", "inspect", "-f", "{{.Id}}", &name]))?.as_str(),
+        id,
+    )?;
+    // The same as an object; nothing has to be moved for it any more.
+    let pulled = visitor.json(&["pull", reference])?;
+    same("the image ID", text(&pulled, "image_id")?.as_str(), id)?;
+    same("the name", text(&pulled, "sink")?.as_str(), name.as_str())?;
+    same("the reference", text(&pulled, "reference")?.as_str(), last)?;
+    same("the bytes fetched again", &number(&pulled, "/bytes/fetched")?, &0)?;
+    Ok(name)
+}
+
+/// Line 2 over a line that holds every byte back: it takes longer, but nothing stalls.
+pub(crate) fn slow_line(lab: &Lab) -> Result<Figure> {
+    let site = lab.site()?;
+    let port = site.address.split('/').nth(4).and_then(|port| port.parse().ok()).ok_or("the address has a port")?;
+    let relay = relay(port)?;
+    let address = site.address.replace(&format!("/tcp/{port}/"), &format!("/tcp/{relay}/"));
+    lab.dns(&[(&format!("_dnslink.{DOMAIN}"), &format!("dnslink=/ipns/{}", site.ipns))])?;
+    let visitor = lab.visitor("slow-b")?.with(&["--peer", &address, "--progress", "json", "-o", "json"]);
+    let mut command = visitor.command(&["pull", &format!("{DOMAIN}/app:1"), "--into", "none"]);
+    let start = Instant::now();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (mut news, mut longest) = (start, Duration::ZERO);
+    let mut talk = String::new();
+    for line in BufReader::new(child.stderr.take().ok_or("a piped output is there")?).lines() {
+        longest = longest.max(news.elapsed());
+        news = Instant::now();
+        talk = line?;
+    }
+    longest = longest.max(news.elapsed());
+    let pulled = child.wait_with_output()?;
+    let seconds = start.elapsed().as_secs_f64();
+    require(pulled.status.success(), || format!("{} ended with {}: {talk}", show(&command), pulled.status))?;
+    let pulled: serde_json::Value = serde_json::from_slice(&pulled.stdout)?;
+    let through = pulled["peers"][0]["address"].as_str().unwrap_or_default();
+    require(through.contains(&format!("/tcp/{relay}")), || format!("the bytes came from {through:?}"))?;
+    require(longest <= STALL, || format!("there was no news for {:.1} s", longest.as_secs_f64()))?;
+    let mut figure = Figure::at_most(longest.as_secs_f64(), STALL.as_secs_f64(), "s without news")?;
+    figure.found.push_str(&format!(", {IMAGE_MIB} MiB in {seconds:.1} s, {} ms each way", DELAY.as_millis()));
+    Ok(figure)
+}
+
+/// A relay in front of a TCP port, which holds every byte back for [`DELAY`] in both directions. It runs until this
+/// program ends.
+fn relay(port: u16) -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let own = listener.local_addr()?.port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+            delay(&client, &server);
+            delay(&server, &client);
+        }
+    });
+    Ok(own)
+}
+
+/// Copies one direction, late.
+fn delay(from: &TcpStream, to: &TcpStream) {
+    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
+    let _ = (from.set_nodelay(true), to.set_nodelay(true));
+    // What is under way: more than any window of the programs under test.
+    let (sender, receiver) = mpsc::sync_channel::<(Instant, Vec<u8>)>(1024);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if sender.send((Instant::now() + DELAY, buffer[..count].to_owned())).is_err() {
+                break;
+            }
+        }
+    });
+    std::thread::spawn(move || {
+        for (due, bytes) in receiver {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    });
+}
