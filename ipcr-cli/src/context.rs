@@ -61,12 +61,22 @@ impl<'a> Context<'a> {
         Ok(Self { ui, settings, environment, registry, command, serving: AtomicBool::new(false), home })
     }
 
-    /// Ends gracefully.
+    /// Ends gracefully, when all are done who work through this process.
     pub(crate) async fn close(self) -> Result<(), Failure> {
         let command = self.command;
         // The home must be the only handle left, or those who work through this process would be waited for in vain.
         drop(self.registry);
+        if self.home.control.as_ref().is_some_and(|control| control.clients() > 0) {
+            self.ui.talk("done; others still work through this process, which Ctrl-C ends");
+        }
         self.home.close().await.map_err(|error| Failure::registry(&error, command))
+    }
+
+    /// Ends because the user wants it, and takes nobody in meanwhile.
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
+        let command = self.command;
+        drop(self.registry);
+        self.home.stop().await.map_err(|error| Failure::registry(&error, command))
     }
 
     /// The holder, which commands that have to hold the home are.

@@ -69,15 +69,28 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
             "start Docker or Podman, set DOCKER_HOST, or use another source: `oci:DIR`, `docker-archive:FILE`"
         }
         Topic::Engine => "the engine's own log may say more; run the command again once it works",
+        Topic::DamagedBlock => {
+            "this home is damaged: `ipcr check --read-data` says where; push again what it names, or restore the home from a backup"
+        }
+        Topic::DamagedIndex => {
+            "end every ipcr process of this home and delete its index.redb: the next command makes it again from the blocks"
+        }
+        Topic::DamagedTables => {
+            "restore tables.redb from a backup; or save the keys with `ipcr key export` and begin anew with `ipcr --home DIR init --import`"
+        }
         Topic::Corrupt if matches!(command, "check" | "gc" | "ls" | "tag" | "rm" | "publish") => {
             "`ipcr check --read-data` says what is damaged"
         }
         Topic::Corrupt if command == "push" => "make or download the source again; nothing was stored under a tag",
         Topic::Corrupt => "nothing was delivered; try another peer, or tell the publisher",
         Topic::Limit => "docs/operating.md lists the limits; nothing was delivered",
+        Topic::BadHome => "`--home DIR` takes a folder; it is made if it does not exist",
         Topic::Locked => "end the other process, wait longer with `--lock-wait SECONDS`, or use another `--home DIR`",
+        Topic::HolderGone => "run the same command again: what it had stored is kept",
         Topic::DiskFull => "`ipcr gc` gives space back; nothing that was acknowledged is lost",
-        Topic::Access => "check the owner and mode of the file, and that this user may use the engine",
+        Topic::Access => {
+            "check the owner and mode of the files, whether their file system can be written to, and that this user may use the engine"
+        }
         _ => return None,
     })
 }
@@ -85,7 +98,7 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
 fn by_kind(kind: ErrorKind) -> Option<&'static str> {
     Some(match kind {
         ErrorKind::NotFound => "check how the file, image or name is spelt",
-        ErrorKind::Access => "check the passphrase, and the owner and mode of files",
+        ErrorKind::Access => "check the passphrase, the owner and mode of files, and whether they can be written to",
         ErrorKind::Unavailable => "try again later, or add an address with `--peer`",
         ErrorKind::Engine => "the engine's own log may say more",
         ErrorKind::Locked => "end the other process, or wait longer with `--lock-wait SECONDS`",

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(failure) => {
             let json = cli.global.output.map_or_else(wants_json, |output| output == args::Output::Json);
+            let failure = failure.with_general_hint(cli.command.name());
             Ui::early(json).failure(&failure);
             return ExitCode::from(failure.exit());
         }
@@ -114,15 +115,16 @@ fn refuse(error: &clap::Error) -> ExitCode {
 /// Whether JSON is asked for, found without parsing: errors of parsing have to know.
 fn wants_json() -> bool {
     let mut previous = String::new();
-    for argument in std::env::args().skip(1).take_while(|argument| argument != "--") {
+    for argument in std::env::args_os().skip(1).take_while(|argument| argument != "--") {
+        let argument = argument.to_string_lossy();
         let value = match previous.as_str() {
-            "-o" | "--output" => argument.as_str(),
+            "-o" | "--output" => &*argument,
             _ => argument.strip_prefix("--output=").or_else(|| argument.strip_prefix("-o")).unwrap_or_default(),
         };
         if value.trim_start_matches('=') == "json" {
             return true;
         }
-        previous = argument;
+        previous = argument.into_owned();
     }
     Environment::wants_json()
 }

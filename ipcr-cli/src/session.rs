@@ -53,11 +53,18 @@ where
         () = signals.next() => None,
         result = work(&context) => Some(result),
     };
-    let result = done.unwrap_or_else(|| {
+    let Some(result) = done else {
         signals.end_at_the_next(purpose.ui);
         // What serves until interrupted has done what it was asked for.
-        if context.serving.load(Ordering::Relaxed) { Ok(()) } else { Err(Failure::interrupted()) }
-    });
-    let ended = context.close().await;
+        let result = if context.serving.load(Ordering::Relaxed) { Ok(()) } else { Err(Failure::interrupted()) };
+        return result.and(context.stop().await);
+    };
+    // A signal from here on stops the waiting for those who work through this process.
+    let waiting = context.close();
+    let ended = tokio::select! {
+        biased;
+        ended = waiting => ended,
+        () = signals.next() => Ok(()),
+    };
     result.and(ended)
 }

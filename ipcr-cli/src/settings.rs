@@ -1,6 +1,7 @@
 //! What the options, the environment and `config.toml` say together: flag before environment before file.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -229,7 +230,8 @@ impl Layer {
     fn read(file: &Path) -> Result<Self, Failure> {
         match std::fs::read_to_string(file) {
             Ok(text) => Self::parse(&text, file),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            // A home that is no folder is told by whoever opens it.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Self::default()),
             Err(error) => Err(Failure::io(format!("reading {} failed", file.display()), &error)),
         }
     }

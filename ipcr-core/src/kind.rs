@@ -38,9 +38,11 @@ impl ErrorKind {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
             io::ErrorKind::NotFound => Self::NotFound,
-            io::ErrorKind::PermissionDenied => Self::Access,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Access,
+            io::ErrorKind::InvalidFilename | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => Self::Usage,
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Integrity,
             io::ErrorKind::Interrupted => Self::Interrupted,
+            io::ErrorKind::TimedOut => Self::Unavailable,
             _ => Self::Failed,
         }
     }

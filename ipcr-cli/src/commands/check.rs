@@ -8,12 +8,12 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::text;
 
-/// Looks for damage in the store and the registry; changes nothing.
+/// Looks for damage in the store and the registry.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   ipcr check --read-data
 
-Damage is exit code 5.")]
+Damage is exit code 5. What is damaged no longer counts as stored: pushing or pulling the image again stores it anew.")]
 pub(crate) struct Args {
     /// Reads and hashes every block
     #[arg(long)]
@@ -41,7 +41,11 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     if checked.ok {
         return Ok(());
     }
-    let count = checked.outcome.problems.len();
-    let failure = Failure::new(ErrorKind::Integrity, format!("{count} things are damaged"));
-    Err(failure.with_hint("push the damaged images again, or pull them from others that hold them"))
+    let message = match &checked.outcome.problems[..] {
+        [only] => only.clone(),
+        [first, rest @ ..] => format!("{first}, and {} more problems", rest.len()),
+        [] => "something is damaged".into(),
+    };
+    let hint = "push or pull again what is damaged: it is stored anew, and `ipcr gc` takes the rest away";
+    Err(Failure::new(ErrorKind::Integrity, message).with_hint(hint))
 }

@@ -171,15 +171,8 @@ async fn store(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
             plain(&())
         }
         Call::Usage => plain(&blocks.usage().await?),
-        Call::Sweep { keep_leases } => {
-            let mut live = Live::default();
-            for hash in wire::fields(payload).map_err(nonsense)? {
-                let hash = Multihash::from_bytes(&hash);
-                let hash = hash.map_err(|error| Failure::refused(ErrorKind::Usage, error.to_string()))?;
-                live.insert(&Cid::new_v1(RAW, hash));
-            }
-            plain(&blocks.sweep(&live, keep_leases).await?)
-        }
+        Call::Weigh => plain(&blocks.weigh(&live(payload)?).await?),
+        Call::Sweep { keep_leases } => plain(&blocks.sweep(&live(payload)?, keep_leases).await?),
         Call::CheckStore { read_data } => {
             let report = blocks.check(read_data).await?;
             plain(&Report {
@@ -191,6 +184,17 @@ async fn store(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
         }
         _ => Err(Failure::refused(ErrorKind::Usage, "a call that is served elsewhere")),
     }
+}
+
+/// What a sweep is to keep.
+fn live(payload: Bytes) -> Result<Live, Failure> {
+    let mut live = Live::default();
+    for hash in wire::fields(payload).map_err(nonsense)? {
+        let hash = Multihash::from_bytes(&hash);
+        let hash = hash.map_err(|error| Failure::refused(ErrorKind::Usage, error.to_string()))?;
+        live.insert(&Cid::new_v1(RAW, hash));
+    }
+    Ok(live)
 }
 
 fn find(client: &Client, session: u64) -> Result<Arc<dyn StoreSession>, Failure> {

@@ -2,8 +2,9 @@
 //!
 //! Whoever holds a home serves its socket ([`Control::serve`]), whatever its own command is, so that others can work at the
 //! same time. Clients are processes of the same user. Each call runs in a task of its own, and ends with its client; store
-//! sessions of a vanished client leave their blocks leased. When the holder's own command is done it lets the clients
-//! that are attached finish ([`Control::drain`]); new ones find no socket and wait for the lock.
+//! sessions of a vanished client leave their blocks leased. When the holder's own command is done it goes on until no client
+//! is left ([`Control::drain`]): those who come meanwhile would otherwise wait for a lock that others keep. A holder that is told
+//! to stop lets nobody new in.
 //!
 //! [`open`] puts the two together: a home is held and served, or worked on through the process that holds it. [`builder`] says
 //! how.
@@ -37,6 +38,8 @@ use crate::registry::remote::socket;
 pub struct Control {
     path: PathBuf,
     draining: CancellationToken,
+    /// Cancelled when nobody new is let in.
+    shut: CancellationToken,
     clients: watch::Receiver<usize>,
     serving: JoinHandle<()>,
 }
@@ -76,10 +79,11 @@ impl Control {
         }
         let listener = UnixListener::bind(&path).map_err(failed(&path, "listening on"))?;
         fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed(&path, "protecting"))?;
-        let draining = CancellationToken::new();
+        let (draining, shut) = (CancellationToken::new(), CancellationToken::new());
         let (count, clients) = watch::channel(0);
-        let serving = tokio::spawn(accept_all(listener, path.clone(), holder, draining.clone(), count));
-        Ok(Self { path, draining, clients, serving })
+        let accepting = Accepting { holder, draining: draining.clone(), shut: shut.clone(), count };
+        let serving = tokio::spawn(accepting.run(listener, path.clone()));
+        Ok(Self { path, draining, shut, clients, serving })
     }
 
     /// Where the socket is.
@@ -92,8 +96,18 @@ impl Control {
         *self.clients.borrow()
     }
 
-    /// Takes no new clients and returns when those attached are gone.
+    /// Returns when no client is left; new ones are taken for as long as there are others.
     pub async fn drain(mut self) {
+        self.drained().await;
+    }
+
+    /// Takes no new clients and returns when those attached are gone.
+    pub async fn stop(mut self) {
+        self.shut.cancel();
+        self.drained().await;
+    }
+
+    async fn drained(&mut self) {
         self.draining.cancel();
         // It ends by itself; a panic in it has ended the clients too.
         let _ = (&mut self.serving).await;
@@ -109,38 +123,43 @@ impl Drop for Control {
     }
 }
 
-async fn accept_all(
-    listener: UnixListener,
-    path: PathBuf,
+/// What takes clients in.
+struct Accepting {
     holder: Arc<dyn Holder>,
     draining: CancellationToken,
+    shut: CancellationToken,
     count: watch::Sender<usize>,
-) {
-    let mut clients = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = draining.cancelled() => break,
-            Some(_) = clients.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if clients.len() < limits::CONTROL_CLIENTS && is_trusted(&stream) => {
-                    clients.spawn(client::serve(stream, holder.clone()));
-                }
-                // Turned away by closing: it will find the home locked.
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "a client could not be accepted");
-                    // Out of file descriptors, most likely: trying again at once would only spin.
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            },
+}
+
+impl Accepting {
+    async fn run(self, listener: UnixListener, path: PathBuf) {
+        let mut clients = JoinSet::new();
+        while !(self.shut.is_cancelled() || self.draining.is_cancelled() && clients.is_empty()) {
+            tokio::select! {
+                () = self.shut.cancelled() => {}
+                () = self.draining.cancelled(), if !self.draining.is_cancelled() => {}
+                Some(_) = clients.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) if clients.len() < limits::CONTROL_CLIENTS && is_trusted(&stream) => {
+                        clients.spawn(client::serve(stream, self.holder.clone()));
+                    }
+                    // Turned away by closing: it will find the home locked.
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::debug!(%error, "a client could not be accepted");
+                        // Out of file descriptors, most likely: trying again at once would only spin.
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    }
+                },
+            }
+            self.count.send_replace(clients.len());
         }
-        count.send_replace(clients.len());
-    }
-    // First nobody new finds it, then those in the queue are turned away.
-    let _ = fs::remove_file(&path);
-    drop(listener);
-    while clients.join_next().await.is_some() {
-        count.send_replace(clients.len());
+        // First nobody new finds it, then those in the queue are turned away.
+        let _ = fs::remove_file(&path);
+        drop(listener);
+        while clients.join_next().await.is_some() {
+            self.count.send_replace(clients.len());
+        }
     }
 }
 

@@ -61,10 +61,18 @@ impl OpenHome {
         self.holder.as_ref().ok_or_else(|| locked(&self.path))
     }
 
-    /// Ends gracefully: first those finish who work through this process, then the node stops.
+    /// Ends gracefully: first those finish who work through this process, those included who come meanwhile; then the node stops.
     pub async fn close(self) -> Result<(), RegistryError> {
         if let Some(control) = self.control {
             control.drain().await;
+        }
+        self.registry.shutdown().await
+    }
+
+    /// Ends as soon as those are done who work through this process now; then the node stops.
+    pub async fn stop(self) -> Result<(), RegistryError> {
+        if let Some(control) = self.control {
+            control.stop().await;
         }
         self.registry.shutdown().await
     }
@@ -79,23 +87,34 @@ pub async fn open(
     command: &str,
     wait: Duration,
 ) -> Result<OpenHome, RegistryError> {
-    let (begun, wait) = (Instant::now(), wait.max(BEGINNING));
+    let until = Instant::now() + wait.max(BEGINNING);
     loop {
         if let Some(home) = try_lock(&config, command).await? {
             return held(home, config, surroundings).await;
         }
-        let remote = RemoteHolder::connect(&config.path).await;
-        if let Some(remote) = remote.map_err(|error| step("attaching to the process that holds the home", error))? {
-            let surroundings = equip(surroundings, &config).await?;
-            let remote = Arc::new(remote);
-            let registry = Registry::new(Arc::clone(&remote) as _, surroundings);
-            return Ok(OpenHome { path: config.path, registry, holder: None, remote: Some(remote), control: None });
-        }
-        if begun.elapsed() >= wait {
-            return Err(locked(&config.path));
+        let left = until.saturating_duration_since(Instant::now());
+        let reason = match tokio::time::timeout(left, RemoteHolder::connect(&config.path)).await {
+            Ok(Ok(Some(remote))) => {
+                let surroundings = equip(surroundings, &config).await?;
+                let remote = Arc::new(remote);
+                let registry = Registry::new(Arc::clone(&remote) as _, surroundings);
+                return Ok(OpenHome { path: config.path, registry, holder: None, remote: Some(remote), control: None });
+            }
+            // It may be gone, or let us in, at the next attempt.
+            Ok(Err(error)) => Some(error),
+            Ok(Ok(None)) | Err(_) => None,
+        };
+        if Instant::now() >= until {
+            return Err(reason.map_or_else(|| locked(&config.path), not_attached));
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// The process that holds the home does not let us work through it.
+fn not_attached(source: std::io::Error) -> RegistryError {
+    let doing = "working through the process that holds the home";
+    RegistryError::Step { doing, kind: ErrorKind::Locked, topic: Topic::Locked, source: Box::new(source) }
 }
 
 /// Opens a home as its holder, and serves its socket. Waits up to `wait` for another holder to let go.
@@ -170,6 +189,8 @@ async fn http(config: &HomeConfig) -> Result<HttpClient, RegistryError> {
 fn not_opened(error: HomeError) -> RegistryError {
     let topic = match &error {
         HomeError::Locked { .. } => Topic::Locked,
+        HomeError::NoFolder { .. } => Topic::BadHome,
+        error if error.kind() == ErrorKind::Access => Topic::Access,
         _ => Topic::Other,
     };
     RegistryError::Step { doing: "opening the home", kind: error.kind(), topic, source: Box::new(error) }

@@ -275,7 +275,7 @@ async fn holders_that_end_are_noticed() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     served.control = None;
     let error = waiting.await.unwrap().unwrap_err();
-    assert_eq!((error.kind(), error.topic()), (ErrorKind::Unavailable, Topic::Locked));
+    assert_eq!((error.kind(), error.topic()), (ErrorKind::Unavailable, Topic::HolderGone));
     client.gone().await;
     assert!(client.is_gone());
     let error = session.commit().await.unwrap_err();
@@ -296,18 +296,38 @@ async fn holders_that_end_are_noticed() {
 }
 
 #[tokio::test]
-async fn draining_lets_clients_finish_and_takes_no_new_ones() {
+async fn stopping_lets_clients_finish_and_takes_no_new_ones() {
     let mut served = Served::new();
     let client = served.connect().await;
     client.activity().await.unwrap();
-    let draining = tokio::spawn(served.control.take().unwrap().drain());
+    let stopping = tokio::spawn(served.control.take().unwrap().stop());
     let path = socket::path(served.folder.path()).unwrap();
     eventually("the socket is gone", || !path.exists()).await;
     assert!(RemoteHolder::connect(served.folder.path()).await.unwrap().is_none());
     client.activity().await.unwrap();
-    assert!(!draining.is_finished());
+    assert!(!stopping.is_finished());
     client.shutdown().await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), stopping).await.expect("the last client is gone").unwrap();
+}
+
+#[tokio::test]
+async fn draining_takes_new_clients_until_none_is_left() {
+    let mut served = Served::new();
+    let first = served.connect().await;
+    first.activity().await.unwrap();
+    let draining = tokio::spawn(served.control.take().unwrap().drain());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let second = served.connect().await;
+    second.activity().await.unwrap();
+    first.shutdown().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    second.activity().await.unwrap();
+    assert!(!draining.is_finished());
+    second.shutdown().await.unwrap();
     tokio::time::timeout(Duration::from_secs(20), draining).await.expect("the last client is gone").unwrap();
+    assert!(RemoteHolder::connect(served.folder.path()).await.unwrap().is_none());
+    let unused = Served::new().control.take().unwrap();
+    tokio::time::timeout(Duration::from_secs(20), unused.drain()).await.expect("there never was a client");
 }
 
 #[tokio::test]

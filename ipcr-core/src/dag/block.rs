@@ -1,5 +1,7 @@
 //! A block: bytes and the CID that they hash to.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use cid::Cid;
 use cid::multihash::Multihash;
@@ -104,6 +106,13 @@ pub fn identity_data(cid: &Cid) -> Option<Bytes> {
         .then(|| Bytes::copy_from_slice(hash.digest()))
 }
 
+/// The bytes of a block that everybody knows: those inside an identity CID, and none, where the hash is that of nothing. Nobody has
+/// to be asked for these, and some answer nothing when they are.
+pub fn known_data(cid: &Cid) -> Option<Bytes> {
+    static EMPTY: LazyLock<Multihash<64>> = LazyLock::new(|| sha2_256(b""));
+    identity_data(cid).or_else(|| (*cid.hash() == *EMPTY).then(Bytes::new))
+}
+
 fn sha2_256(data: &[u8]) -> Multihash<64> {
     Multihash::wrap(SHA2_256, &Sha256::digest(data)).expect("32 bytes fit a multihash of 64")
 }
@@ -139,5 +148,8 @@ mod tests {
         let cid = Cid::new_v1(RAW, Multihash::wrap(IDENTITY, b"abc").unwrap());
         assert_eq!(identity_data(&cid).as_deref(), Some(&b"abc"[..]));
         assert!(Block::verify(cid, Bytes::from_static(b"abc")).is_ok());
+        assert_eq!(known_data(&cid).as_deref(), Some(&b"abc"[..]));
+        assert_eq!(known_data(Block::raw(Bytes::new()).cid()).as_deref(), Some(&b""[..]));
+        assert_eq!(known_data(Block::raw(Bytes::from_static(b"abc")).cid()), None);
     }
 }

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 
-use crate::dag::block::{Block, identity_data};
-use crate::port::blocks::{BlockStore, ReadBlocks, ReadError, StoreSession};
+use crate::dag::block::{Block, identity_data, known_data};
+use crate::port::blocks::{BlockStore, ReadBlocks, ReadError, StoreError, StoreSession};
 use crate::port::exchange::FetchSession;
 
 /// Reads blocks locally, and fetches those that are missing when it has a session to fetch with.
@@ -113,10 +113,15 @@ impl Reader {
         let turn = Turn::new(&self.0.pending, *cid);
         let _first = turn.lock.lock().await;
         // Another read may have fetched it meanwhile.
-        if let Some(data) = self.stored(cid).await? {
-            return Ok(data);
+        match self.stored(cid).await {
+            Ok(Some(data)) => return Ok(data),
+            Err(error) if !is_corrupt(&error) => return Err(error),
+            _ => {}
         }
-        let data = session.fetch(cid).await.map_err(|source| ReadError::Fetch { cid: *cid, source })?;
+        let data = match known_data(cid) {
+            Some(data) => data,
+            None => session.fetch(cid).await.map_err(|source| ReadError::Fetch { cid: *cid, source })?,
+        };
         let block = Block::verify(*cid, data).map_err(|source| ReadError::Wrong { cid: *cid, source })?;
         let data = block.data().clone();
         if let Some(keep) = &self.0.keep {
@@ -135,14 +140,22 @@ impl ReadBlocks for Reader {
         if let Some(data) = identity_data(cid) {
             return Ok(data);
         }
-        if let Some(data) = self.stored(cid).await? {
-            return Ok(data);
-        }
-        match &self.0.fetch {
-            Some(session) => self.fetch(session.as_ref(), cid).await,
-            None => Err(ReadError::Missing { cid: *cid }),
-        }
+        let stored = self.stored(cid).await;
+        let Some(session) = &self.0.fetch else { return stored?.ok_or(ReadError::Missing { cid: *cid }) };
+        let damaged = match stored {
+            Ok(Some(data)) => return Ok(data),
+            Ok(None) => None,
+            // Others may have it whole; it is stored anew then.
+            Err(error) if is_corrupt(&error) => Some(error),
+            Err(error) => return Err(error),
+        };
+        self.fetch(session.as_ref(), cid).await.map_err(|error| damaged.unwrap_or(error))
     }
+}
+
+/// Whether a block is stored and damaged.
+fn is_corrupt(error: &ReadError) -> bool {
+    matches!(error, ReadError::Store { source: StoreError::Corrupt { .. }, .. })
 }
 
 /// A place in the queue of those who want one block; the last to leave removes the queue.

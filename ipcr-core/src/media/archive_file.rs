@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 
 use super::archive_sink::{ArchiveOptions, ArchiveSink};
-use super::layout_sink::Temporary;
 use super::place::{Place, on_disk};
+use super::temporary::Temporary;
 use crate::kind::ErrorKind;
 use crate::port::image::{Abilities, ByteStream, Delivered, ImageError, ImageParts, ImageSink, Need};
 

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -13,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::parts;
 use super::place::{Place, on_disk};
+use super::temporary::Temporary;
 use crate::digest::{Digest, Hasher};
 use crate::image::descriptor::Descriptor;
 use crate::image::layout::{
@@ -244,46 +244,6 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut temporary = Temporary::create(folder)?;
     temporary.file.write_all(bytes)?;
     temporary.persist(path)
-}
-
-/// A file under a temporary name, removed unless it is persisted.
-#[derive(Debug)]
-pub(crate) struct Temporary {
-    pub(crate) file: File,
-    path: Option<PathBuf>,
-}
-
-impl Temporary {
-    /// A new file in `folder`.
-    pub(crate) fn create(folder: &Path) -> io::Result<Self> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        loop {
-            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let path = folder.join(format!(".ipcr-{}-{number}.tmp", std::process::id()));
-            match File::options().read(true).write(true).create_new(true).open(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                file => return Ok(Self { file: file?, path: Some(path) }),
-            }
-        }
-    }
-
-    /// Makes it durable under `target`.
-    pub(crate) fn persist(&mut self, target: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
-        let path = self.path.as_ref().expect("it is persisted once");
-        std::fs::rename(path, target)?;
-        self.path = None;
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }
 
 /// What was added and goes away again unless the image is completed.

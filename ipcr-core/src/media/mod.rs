@@ -26,6 +26,7 @@ mod files;
 mod layout;
 mod layout_sink;
 mod parts;
+mod temporary;
 
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,11 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// Removes what is not `live`. Never takes a block of an open session, nor (with `keep_leases`) a leased one.
     async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError>;
 
-    /// Looks for damage; with `read_data` every block is read and hashed. Changes nothing.
+    /// What [`BlockStore::sweep`] without leases would remove; nothing is. Bytes given back to the disk are not known before.
+    async fn weigh(&self, live: &Live) -> Result<Swept, StoreError>;
+
+    /// Looks for damage; with `read_data` every block is read and hashed. No block is changed; those that are damaged do not
+    /// count as held from now on, until somebody adds them again.
     async fn check(&self, read_data: bool) -> Result<StoreReport, StoreError>;
 }
 
@@ -210,6 +214,14 @@ pub enum StoreError {
         /// Why.
         source: BlockError,
     },
+    /// The table of contents is damaged; the blocks themselves may be well.
+    #[error("the index {place} is damaged")]
+    DamagedIndex {
+        /// Its file.
+        place: String,
+        /// Why it is thought so.
+        source: Cause,
+    },
     /// No space left.
     #[error("no space left in {place} while {doing}")]
     Full {
@@ -254,7 +266,7 @@ impl StoreError {
     /// Its class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Corrupt { .. } | Self::Refused { .. } => ErrorKind::Integrity,
+            Self::Corrupt { .. } | Self::Refused { .. } | Self::DamagedIndex { .. } => ErrorKind::Integrity,
             Self::Full { .. } => ErrorKind::DiskFull,
             Self::NewerFormat { .. } => ErrorKind::Failed,
             Self::Io { source, .. } => match ErrorKind::of_io(source) {

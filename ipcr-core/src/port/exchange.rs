@@ -97,13 +97,20 @@ pub enum ExchangeError {
         /// Why, for people.
         reason: String,
     },
+    /// The process that fetched for this one has ended.
+    #[error("nobody fetches any more: {reason}")]
+    HolderGone {
+        /// What was said last, for people.
+        reason: String,
+    },
 }
 
 impl ExchangeError {
     /// Its class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoProvider { .. } | Self::Stalled { .. } | Self::Offline { .. } => ErrorKind::Unavailable,
+            Self::NoProvider { .. } | Self::Stalled { .. } => ErrorKind::Unavailable,
+            Self::Offline { .. } | Self::HolderGone { .. } => ErrorKind::Unavailable,
             Self::Refused { .. } => ErrorKind::Integrity,
         }
     }

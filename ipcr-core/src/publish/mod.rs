@@ -28,6 +28,7 @@ use crate::naming::Clock;
 use crate::naming::ipns::{IpnsError, RecordTable};
 use crate::naming::record::SignedRecord;
 use crate::naming::target::{Target, TargetRoot};
+use crate::pin::files;
 use crate::pin::state::{Pending, State};
 use crate::port::announce::Announce;
 use crate::port::blocks::{BlockStore, StoreSession};
@@ -246,7 +247,7 @@ impl Publisher {
         let edited = apply(&reader, &root, &again).await.map_err(|error| unfetched(error.into()))?;
         self.store(&session, edited.blocks).await?;
         state.merged(theirs.sequence(), root, edited.root, all);
-        self.write(state, &edited.folders).await
+        self.write(state, &again).await
     }
 
     /// Applies edits to the root of this home, durably; whether they changed nothing.
@@ -274,14 +275,15 @@ impl Publisher {
         self.store(&session, edited.blocks).await?;
         state.root = Some(edited.root);
         state.pending.extend(edits);
-        self.write(state, &edited.folders).await?;
+        self.write(state, &plain).await?;
         Ok(false)
     }
 
-    /// Makes the state durable, and pins the folders that this home has whole.
-    async fn write(&self, state: &State, folders: &[Option<Cid>]) -> Result<(), PublishError> {
-        let pins = folders.iter().flatten().map(|folder| Change::Put(Space::Pins, folder.to_bytes(), Vec::new()));
-        Ok(self.tables.write(pins.chain([state.change()]).collect()).await?)
+    /// Makes the state durable, and that what its new edits brought is kept.
+    async fn write(&self, state: &State, edits: &[Edit]) -> Result<(), PublishError> {
+        let mut batch = files::pin(edits);
+        batch.push(state.change());
+        Ok(self.tables.write(batch).await?)
     }
 
     async fn store(&self, session: &Arc<dyn StoreSession>, blocks: Vec<Block>) -> Result<(), PublishError> {

@@ -1,6 +1,7 @@
 //! From the errors of the layers below to [`RegistryError`], with the topic by which hints are chosen.
 
 use super::error::{RegistryError, Topic};
+use super::wire::failure::Said;
 use crate::exchange::path::PathError;
 use crate::kind::{Cause, ErrorKind};
 use crate::naming::dnslink::LinkError;
@@ -36,6 +37,7 @@ fn exchange_topic(error: &ExchangeError) -> Topic {
         ExchangeError::Stalled { .. } => Topic::Stalled,
         ExchangeError::Offline { .. } => Topic::Offline,
         ExchangeError::Refused { .. } => Topic::Corrupt,
+        ExchangeError::HolderGone { .. } => Topic::HolderGone,
     }
 }
 
@@ -46,6 +48,16 @@ fn deepest(error: &(dyn std::error::Error + 'static), fallback: Topic) -> Topic 
     while let Some(cause) = next {
         if let Some(error) = cause.downcast_ref::<ExchangeError>() {
             topic = exchange_topic(error);
+        } else if let Some(said) = cause.downcast_ref::<Said>() {
+            if said.topic() != Topic::Other {
+                topic = said.topic();
+            }
+        } else if let Some(StoreError::Corrupt { .. }) = cause.downcast_ref() {
+            topic = Topic::DamagedBlock;
+        } else if let Some(StoreError::DamagedIndex { .. }) = cause.downcast_ref() {
+            topic = Topic::DamagedIndex;
+        } else if cause.downcast_ref().is_some_and(|error: &TableError| error.kind() == ErrorKind::Integrity) {
+            topic = Topic::DamagedTables;
         } else if let Some(error) = cause.downcast_ref::<EngineError>() {
             topic = match error {
                 EngineError::Absent { .. } => Topic::NoEngine,

@@ -142,10 +142,20 @@ pub enum Topic {
     Engine,
     /// Data is not what it claims to be.
     Corrupt,
+    /// A block of the home is damaged.
+    DamagedBlock,
+    /// The index of the home's blocks is damaged.
+    DamagedIndex,
+    /// The home's tables are damaged.
+    DamagedTables,
     /// Something is beyond a limit.
     Limit,
+    /// The home cannot be a home.
+    BadHome,
     /// Another process holds the home.
     Locked,
+    /// The process that held the home, and worked for others, has ended.
+    HolderGone,
     /// The disk is full.
     DiskFull,
     /// Refused access.

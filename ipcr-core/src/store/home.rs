@@ -10,6 +10,7 @@
 //!
 //! Only the holder of the lock opens the databases. The lock dies with its process, whatever ends it.
 
+use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -19,6 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use super::packs::DiskStore;
 use super::table::DiskTable;
@@ -42,15 +45,41 @@ pub struct Home {
 
 /// The locked file.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Whoever locks the file next and is none of us would be called by our name.
+        let _ = self.0.set_len(0);
+    }
+}
 
 /// Who holds a home.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Holder {
-    /// The process id; 0 when the holder has not written it yet.
+    /// The process id; 0 when it is not known.
     pub pid: u32,
     /// What it was started as.
     pub command: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            0 => f.write_str("another process"),
+            pid => write!(f, "process {pid} ({})", self.command),
+        }
+    }
+}
+
+impl Holder {
+    /// What the lock file says, if it speaks of a process that lives: a stranger who locks the file does not write into it.
+    fn parse(text: &str) -> Self {
+        let holder: Self = serde_json::from_str(text).unwrap_or_default();
+        let pid = i32::try_from(holder.pid).ok().and_then(Pid::from_raw);
+        let lives = pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH));
+        if lives { holder } else { Self::default() }
+    }
 }
 
 /// Why a home cannot be opened.
@@ -58,7 +87,7 @@ pub struct Holder {
 #[non_exhaustive]
 pub enum HomeError {
     /// Another process works on it.
-    #[error("{place} is in use by process {pid} ({command})", pid = holder.pid, command = holder.command)]
+    #[error("{place} is in use by {holder}")]
     Locked {
         /// The home.
         place: String,
@@ -77,6 +106,12 @@ pub enum HomeError {
     #[error("{place} is not a version file")]
     NoFormat {
         /// The file.
+        place: String,
+    },
+    /// There is something else where the home should be.
+    #[error("{place} is no folder")]
+    NoFolder {
+        /// The home.
         place: String,
     },
     /// A file operation failed.
@@ -98,6 +133,7 @@ impl HomeError {
             Self::Locked { .. } => ErrorKind::Locked,
             Self::NewerFormat { .. } => ErrorKind::Failed,
             Self::NoFormat { .. } => ErrorKind::Integrity,
+            Self::NoFolder { .. } => ErrorKind::Usage,
             Self::Io { source, .. } => ErrorKind::of_io(source),
         }
     }
@@ -132,14 +168,19 @@ impl Home {
 
     /// Like [`Home::open_as`], but `None` at once when another process holds the lock.
     pub fn try_lock(path: &Path, command: &str) -> Result<Option<Self>, HomeError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path, "making"))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                HomeError::NoFolder { place: path.display().to_string() }
+            }
+            _ => io_error(path, "making")(error),
+        })?;
         let lock = path.join("lock");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&lock).map_err(io_error(&lock, "opening"))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(io_error(&lock, "locking")(error.into())),
         }
         // For people: a disk so full that this does not fit must not keep anybody from reading.
@@ -159,12 +200,12 @@ impl Home {
         };
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => return Ok(None),
-            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(Errno::WOULDBLOCK) => {}
             Err(error) => return Err(io_error(&lock, "locking")(error.into())),
         }
         let mut text = String::new();
         file.take(SMALL_FILE).read_to_string(&mut text).map_err(io_error(&lock, "reading"))?;
-        Ok(Some(serde_json::from_str(&text).unwrap_or_default()))
+        Ok(Some(Holder::parse(&text)))
     }
 
     /// The directory.

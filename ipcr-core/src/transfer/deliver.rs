@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use tokio::io::AsyncReadExt;
 
-use super::error::TransferError;
+use super::error::{TransferError, unpacks_to};
 use super::ingest::{ManifestTree, choose, parse, read_blob, read_tree};
-use super::plain::decompressed;
+use super::plain::{decompressed, measure};
 use super::progress::Progress;
 use super::verify::Verified;
 use crate::dag::compression::Compression;
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::event::{BlobFate, Emitter, Stage, Warning};
 use crate::image::config::parse_config;
 use crate::image::descriptor::Descriptor;
@@ -26,6 +25,7 @@ use crate::image::platform::Platform;
 use crate::kind::ErrorKind;
 use crate::limits;
 use crate::port::blocks::StoreSession;
+use crate::port::engine::EngineError;
 use crate::port::image::{
     Abilities, Blobs, ByteStream, Delivered, Form, ImageError, ImagePart, ImageParts, ImageSink, Need,
 };
@@ -99,18 +99,30 @@ impl Delivery {
         let blobs = all_blobs(&parts);
         let manifest_bytes: u64 = tree.manifests.iter().map(|manifest| manifest.descriptor.size).sum();
         let needs = self.sink.plan(&parts).await?;
-        self.write(&parts, needs, &blobs).await?;
-        // An engine looks at what it got only now, for seconds; meanwhile the disk works for what was fetched.
-        let keep = self.keep.take();
-        let commit = async {
-            match &keep {
-                Some(session) => session.commit().await,
-                None => Ok(()),
-            }
+        let needed: Vec<Descriptor> = needs.iter().map(|need| need.blob.clone()).collect();
+        let source = Arc::clone(&self.source);
+        let handed_over = async {
+            self.write(&parts, needs, &blobs).await?;
+            self.events.stage(Stage::Loading).await;
+            // An engine looks at what it got only now, for seconds; meanwhile the disk works for what was fetched.
+            let keep = self.keep.take();
+            let commit = async {
+                match &keep {
+                    Some(session) => session.commit().await,
+                    None => Ok(()),
+                }
+            };
+            let (delivered, committed) = tokio::join!(self.sink.finish(), commit);
+            let delivered = delivered?;
+            committed?;
+            Ok(delivered)
         };
-        let (delivered, committed) = tokio::join!(self.sink.finish(), commit);
-        let delivered = delivered?;
-        committed?;
+        let delivered = match handed_over.await {
+            Err(error) if is_refusal(&error) => {
+                return Err(reason(source.as_ref(), &needed, &parts).await.unwrap_or(error));
+            }
+            delivered => delivered?,
+        };
         Ok(DeliverySummary {
             delivered_digest: tree.root.digest,
             root,
@@ -250,14 +262,10 @@ impl Delivery {
             let data: ByteStream = Box::pin(Verified::new(data?, digest, size, ticks));
             match need.form {
                 Form::Plain if !is_plain(&need.blob.media_type) => {
-                    let (size, check) = self.plain_size(&need, data).await?;
-                    if diff_ids.get(&digest).is_some_and(|expected| *expected != check) {
-                        return Err(TransferError::Invalid {
-                            what: digest.to_string(),
-                            reason: format!(
-                                "its uncompressed bytes are {check}, which the configuration does not name"
-                            ),
-                        });
+                    // Archives need the size before the bytes, so they are read twice.
+                    let (size, check) = measure(&digest.to_string(), data, Algorithm::Sha256).await?;
+                    if let Some(expected) = diff_ids.get(&digest).filter(|expected| **expected != check) {
+                        return Err(unpacks_to(&digest, &check, expected));
                     }
                     let again = self.source.blob(&need.blob).await?;
                     let plain = Verified::new(decompressed(again), check, size, |_| {});
@@ -268,23 +276,28 @@ impl Delivery {
             progress.done(BlobFate::Delivered).await;
         }
     }
+}
 
-    /// The size and digest of a layer's plain bytes: archives need the size before the bytes, so they are read twice.
-    async fn plain_size(&self, need: &Need, data: ByteStream) -> Result<(u64, Digest), TransferError> {
-        let what = need.blob.digest.to_string();
-        let mut plain = decompressed(data);
-        let mut hasher = crate::digest::Hasher::new(crate::digest::Algorithm::Sha256);
-        let mut buffer = vec![0; 256 << 10];
-        let mut size = 0;
-        loop {
-            let count = plain.read(&mut buffer).await.map_err(|error| TransferError::from_io(&*what, error))?;
-            if count == 0 {
-                return Ok((size, hasher.finish()));
-            }
-            hasher.update(&buffer[..count]);
-            size += u64::try_from(count).expect("buffer sizes fit 64 bits");
+/// Whether an engine took everything and then did not want it.
+fn is_refusal(error: &TransferError) -> bool {
+    matches!(error, TransferError::Image(ImageError::Mismatch { .. } | ImageError::Engine(EngineError::Refused { .. })))
+}
+
+/// Why an engine refused what it was handed, if the image itself is to blame: engines are the first to unpack layers that are
+/// passed on as they are.
+async fn reason(source: &dyn Blobs, handed: &[Descriptor], parts: &ImageParts) -> Option<TransferError> {
+    let diff_ids = diff_ids(parts);
+    for layer in handed {
+        let Some(expected) = diff_ids.get(&layer.digest) else { continue };
+        let data = source.blob(layer).await.ok()?;
+        match measure(&layer.digest.to_string(), data, expected.algorithm()).await {
+            Ok((_, found)) if found == *expected => {}
+            Ok((_, found)) => return Some(unpacks_to(&layer.digest, &found, expected)),
+            Err(error) if error.kind() == ErrorKind::Integrity => return Some(error),
+            Err(_) => return None,
         }
     }
+    None
 }
 
 /// Whether a layer of this type is not compressed.

@@ -80,6 +80,12 @@ pub enum TransferError {
     },
 }
 
+/// A layer that unpacks to other bytes than its configuration names.
+pub(crate) fn unpacks_to(layer: &Digest, found: &Digest, expected: &Digest) -> TransferError {
+    let reason = format!("its uncompressed bytes are {found}, and the configuration names {expected}");
+    TransferError::Invalid { what: layer.to_string(), reason }
+}
+
 /// The class of what broke a source's stream: an engine says so itself, anything else by the class of I/O error.
 fn source_kind(error: &std::io::Error) -> ErrorKind {
     if let Some(engine) = error.get_ref().and_then(|inner| inner.downcast_ref::<EngineError>()) {

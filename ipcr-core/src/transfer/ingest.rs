@@ -16,7 +16,7 @@ use super::ledger::{KnownLayer, Ledger};
 use super::progress::Progress;
 use super::verify::Verified;
 use super::write::PutTotals;
-use super::{layer, opaque};
+use super::{diff_ids, layer, opaque};
 use crate::dag::encode::Encoding;
 use crate::digest::Digest;
 use crate::event::{BlobFate, Emitter, Stage};
@@ -68,6 +68,8 @@ pub(crate) struct Pending {
     blobs: Vec<StoredBlob>,
     layers: Vec<(KnownLayer, String)>,
     image: Option<(Digest, String)>,
+    /// What layers unpack to that were kept byte for byte.
+    unpacked: Vec<KnownLayer>,
 }
 
 impl Ingested {
@@ -79,6 +81,7 @@ impl Ingested {
     /// Remembers what was stored, so that it is read past the next time. To be called when the session is committed.
     pub(crate) async fn remember(&self, ledger: &Ledger) -> Result<(), TransferError> {
         let image = self.pending.image.as_ref().map(|(id, encoding)| (id, encoding.as_str(), &self.image));
+        ledger.remember_unpacked(&self.pending.unpacked).await?;
         ledger.remember(&self.pending.blobs, &self.pending.layers, image).await
     }
 }
@@ -145,12 +148,13 @@ impl Intake {
         let image_id = tree.image_id();
         let mut blobs: Vec<StoredBlob> = stored.into_iter().map(|(blob, _)| blob).collect();
         blobs.sort_by_key(|blob| blob.digest);
+        let unpacked = diff_ids::check(source.as_ref(), &tree, &blobs, &self.ledger).await?;
         Ok(Ingested {
             image: StoredImage { root: tree.root, manifests: tree.manifests, blobs },
             name: source.name(),
             image_id,
             stored_bytes: new.iter().map(|blob| blob.size).sum(),
-            pending: Pending { blobs: new, ..Pending::default() },
+            pending: Pending { blobs: new, unpacked, ..Pending::default() },
         })
     }
 
@@ -338,6 +342,7 @@ impl Intake {
                 blobs: Vec::new(),
                 layers: new.into_iter().map(|layer| (layer, id.clone())).collect(),
                 image: Some((image_id, id)),
+                unpacked: Vec::new(),
             },
         })
     }

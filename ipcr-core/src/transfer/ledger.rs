@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use cid::Cid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,19 @@ impl Ledger {
         Ok(self.blocks.has(&roots).await?.into_iter().all(|held| held).then_some(image))
     }
 
+    /// What a layer that was kept byte for byte unpacks to.
+    pub(crate) async fn unpacked(&self, digest: &Digest) -> Result<Option<Digest>, TransferError> {
+        let known = self.read::<KnownLayer>(Space::Layers, &unpacked_key(digest)).await?;
+        Ok(known.map(|layer| layer.diff_id))
+    }
+
+    /// Remembers what layers that were kept byte for byte unpack to.
+    pub(crate) async fn remember_unpacked(&self, layers: &[KnownLayer]) -> Result<(), TransferError> {
+        let put = |layer: &KnownLayer| Change::Put(Space::Layers, unpacked_key(&layer.blob.digest), encode(layer));
+        let batch: Vec<Change> = layers.iter().map(put).collect();
+        if batch.is_empty() { Ok(()) } else { Ok(self.tables.write(batch).await?) }
+    }
+
     /// Remembers committed blobs, layers and, if given, the image made of them.
     pub(crate) async fn remember(
         &self,
@@ -105,8 +119,46 @@ impl Ledger {
     }
 }
 
+/// An entry of the ledger, and what it speaks of.
+pub(crate) struct Entry {
+    /// The files that it takes for stored; none if it cannot be read.
+    pub(crate) files: Vec<Cid>,
+    /// The change that takes the entry away.
+    pub(crate) forget: Change,
+}
+
+/// A value of [`Space::Layers`].
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Value {
+    Layer { blob: StoredBlob },
+    Blob(StoredBlob),
+}
+
+/// All entries of a home.
+pub(crate) async fn entries(tables: &Arc<dyn Table>) -> Result<Vec<Entry>, TableError> {
+    let mut entries = Vec::new();
+    for (key, value) in tables.scan(Space::Layers, &[]).await? {
+        let files = match serde_json::from_slice(&value) {
+            Ok(Value::Layer { blob } | Value::Blob(blob)) => vec![blob.cid],
+            Err(_) => Vec::new(),
+        };
+        entries.push(Entry { files, forget: Change::Delete(Space::Layers, key) });
+    }
+    for (key, value) in tables.scan(Space::Images, &[]).await? {
+        let image = serde_json::from_slice::<StoredImage>(&value).ok();
+        let files = image.into_iter().flat_map(|image| image.blobs).map(|blob| blob.cid).collect();
+        entries.push(Entry { files, forget: Change::Delete(Space::Images, key) });
+    }
+    Ok(entries)
+}
+
 fn blob_key(digest: &Digest) -> Vec<u8> {
     format!("blob/{digest}").into_bytes()
+}
+
+fn unpacked_key(digest: &Digest) -> Vec<u8> {
+    format!("unpacked/{digest}").into_bytes()
 }
 
 fn layer_key(digest: &Digest, encoding: &str) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! The pipelines: from a source into blocks, from blocks into a sink.
 //!
 //! * [`ingest`]: takes an image in. [`layer`] encodes layers, [`opaque`] keeps bytes as they are, [`write`] stores both.
+//!   [`diff_ids`] unpacks what was kept, to see that it is what the configuration names.
 //! * [`ledger`]: what was stored before and need not be read again.
 //! * [`deliver`]: hands an image over. [`folder`] is a tag folder as its source, [`stored`] an image that was just taken in.
 //! * [`verify`], [`plain`], [`progress`]: what bytes pass through on their way.
@@ -9,6 +10,7 @@
 
 pub mod adopt;
 pub mod deliver;
+mod diff_ids;
 pub mod engine;
 pub mod error;
 pub mod folder;

@@ -7,10 +7,11 @@ use cid::Cid;
 use crate::exchange::walk::{WalkError, mark};
 use crate::kind::ErrorKind;
 use crate::pin::cache::CacheEntry;
+use crate::pin::files;
 use crate::pin::state::State;
 use crate::port::blocks::{BlockStore, Live, StoreError, Swept};
 use crate::port::table::{Change, Space, Table, TableError};
-use crate::tree::stored::{StoredBlob, StoredImage};
+use crate::transfer::ledger;
 
 /// A collection's failure. What was removed until then was not referred to.
 #[derive(Debug, thiserror::Error)]
@@ -80,14 +81,14 @@ pub async fn collect(
         mark(blocks.as_ref(), &folder, &mut live).await?;
     }
     if dry_run {
-        // What is live was marked by what is stored, so the difference is what would go; its bytes are not known per block.
-        let usage = blocks.usage().await?;
-        let kept = u64::try_from(live.len()).unwrap_or(u64::MAX).min(usage.blocks);
-        let swept = Swept { blocks: usage.blocks - kept, ..Swept::default() };
+        let swept = blocks.weigh(&live).await?;
+        let kept = blocks.usage().await?.blocks.saturating_sub(swept.blocks);
         return Ok(Collected { kept, swept });
     }
     // Entries go before the blocks that they promise.
     forgotten.extend(stale_entries(tables, &live).await?);
+    let pinned = files::all(tables).await?;
+    forgotten.extend(pinned.iter().filter(|file| !live.contains(&file.hash().to_bytes())).map(files::unpin));
     if !forgotten.is_empty() {
         tables.write(forgotten).await?;
     }
@@ -99,35 +100,7 @@ pub async fn collect(
 /// What the ledger says about files that will be gone, and pins of such folders.
 async fn stale_entries(tables: &Arc<dyn Table>, live: &Live) -> Result<Vec<Change>, UpkeepError> {
     let held = |cid: &Cid| live.contains(&cid.hash().to_bytes());
-    let mut stale = Vec::new();
-    for (key, value) in tables.scan(Space::Layers, &[]).await? {
-        let cid = match serde_json::from_slice::<Entry>(&value) {
-            Ok(Entry::Layer { blob }) => Some(blob.cid),
-            Ok(Entry::Blob(blob)) => Some(blob.cid),
-            Err(_) => None,
-        };
-        if !cid.is_some_and(|cid| held(&cid)) {
-            stale.push(Change::Delete(Space::Layers, key));
-        }
-    }
-    for (key, value) in tables.scan(Space::Images, &[]).await? {
-        let image = serde_json::from_slice::<StoredImage>(&value);
-        if !image.is_ok_and(|image| image.blobs.iter().all(|blob| held(&blob.cid))) {
-            stale.push(Change::Delete(Space::Images, key));
-        }
-    }
-    for (folder, _) in tables.scan(Space::Pins, &[]).await? {
-        if !Cid::try_from(folder.as_slice()).is_ok_and(|folder| held(&folder)) {
-            stale.push(Change::Delete(Space::Pins, folder));
-        }
-    }
-    Ok(stale)
-}
-
-/// A value of [`Space::Layers`].
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum Entry {
-    Layer { blob: StoredBlob },
-    Blob(StoredBlob),
+    let entries = ledger::entries(tables).await?;
+    let stale = entries.into_iter().filter(|entry| entry.files.is_empty() || !entry.files.iter().all(held));
+    Ok(stale.map(|entry| entry.forget).collect())
 }

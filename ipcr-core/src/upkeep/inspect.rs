@@ -1,17 +1,25 @@
 //! Looking for damage.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use cid::Cid;
+use cid::multihash::Multihash;
 
 use super::collect::UpkeepError;
 use crate::exchange::reader::Reader;
-use crate::exchange::walk::survey;
+use crate::exchange::walk::{WalkError, survey, walk};
 use crate::kind::ErrorKind;
+use crate::pin::files;
 use crate::pin::state::State;
 use crate::port::blocks::BlockStore;
-use crate::port::table::{Space, Table};
+use crate::port::table::{Change, Table};
+use crate::reference::ImageName;
+use crate::transfer::ledger;
 use crate::tree::read;
+
+/// Damaged blocks that are named one by one.
+const NAMED: usize = 10;
 
 /// What a check found.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +34,8 @@ pub struct Findings {
     pub problems: Vec<String>,
 }
 
-/// Checks the store and this registry; with `read_data` every block is read and hashed. Changes nothing.
+/// Checks the store and this registry; with `read_data` every block is read and hashed. What is found damaged does not count
+/// as stored any more, so that whoever pushes or pulls it again stores it anew.
 pub async fn check(
     blocks: &Arc<dyn BlockStore>,
     tables: &Arc<dyn Table>,
@@ -34,32 +43,98 @@ pub async fn check(
 ) -> Result<Findings, UpkeepError> {
     let report = blocks.check(read_data).await?;
     let mut found = Findings { blocks: report.blocks, bytes_read: report.bytes_read, ..Findings::default() };
-    found.problems.extend(report.damaged.iter().map(|cid| format!("block {cid} is damaged")));
+    let damaged: HashSet<Multihash<64>> = report.damaged.iter().map(|cid| *cid.hash()).collect();
+    found.problems.extend(report.damaged.iter().take(NAMED).map(|cid| format!("block {cid} is damaged")));
+    if report.damaged.len() > NAMED {
+        found.problems.push(format!("{} more blocks are damaged", report.damaged.len() - NAMED));
+    }
     found.problems.extend(report.problems);
+    if !damaged.is_empty() {
+        forget_incomplete(blocks, tables).await?;
+    }
     let state = State::load(tables).await?;
-    let Some(root) = state.root else { return Ok(found) };
-    // Published by another home with this key, and never fetched.
-    let elsewhere = |kind| state.shared && kind == ErrorKind::Unavailable;
-    let reader = Reader::local(Arc::clone(blocks));
-    let images = match read::images(&reader, &root).await {
-        Ok(images) => images,
-        Err(error) if elsewhere(error.kind()) => return pinned_only(blocks, tables, found).await,
-        Err(error) => {
-            found.problems.push(format!("the registry {root} cannot be read: {error}"));
-            return Ok(found);
+    if let Some(root) = state.root {
+        let (reader, pinned) = (Reader::local(Arc::clone(blocks)), files::all(tables).await?);
+        let (shared, complete) = (state.shared, HashSet::new());
+        let mut registry = Registry { blocks, root, shared, reader, damaged: &damaged, pinned, complete };
+        registry.check(&mut found).await?;
+    }
+    Ok(found)
+}
+
+/// Takes out of the ledger what is not complete any more, so that it is not taken for stored.
+async fn forget_incomplete(blocks: &Arc<dyn BlockStore>, tables: &Arc<dyn Table>) -> Result<(), UpkeepError> {
+    let mut complete: HashSet<Cid> = HashSet::new();
+    let mut stale: Vec<Change> = Vec::new();
+    'entries: for entry in ledger::entries(tables).await? {
+        for file in &entry.files {
+            if complete.contains(file) {
+                continue;
+            }
+            if !is_complete(blocks, file).await? {
+                stale.push(entry.forget);
+                continue 'entries;
+            }
+            complete.insert(*file);
         }
-    };
-    for image in images {
-        let Ok(name) = image.name.parse() else {
-            found.problems.push(format!("the catalogue lists an image with a bad name: {}", image.name));
-            continue;
+    }
+    if stale.is_empty() { Ok(()) } else { Ok(tables.write(stale).await?) }
+}
+
+async fn is_complete(blocks: &Arc<dyn BlockStore>, root: &Cid) -> Result<bool, UpkeepError> {
+    match survey(blocks.as_ref(), root).await {
+        Ok(walked) => Ok(walked.is_complete()),
+        Err(error) if error.kind() == ErrorKind::Integrity => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// This home's registry, being checked.
+struct Registry<'a> {
+    blocks: &'a Arc<dyn BlockStore>,
+    root: Cid,
+    /// Whether another home with this key has published parts of it, which may never have been fetched.
+    shared: bool,
+    reader: Reader,
+    damaged: &'a HashSet<Multihash<64>>,
+    /// Files that have to be whole here.
+    pinned: Vec<Cid>,
+    /// Those that are.
+    complete: HashSet<Cid>,
+}
+
+impl Registry<'_> {
+    async fn check(&mut self, found: &mut Findings) -> Result<(), UpkeepError> {
+        let images = match read::images(&self.reader, &self.root).await {
+            Ok(images) => images,
+            Err(error) if self.is_elsewhere(error.kind()) => return Ok(()),
+            Err(error) => {
+                found.problems.push(unreadable(&format!("the registry {}", self.root), &error));
+                return Ok(());
+            }
         };
-        let tags = match read::tags(&reader, &root, &name).await {
+        for image in images {
+            match image.name.parse() {
+                Ok(name) => self.image(&name, found).await?,
+                Err(_) => found.problems.push(format!("the catalogue lists an image with a bad name: {}", image.name)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something is missing because another home published it, and it was never fetched.
+    fn is_elsewhere(&self, kind: ErrorKind) -> bool {
+        self.shared && matches!(kind, ErrorKind::NotFound | ErrorKind::Unavailable)
+    }
+
+    async fn image(&mut self, name: &ImageName, found: &mut Findings) -> Result<(), UpkeepError> {
+        let tags = match read::tags(&self.reader, &self.root, name).await {
             Ok(tags) => tags,
             Err(error) if elsewhere(error.kind()) => continue,
+            Err(error) if self.is_elsewhere(error.kind()) => return Ok(()),
             Err(error) => {
-                found.problems.push(format!("image {name} cannot be read: {error}"));
-                continue;
+                found.problems.push(unreadable(&format!("image {name}"), &error));
+                return Ok(());
             }
         };
         for tag in tags {
@@ -68,39 +143,70 @@ pub async fn check(
                 found.problems.push(format!("image {name} has a bad tag: {}", tag.tag));
                 continue;
             };
-            let folder = match read::find(&reader, &root, &name, &wanted).await {
-                Ok(found) => found.folder,
-                Err(error) if elsewhere(error.kind()) => continue,
-                Err(error) => {
-                    found.problems.push(format!("{name}:{} cannot be read: {error}", tag.tag));
-                    continue;
-                }
-            };
-            let pinned = tables.get(Space::Pins, &folder.to_bytes()).await?.is_some();
-            let walked = survey(blocks.as_ref(), &folder).await?;
-            if pinned && !walked.is_complete() {
-                found
-                    .problems
-                    .push(format!("{name}:{} is not complete: {} blocks are missing", tag.tag, walked.missing));
+            match read::find(&self.reader, &self.root, name, &wanted).await {
+                Ok(place) => found.problems.extend(self.folder(&format!("{name}:{}", tag.tag), &place.folder).await?),
+                Err(error) if self.is_elsewhere(error.kind()) => {}
+                Err(error) => found.problems.push(unreadable(&format!("{name}:{}", tag.tag), &error)),
             }
         }
+        Ok(())
     }
-    Ok(found)
-}
 
-/// Checks what this home has whole, where the list of images is not among it.
-async fn pinned_only(
-    blocks: &Arc<dyn BlockStore>,
-    tables: &Arc<dyn Table>,
-    mut found: Findings,
-) -> Result<Findings, UpkeepError> {
-    for (folder, _) in tables.scan(Space::Pins, &[]).await? {
-        let Ok(folder) = Cid::try_from(folder.as_slice()) else { continue };
-        // A tag that was moved or removed since may have been collected.
-        let walked = survey(blocks.as_ref(), &folder).await?;
-        if walked.blocks > 0 && !walked.is_complete() {
-            found.problems.push(format!("folder {folder} is not complete: {} blocks are missing", walked.missing));
+    /// What is wrong with a tag folder.
+    async fn folder(&mut self, tag: &str, folder: &Cid) -> Result<Option<String>, UpkeepError> {
+        let mut seen = HashSet::new();
+        let mut hurt = Vec::new();
+        let walked = walk(self.blocks.as_ref(), folder, |cid| {
+            let new = seen.insert(*cid.hash());
+            if new && self.damaged.contains(cid.hash()) {
+                hurt.push(*cid);
+            }
+            new
+        });
+        match walked.await {
+            // The first one is enough to find out more.
+            Ok(_) if !hurt.is_empty() => {
+                Ok(Some(format!("{tag} is damaged: {} of its blocks, {}", hurt.len(), hurt[0])))
+            }
+            Ok(walked) if walked.is_complete() => Ok(None),
+            Ok(_) => self.lacks(tag, &seen).await,
+            Err(error @ (WalkError::Store { .. } | WalkError::Node { .. })) if error.kind() == ErrorKind::Integrity => {
+                Ok(Some(unreadable(tag, &error)))
+            }
+            Err(error) => Err(error.into()),
         }
     }
-    Ok(found)
+}
+
+impl Registry<'_> {
+    /// What a tag folder with these blocks lacks of what has to be here.
+    async fn lacks(&mut self, tag: &str, seen: &HashSet<Multihash<64>>) -> Result<Option<String>, UpkeepError> {
+        let mut missing = 0;
+        for file in self.pinned.iter().filter(|file| seen.contains(file.hash())) {
+            if self.complete.contains(file) {
+                continue;
+            }
+            let walked = survey(self.blocks.as_ref(), file).await?;
+            missing += walked.missing;
+            if walked.is_complete() {
+                self.complete.insert(*file);
+            }
+        }
+        Ok((missing > 0).then(|| format!("{tag} is not complete: {missing} of its blocks are missing")))
+    }
+}
+
+/// That something cannot be read, and why, in one sentence.
+fn unreadable(what: &str, error: &dyn std::error::Error) -> String {
+    let mut sentence = format!("{what} cannot be read: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !sentence.ends_with(&text) {
+            sentence.push_str(": ");
+            sentence.push_str(&text);
+        }
+        cause = error.source();
+    }
+    sentence
 }

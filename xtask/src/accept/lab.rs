@@ -76,7 +76,7 @@ impl Lab {
     /// Builds the binary, unless `IPCR_BINARY` names one, and makes the folder.
     pub(crate) fn new(root: &Path) -> Result<Self> {
         let dir = std::env::temp_dir().join(format!("ipcr-lab-{}", std::process::id()));
-        fs::create_dir_all(&dir)?;
+        fs::create_dir_all(dir.join("tmp"))?;
         let ipcr = if let Some(binary) = std::env::var_os("IPCR_BINARY") {
             PathBuf::from(binary)
         } else {
@@ -103,6 +103,16 @@ impl Lab {
     /// A path inside the laboratory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// `TMPDIR` of every ipcr process.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.path("tmp")
+    }
+
+    /// Whether the laboratory's engine runs.
+    pub(crate) fn has_engine(&self) -> bool {
+        self.engine.borrow().is_some()
     }
 
     /// A peer's program, or an error that names it.
@@ -302,6 +312,7 @@ impl Home<'_> {
         };
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.lab.path("nobody")).env("IPCR_HOME", &self.dir);
+        command.env("TMPDIR", self.lab.temporary());
         command.env("DOCKER_HOST", format!("unix://{}", self.engine.display()));
         command.args(&self.flags).args(args).stdin(Stdio::null());
         command
@@ -325,13 +336,26 @@ impl Home<'_> {
         serde_json::from_slice(&output.stdout).map_err(|error| format!("ipcr {}: {error}", args.join(" ")).into())
     }
 
-    /// Runs ipcr, which must fail with this exit code, say why and give a hint; returns the error object.
+    /// Runs ipcr, which must fail with this exit code, say why and give a hint, and print nothing else; returns the error object.
     pub(crate) fn fails(&self, exit: i32, args: &[&str]) -> Result<Value> {
-        let mut all = vec!["-o", "json"];
-        all.extend(args);
-        let output = self.output(&all)?;
-        let talk = String::from_utf8_lossy(&output.stderr);
-        check_failure(&args.join(" "), exit, output.status.code(), &talk)
+        self.fails_fed(exit, args, Stdio::null())
+    }
+
+    /// The same with something on standard input.
+    pub(crate) fn fails_fed(&self, exit: i32, args: &[&str], input: impl Into<Stdio>) -> Result<Value> {
+        let mut command = self.command(&["-o", "json"]);
+        let output =
+            command.args(args).stdin(input).output().map_err(|error| format!("{}: {error}", show(&command)))?;
+        let (talk, what) = (String::from_utf8_lossy(&output.stderr), args.join(" "));
+        let error = check_failure(&what, exit, output.status.code(), &talk)?;
+        if talk.lines().count() != 1 {
+            return Err(format!("ipcr {what} says more than one object: {}", talk.trim()).into());
+        }
+        // A check tells what is damaged, and that is its result.
+        if args.first() != Some(&"check") && !output.stdout.is_empty() {
+            return Err(format!("ipcr {what} printed {:?}", String::from_utf8_lossy(&output.stdout)).into());
+        }
+        Ok(error)
     }
 
     /// Starts `ipcr serve` (or another serving command) and waits until it is ready; the object that it printed.
@@ -369,6 +393,9 @@ pub(crate) fn check_failure(what: &str, exit: i32, found: Option<i32>, talk: &st
     let error = &object["error"];
     if error["exit"] != exit || error["message"].as_str().is_none_or(str::is_empty) {
         return Err(format!("ipcr {what}: odd error object {line}").into());
+    }
+    if error["hint"].as_str().is_none_or(str::is_empty) {
+        return Err(format!("ipcr {what}: no hint in {line}").into());
     }
     Ok(error.clone())
 }

@@ -1,10 +1,13 @@
 //! `cargo xtask accept`: the acceptance checks of the main job, with the real binary and real peers, one line each.
 
 pub(crate) mod exchange;
+mod faults;
+mod forge;
 pub(crate) mod lab;
 mod load;
 mod main_job;
 mod memory;
+mod proxy;
 mod record_table;
 mod records;
 pub(crate) mod registry;
@@ -18,6 +21,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::shell::Result;
+use faults::{archives, damage, disk, registries, signals, words};
 use lab::Lab;
 
 /// What a check measured, and the limit it was held against.
@@ -95,6 +99,18 @@ const CHECKS: &[Check] = &[
     check("8 findable", "ipcr push --wait", trust::findable),
     check("9 names", "ipcr pull of what does not exist", records::names),
     check("9 engine", "ipcr push and pull while the engine dies", load::engine),
+    check("9 archives", "ipcr push of archives that are cut off or deceive", archives::archives),
+    check("9 layouts", "ipcr push and cp of layouts that are wrong", archives::layouts),
+    check("9 many layers", "ipcr push, cp and pull of 129 layers", archives::many_layers),
+    check("9 registries", "ipcr pull from registries that are wrong", registries::registries),
+    check("9 full disk", "ipcr push, pull and cp on small disks", disk::full),
+    check("9 locked", "ipcr push to a home that others hold", signals::locked),
+    check("9 interrupted", "Ctrl-C and SIGTERM in push, pull and cp", signals::interrupted),
+    check("9 killed", "kill -9 in push and pull, then again", signals::killed),
+    check("9 damage", "ipcr check of damaged homes; ipcr push", damage::damage),
+    check("9 collection", "ipcr gc", damage::collection),
+    check("9 words", "ipcr with files and names that make no sense", words::words),
+    check("9 places", "ipcr id > /dev/full; odd homes", words::places),
     check("10 memory", "VmHWM of push, pull and serve, 1 GiB layer", memory::one_gib),
     soak("10 memory, 4 GiB", "VmHWM of push, pull and serve, 1 GiB and 4 GiB layer", memory::four_gib),
     soak("10 memory, other ways", "VmHWM of push, pull and cp by other sources and sinks", memory::other_ways),

@@ -1,14 +1,11 @@
 //! A registry that serves `app:1`, and how others find it.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
 use super::lab::{Home, Lab, Process};
+pub(crate) use super::proxy::Proxy;
 use crate::shell::Result;
 
 /// The domain of the registry.
@@ -151,74 +148,4 @@ pub(crate) fn equal(what: &str, found: impl AsRef<str>, expected: impl AsRef<str
 /// Something must hold.
 pub(crate) fn require(holds: bool, what: impl FnOnce() -> String) -> Result {
     if holds { Ok(()) } else { Err(what().into()) }
-}
-
-/// A proxy in front of the engine's socket that notes the first line of every request.
-pub(crate) struct Proxy {
-    pub(crate) socket: PathBuf,
-    lines: Arc<Mutex<Vec<String>>>,
-    /// While set, a connection is cut after so many bytes in either direction.
-    cut: Arc<Mutex<Option<u64>>>,
-}
-
-impl Proxy {
-    /// Starts it. It runs until this program ends.
-    pub(crate) fn start(engine: &Path, socket: PathBuf) -> Result<Self> {
-        let _ = fs::remove_file(&socket);
-        let listener = UnixListener::bind(&socket)?;
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let cut = Arc::new(Mutex::new(None));
-        let (noted, limit, engine) = (Arc::clone(&lines), Arc::clone(&cut), engine.to_owned());
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Ok(server) = UnixStream::connect(&engine) else { continue };
-                let limit = *limit.lock().expect("nobody panics with it");
-                join(&client, &server, Some(Arc::clone(&noted)), limit);
-                join(&server, &client, None, limit);
-            }
-        });
-        Ok(Self { socket, lines, cut })
-    }
-
-    /// Connections made from now on are cut after so many bytes.
-    pub(crate) fn cut_after(&self, bytes: Option<u64>) {
-        *self.cut.lock().expect("nobody panics with it") = bytes;
-    }
-
-    /// The first lines of all requests since the last call.
-    pub(crate) fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.lines.lock().expect("nobody panics with it"))
-    }
-}
-
-/// Copies one direction in a thread of its own; cuts both when `limit` bytes have passed.
-fn join(from: &UnixStream, to: &UnixStream, noted: Option<Arc<Mutex<Vec<String>>>>, limit: Option<u64>) {
-    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 64 << 10];
-        let mut passed = 0;
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if let Some(noted) = &noted {
-                let head = String::from_utf8_lossy(&buffer[..count.min(1024)]);
-                let line = head.lines().next().unwrap_or_default();
-                if line.ends_with("HTTP/1.1") {
-                    noted.lock().expect("nobody panics with it").push(line.to_owned());
-                }
-            }
-            passed += u64::try_from(count).expect("a buffer's length");
-            if limit.is_some_and(|limit| passed > limit) {
-                let _ = from.shutdown(std::net::Shutdown::Both);
-                break;
-            }
-            if to.write_all(&buffer[..count]).is_err() {
-                break;
-            }
-        }
-        let how = if limit.is_some_and(|limit| passed > limit) {
-            std::net::Shutdown::Both
-        } else {
-            std::net::Shutdown::Write
-        };
-        let _ = to.shutdown(how);
-    });
 }

@@ -294,6 +294,10 @@ impl BlockStore for Liar {
         self.0.usage().await
     }
 
+    async fn weigh(&self, live: &Live) -> Result<Swept, StoreError> {
+        self.0.weigh(live).await
+    }
+
     async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
         self.0.sweep(live, keep_leases).await
     }

@@ -111,6 +111,18 @@ impl BlockStore for MemoryBlocks {
         Ok(Usage { blocks: state.blocks.len() as u64, bytes, disk_bytes: 0 })
     }
 
+    async fn weigh(&self, live: &Live) -> Result<Swept, StoreError> {
+        let state = self.state();
+        let held = |key| state.sessions.values().any(|members| members.all.contains(key));
+        let dead = state.blocks.iter().filter(|(key, _)| !live.contains(&key.to_bytes()) && !held(key));
+        let add = |swept: Swept, data: &Bytes| Swept {
+            blocks: swept.blocks + 1,
+            bytes: swept.bytes + data.len() as u64,
+            ..swept
+        };
+        Ok(dead.fold(Swept::default(), |swept, (_, (_, data))| add(swept, data)))
+    }
+
     async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
         let mut guard = self.state();
         let state = &mut *guard;

@@ -22,6 +22,14 @@ const PUT_BYTES: usize = 4 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct RemoteBlocks(pub(super) Arc<Connection>);
 
+fn hashes(live: &Live) -> Bytes {
+    let mut hashes = BytesMut::new();
+    for hash in live.multihashes() {
+        wire::put_field(&mut hashes, hash);
+    }
+    hashes.freeze()
+}
+
 fn flags(payload: &Bytes, count: usize) -> Result<Vec<bool>, StoreError> {
     if payload.len() != count {
         let error = std::io::Error::new(std::io::ErrorKind::InvalidData, "not one answer for each block");
@@ -57,12 +65,13 @@ impl BlockStore for RemoteBlocks {
         answer.and_then(|answer| answer.header()).map_err(Failure::into_store)
     }
 
+    async fn weigh(&self, live: &Live) -> Result<Swept, StoreError> {
+        let answer = self.0.call(&Call::Weigh, vec![hashes(live)]).await;
+        answer.and_then(|answer| answer.header()).map_err(Failure::into_store)
+    }
+
     async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
-        let mut hashes = BytesMut::new();
-        for hash in live.multihashes() {
-            wire::put_field(&mut hashes, hash);
-        }
-        let answer = self.0.call(&Call::Sweep { keep_leases }, vec![hashes.freeze()]).await;
+        let answer = self.0.call(&Call::Sweep { keep_leases }, vec![hashes(live)]).await;
         answer.and_then(|answer| answer.header()).map_err(Failure::into_store)
     }
 

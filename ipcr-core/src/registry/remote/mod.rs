@@ -6,7 +6,7 @@
 //!
 //! Outcomes, errors and events are those of the process at the other end. When that process ends, every call fails with kind
 //! [`ErrorKind::Unavailable`](crate::kind::ErrorKind::Unavailable) and topic
-//! [`Topic::Locked`](super::error::Topic::Locked), and [`RemoteHolder::is_gone`] says so: the caller can take the lock and
+//! [`Topic::HolderGone`](super::error::Topic::HolderGone), and [`RemoteHolder::is_gone`] says so: the caller can take the lock and
 //! go on by itself. Dropping a call cancels it there; what a vanished client had begun to store stays leased.
 
 mod blocks;

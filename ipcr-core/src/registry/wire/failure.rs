@@ -48,9 +48,17 @@ pub(crate) enum Detail {
 
 /// What the holder said, as a cause.
 #[derive(Debug)]
-struct Said {
+pub(crate) struct Said {
     message: String,
+    topic: Topic,
     source: Option<Box<Self>>,
+}
+
+impl Said {
+    /// A stable word for the reason.
+    pub(crate) fn topic(&self) -> Topic {
+        self.topic
+    }
 }
 
 impl fmt::Display for Said {
@@ -66,7 +74,7 @@ impl Error for Said {
 }
 
 fn chain(messages: impl DoubleEndedIterator<Item = String>) -> Option<Box<Said>> {
-    messages.rev().fold(None, |source, message| Some(Box::new(Said { message, source })))
+    messages.rev().fold(None, |source, message| Some(Box::new(Said { message, topic: Topic::Other, source })))
 }
 
 impl Failure {
@@ -83,13 +91,13 @@ impl Failure {
 
     /// The connection has ended.
     pub(crate) fn gone() -> Self {
-        let message = "the process that holds the home has ended or let go".into();
-        Self { kind: ErrorKind::Unavailable, topic: Topic::Locked, message, causes: Vec::new(), detail: None }
+        let message = "the process that held the home has ended or let go".into();
+        Self { kind: ErrorKind::Unavailable, topic: Topic::HolderGone, message, causes: Vec::new(), detail: None }
     }
 
     fn cause(self) -> Cause {
-        let Self { message, causes, .. } = self;
-        Box::new(Said { message, source: chain(causes.into_iter()) })
+        let Self { message, topic, causes, .. } = self;
+        Box::new(Said { message, topic, source: chain(causes.into_iter()) })
     }
 
     pub(crate) fn into_store(self) -> StoreError {
@@ -133,7 +141,7 @@ impl Failure {
         };
         facts.unwrap_or_else(|| {
             let all = std::iter::once(self.message).chain(self.causes).collect::<Vec<_>>();
-            ExchangeError::Offline { reason: all.join(": ") }
+            ExchangeError::HolderGone { reason: all.join(": ") }
         })
     }
 
@@ -188,6 +196,7 @@ impl From<ExchangeError> for Failure {
             }
             ExchangeError::Refused { source, .. } => block_detail(source),
             ExchangeError::Offline { reason } => Some(Detail::Offline { reason: reason.clone() }),
+            ExchangeError::HolderGone { .. } => None,
         };
         Self::of(&error, error.kind(), Topic::Other, detail)
     }
@@ -233,5 +242,9 @@ mod tests {
         assert!(matches!(offline, ExchangeError::Offline { reason } if reason == "as asked"));
         let gone = Failure::gone().into_table();
         assert_eq!(gone.kind(), ErrorKind::Unavailable);
+        let gone = RegistryError::from_table("reading", gone);
+        assert_eq!(gone.topic(), Topic::HolderGone);
+        let gone = RegistryError::from_exchange("fetching", Failure::gone().into_exchange());
+        assert_eq!((gone.kind(), gone.topic()), (ErrorKind::Unavailable, Topic::HolderGone));
     }
 }

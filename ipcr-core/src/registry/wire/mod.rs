@@ -191,6 +191,8 @@ pub(crate) enum Call {
     /// Answer: [`crate::port::blocks::Usage`].
     Usage,
     /// Payload: multihashes. Answer: [`crate::port::blocks::Swept`].
+    Weigh,
+    /// Payload: multihashes. Answer: [`crate::port::blocks::Swept`].
     Sweep {
         keep_leases: bool,
     },

@@ -1,6 +1,6 @@
-//! Looking for damage, without changing anything on disk.
+//! Looking for damage. No block is changed; what is damaged is noted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -9,17 +9,17 @@ use cid::Cid;
 
 use super::append;
 use super::record::{self, Key, Place};
-use super::shared::{Shared, io_error};
+use super::shared::{Shared, io_error, lock};
 use crate::dag::block::RAW;
 use crate::port::blocks::{StoreError, StoreReport};
 
 pub(super) fn check(shared: &Shared, read_data: bool) -> Result<StoreReport, StoreError> {
     let blocks = blocks(shared)?;
     let bytes_read = AtomicU64::new(0);
-    let (mut problems, sizes) = files(shared)?;
+    let (mut problems, sizes) = files(shared, &blocks)?;
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let share = blocks.len().div_ceil(threads).max(1);
-    let outcomes: Vec<Result<Vec<Cid>, StoreError>> = thread::scope(|scope| {
+    let outcomes: Vec<Result<Vec<Key>, StoreError>> = thread::scope(|scope| {
         let read = read_data.then_some(&bytes_read);
         let sizes = &sizes;
         let workers: Vec<_> =
@@ -27,12 +27,36 @@ pub(super) fn check(shared: &Shared, read_data: bool) -> Result<StoreReport, Sto
         workers.into_iter().map(|worker| worker.join().expect("checking does not panic")).collect()
     });
     let mut report = StoreReport { blocks: blocks.len() as u64, ..StoreReport::default() };
+    let mut found = Vec::new();
     for outcome in outcomes {
-        report.damaged.extend(outcome?);
+        found.extend(outcome?);
     }
+    note(shared, &mut found, read_data);
+    report.damaged.extend(found.into_iter().map(|key| Cid::new_v1(RAW, key)));
     report.bytes_read = bytes_read.into_inner();
     report.problems.append(&mut problems);
     Ok(report)
+}
+
+/// Notes what was found, so that it does not count as held by those who open the store later. Without reading, what was known
+/// to be damaged still is.
+fn note(shared: &Shared, found: &mut Vec<Key>, read_data: bool) {
+    let _flush = lock(&shared.flush);
+    let seen: HashSet<Key> = found.iter().copied().collect();
+    let mut well: Vec<Key> = shared.state().damaged.difference(&seen).copied().collect();
+    if !read_data {
+        found.append(&mut well);
+    }
+    if found.is_empty() && well.is_empty() {
+        return;
+    }
+    if let Err(error) = shared.index.note_damaged(found, &well) {
+        // A full disk, most likely. This process knows, and the next check finds it again.
+        tracing::debug!(%error, "what is damaged could not be noted");
+    }
+    let mut state = shared.state();
+    state.damaged.extend(found.iter());
+    state.damaged.retain(|key| !well.contains(key));
 }
 
 /// All blocks, in the order in which they lie.
@@ -56,7 +80,7 @@ fn damaged(
     blocks: &[(Key, Place)],
     sizes: &BTreeMap<u32, u64>,
     read: Option<&AtomicU64>,
-) -> Result<Vec<Cid>, StoreError> {
+) -> Result<Vec<Key>, StoreError> {
     let mut damaged = Vec::new();
     for (key, place) in blocks {
         let end = place.offset + u64::from(place.len);
@@ -70,7 +94,7 @@ fn damaged(
             // It may have been moved or taken away meanwhile: only what cannot be read now is damaged.
             let cid = Cid::new_v1(RAW, *key);
             match shared.get(&cid) {
-                Err(StoreError::Corrupt { .. }) => damaged.push(cid),
+                Err(StoreError::Corrupt { .. }) => damaged.push(*key),
                 outcome => drop(outcome?),
             }
         }
@@ -79,7 +103,7 @@ fn damaged(
 }
 
 /// What is wrong with the files, and their sizes.
-fn files(shared: &Shared) -> Result<(Vec<String>, BTreeMap<u32, u64>), StoreError> {
+fn files(shared: &Shared, blocks: &[(Key, Place)]) -> Result<(Vec<String>, BTreeMap<u32, u64>), StoreError> {
     let mut problems = Vec::new();
     let mut sizes = BTreeMap::new();
     let entries = shared.folder.read_dir().map_err(|error| io_error(&shared.folder, "listing", error))?;
@@ -93,12 +117,16 @@ fn files(shared: &Shared) -> Result<(Vec<String>, BTreeMap<u32, u64>), StoreErro
         }
     }
     let rows = shared.index.packs().map_err(|error| shared.index_error("reading the index", error))?;
-    for (pack, row) in rows.iter().filter(|(_, row)| row.live > 0 && !row.condemned) {
+    for (pack, _) in rows.iter().filter(|(_, row)| row.live > 0 && !row.condemned) {
         let name = append::pack_path(&shared.folder, *pack).display().to_string();
         match sizes.get(pack) {
             None => problems.push(format!("{name} is missing")),
-            Some(size) if *size < row.end => problems.push(format!("{name} has lost its end")),
-            Some(_) => {}
+            Some(size) => {
+                let last = blocks.iter().rev().find(|(_, place)| place.pack == *pack);
+                if last.is_some_and(|(_, place)| place.offset + u64::from(place.len) > *size) {
+                    problems.push(format!("{name} has lost its end"));
+                }
+            }
         }
     }
     Ok((problems, sizes))

@@ -27,6 +27,8 @@ const PACKS: TableDefinition<'_, u32, (u64, u64, u64, bool)> = TableDefinition::
 const LEASES: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("leases");
 /// Session -> when its leases end, in milliseconds since 1970.
 const SESSIONS: TableDefinition<'_, u64, u64> = TableDefinition::new("sessions");
+/// Multihashes of blocks that were found damaged and have not been added again.
+const DAMAGED: TableDefinition<'_, &[u8], ()> = TableDefinition::new("damaged");
 /// Facts about the store itself.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
@@ -161,6 +163,37 @@ impl Index {
         })
     }
 
+    /// Blocks that were found damaged.
+    pub(super) fn damaged(&self) -> Result<HashSet<Key>, Failure> {
+        self.0.read(|transaction| {
+            let table = match transaction.open_table(DAMAGED) {
+                Ok(table) => table,
+                // Nothing ever was.
+                Err(TableError::TableDoesNotExist(_)) => return Ok(HashSet::new()),
+                Err(error) => return Err(error.into()),
+            };
+            let mut keys = HashSet::new();
+            for row in table.iter()? {
+                keys.extend(Key::from_bytes(row?.0.value()));
+            }
+            Ok(keys)
+        })
+    }
+
+    /// Notes which blocks are damaged, and which are not any more.
+    pub(super) fn note_damaged(&self, damaged: &[Key], well: &[Key]) -> Result<(), Failure> {
+        self.0.write(|transaction| {
+            let mut table = transaction.open_table(DAMAGED)?;
+            for key in damaged {
+                table.insert(&key.to_bytes()[..], ())?;
+            }
+            for key in well {
+                table.remove(&key.to_bytes()[..])?;
+            }
+            Ok(())
+        })
+    }
+
     /// When the leases of each session end.
     pub(super) fn sessions(&self) -> Result<HashMap<u64, u64>, Failure> {
         self.0.read(|transaction| {
@@ -240,6 +273,20 @@ impl Index {
         })
     }
 
+    /// Lets packs end earlier; no row names anything behind.
+    pub(super) fn cut(&self, ends: &BTreeMap<u32, u64>) -> Result<(), Failure> {
+        self.0.write(|transaction| {
+            let mut table = transaction.open_table(PACKS)?;
+            for (pack, end) in ends {
+                let row = table.get(pack)?.map(|row| PackRow::from_row(row.value()));
+                if let Some(row) = row.filter(|row| row.end > *end) {
+                    table.insert(pack, PackRow { end: *end, ..row }.row())?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Forgets packs whose files are gone.
     pub(super) fn forget(&self, packs: &[u32]) -> Result<(), Failure> {
         self.0.write(|transaction| {
@@ -269,6 +316,7 @@ fn release(transaction: &WriteTransaction, released: &[u64]) -> Result<(), Failu
 /// The rows of blocks, with the packs' sums kept in step.
 struct Rows<'t> {
     blocks: Table<'t, &'static [u8], (u32, u64, u32)>,
+    damaged: Table<'t, &'static [u8], ()>,
     packs: BTreeMap<u32, PackRow>,
     before: BTreeMap<u32, PackRow>,
 }
@@ -280,7 +328,8 @@ impl<'t> Rows<'t> {
             let (pack, value) = row?;
             packs.insert(pack.value(), PackRow::from_row(value.value()));
         }
-        Ok(Self { blocks: transaction.open_table(BLOCKS)?, before: packs.clone(), packs })
+        let (blocks, damaged) = (transaction.open_table(BLOCKS)?, transaction.open_table(DAMAGED)?);
+        Ok(Self { blocks, damaged, before: packs.clone(), packs })
     }
 
     fn get(&self, key: &Key) -> Result<Option<Place>, Failure> {
@@ -290,12 +339,14 @@ impl<'t> Rows<'t> {
     fn set(&mut self, key: &Key, place: Place) -> Result<(), Failure> {
         let old = self.blocks.insert(&key.to_bytes()[..], (place.pack, place.offset, place.len))?;
         let old = old.map(|row| self::place(row.value()));
+        self.damaged.remove(&key.to_bytes()[..])?;
         self.count(key, old, Some(place));
         Ok(())
     }
 
     fn unset(&mut self, key: &Key) -> Result<Option<Place>, Failure> {
         let old = self.blocks.remove(&key.to_bytes()[..])?.map(|row| place(row.value()));
+        self.damaged.remove(&key.to_bytes()[..])?;
         self.count(key, old, None);
         Ok(old)
     }

@@ -104,6 +104,11 @@ impl BlockStore for DiskStore {
         self.run(|shared| shared.usage()).await
     }
 
+    async fn weigh(&self, live: &Live) -> Result<Swept, StoreError> {
+        let live = live.clone();
+        self.run(move |shared| sweep::weigh(shared, &live)).await
+    }
+
     async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
         let live = live.clone();
         self.run(move |shared| sweep::sweep(shared, &live, keep_leases)).await

@@ -113,24 +113,55 @@ pub(super) struct Tail {
     pub(super) end: u64,
 }
 
-/// Reads the records from `from` to the end of a pack.
+/// Reads the records from `from` to the end of a pack. What is no record - a hole that a sweep has left, a header that is damaged -
+/// is passed over: whoever lost the index must not lose what lies behind, too.
 pub(super) fn scan(file: &File, pack: u32, from: u64) -> io::Result<Tail> {
     let size = file.metadata()?.len();
     let mut tail = Tail { records: Vec::new(), end: from };
+    let mut at = from;
     let mut header = [0; LONGEST];
-    while tail.end < size {
-        let wanted = usize::try_from(size - tail.end).unwrap_or(LONGEST).min(LONGEST);
-        file.read_exact_at(&mut header[..wanted], tail.end)?;
-        let Some((key, len, header_len)) = read_header(&header[..wanted]) else { break };
-        let place = Place { pack, offset: tail.end + header_len, len };
-        let Some(data) = read(file, place)? else { break };
+    while at < size {
+        let wanted = usize::try_from(size - at).unwrap_or(LONGEST).min(LONGEST);
+        file.read_exact_at(&mut header[..wanted], at)?;
+        let place = read_header(&header[..wanted]).map(|(key, len, header_len)| {
+            let offset = at + header_len;
+            (key, Place { pack, offset, len })
+        });
+        let data = match place {
+            Some((_, place)) => read(file, place)?,
+            None => None,
+        };
+        let (Some((key, place)), Some(data)) = (place, data) else {
+            match find_magic(file, at + 1, size)? {
+                Some(next) => at = next,
+                None => break,
+            }
+            continue;
+        };
         // After a power loss a header may have reached the disk and its data not: what follows may still be whole.
         if verified(&key, data).is_some() {
             tail.records.push((key, place));
         }
-        tail.end = place.offset + u64::from(len);
+        at = place.offset + u64::from(place.len);
+        tail.end = at;
     }
     Ok(tail)
+}
+
+/// Where the next record may begin.
+fn find_magic(file: &File, from: u64, size: u64) -> io::Result<Option<u64>> {
+    let mut chunk = vec![0; 1 << 20];
+    let mut at = from;
+    while at + (MAGIC.len() as u64) <= size {
+        let wanted = usize::try_from(size - at).unwrap_or(chunk.len()).min(chunk.len());
+        file.read_exact_at(&mut chunk[..wanted], at)?;
+        if let Some(found) = chunk[..wanted].windows(MAGIC.len()).position(|window| window == MAGIC) {
+            return Ok(Some(at + found as u64));
+        }
+        // One that lies across two chunks begins in the next.
+        at += (wanted - (MAGIC.len() - 1)) as u64;
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -184,5 +215,20 @@ mod tests {
         let tail = scan(&file, 1, FILE_HEADER).unwrap();
         assert_eq!(tail.records.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key(b""), key(b"three")]);
         assert_eq!(tail.end, bytes.len() as u64);
+        // Holes, and headers that are damaged.
+        for begin in [ends[0], ends[1]] {
+            for at in begin..ends[2] {
+                let mut hurt = bytes.clone();
+                hurt[begin..=at].fill(0);
+                file.write_all_at(&hurt, 0).unwrap();
+                let tail = scan(&file, 1, FILE_HEADER).unwrap();
+                assert_eq!(tail.records.last().map(|(key, _)| *key), Some(key(b"three")), "{begin} to {at}");
+                assert_eq!(tail.end, bytes.len() as u64);
+            }
+        }
+        let mut across = vec![0; (1 << 20) - 3];
+        across.extend_from_slice(&bytes[ends[0]..]);
+        file.write_all_at(&across, FILE_HEADER).unwrap();
+        assert_eq!(scan(&file, 1, FILE_HEADER).unwrap().records.len(), 3, "across two chunks");
     }
 }

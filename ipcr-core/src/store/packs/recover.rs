@@ -31,6 +31,7 @@ pub(super) fn open(folder: &Path, pack_bytes: u64, lock: Option<Arc<home::Lock>>
     let failed = |error| index_error(&path, "reading the index", error);
     let rows = index.packs().map_err(failed)?;
     let sessions = index.sessions().map_err(failed)?;
+    let damaged = index.damaged().map_err(failed)?;
     let files = pack_files(&packs)?;
     let known = files.iter().chain(rows.keys()).max();
     let next = known.map_or(1, |last| last + 1);
@@ -38,7 +39,7 @@ pub(super) fn open(folder: &Path, pack_bytes: u64, lock: Option<Arc<home::Lock>>
         index: &index,
         index_path: &path,
         appender: Appender::new(&packs, pack_bytes, next),
-        state: State { next_session: sessions.keys().max().map_or(0, |last| last + 1), ..State::default() },
+        state: State { damaged, next_session: sessions.keys().max().map_or(0, |last| last + 1), ..State::default() },
         folder: packs.clone(),
         leased: HashSet::new(),
     };
@@ -83,6 +84,7 @@ pub(super) fn pack_files(folder: &Path) -> Result<BTreeSet<u32>, StoreError> {
 fn index_error(path: &Path, doing: &'static str, error: Failure) -> StoreError {
     match error.kind() {
         ErrorKind::DiskFull => StoreError::Full { place: path.display().to_string(), doing },
+        ErrorKind::Integrity => StoreError::DamagedIndex { place: path.display().to_string(), source: Box::new(error) },
         kind => StoreError::Backend { doing, kind, source: Box::new(error) },
     }
 }

@@ -301,6 +301,10 @@ impl Shared {
     pub(super) fn index_error(&self, doing: &'static str, error: Failure) -> StoreError {
         match error.kind() {
             ErrorKind::DiskFull => StoreError::Full { place: self.index.path().display().to_string(), doing },
+            ErrorKind::Integrity => {
+                let place = self.index.path().display().to_string();
+                StoreError::DamagedIndex { place, source: Box::new(error) }
+            }
             kind => StoreError::Backend { doing, kind, source: Box::new(error) },
         }
     }

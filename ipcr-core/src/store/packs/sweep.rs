@@ -1,10 +1,11 @@
 //! Taking blocks away, and giving their space back.
 //!
-//! First the rows of what nobody needs leave the index, in durable steps; the blocks of open sessions are never among
-//! them, and whoever adds one of those blocks meanwhile writes it again. Then packs that hold nothing are deleted, and the
-//! dead space of others is given back where it lies, as holes, which needs no room and copies nothing. Where the file
-//! system has no holes, or much dead space is in pieces too small for them, what is alive is copied to the end of the last
-//! pack and the old one deleted. Adding and reading go on all the while.
+//! What was written and never indexed is cut off first, which needs no room, so that a full disk gets some. Then the rows of
+//! what nobody needs leave the index, in durable steps; the blocks of open sessions are never among them, and whoever adds one
+//! of those blocks meanwhile writes it again. Then packs that hold nothing are deleted, the dead ends of others cut off, and
+//! their dead space in between given back where it lies, as holes, which copies nothing. Where the file system has no holes, or
+//! much dead space is in pieces too small for them, what is alive is copied to the end of the last pack and the old one deleted.
+//! Adding and reading go on all the while.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, Metadata};
@@ -20,7 +21,7 @@ use super::append;
 use super::record::{self, Key, Place};
 use super::recover;
 use super::shared::{Shared, io_error, lock, sync_folder};
-use super::state;
+use super::state::{self, State};
 use crate::kind::ErrorKind;
 use crate::port::blocks::{Live, StoreError, Swept};
 
@@ -37,6 +38,31 @@ pub(super) fn sweep(shared: &Shared, live: &Live, keep_leases: bool) -> Result<S
     let mut swept = take(shared, live, keep_leases)?;
     compact(shared)?;
     swept.disk_bytes = before.saturating_sub(shared.disk_bytes()?);
+    Ok(swept)
+}
+
+/// Counts what a sweep without leases would take.
+pub(super) fn weigh(shared: &Shared, live: &Live) -> Result<Swept, StoreError> {
+    let failed = |error| shared.index_error("reading the index", error);
+    let mut swept = Swept::default();
+    let mut count = |key: &Key, place: &Place, state: &State| {
+        if !live.contains(&key.to_bytes()) && !state.in_session(key) {
+            swept.blocks += 1;
+            swept.bytes += u64::from(place.len);
+        }
+    };
+    let pending: HashSet<Key> = {
+        let state = shared.state();
+        state.pending.iter().for_each(|(key, place)| count(key, place, &state));
+        state.pending.keys().copied().collect()
+    };
+    let mut page = shared.index.page(None).map_err(failed)?;
+    while let Some((last, _)) = page.last() {
+        let state = shared.state();
+        page.iter().filter(|(key, _)| !pending.contains(key)).for_each(|(key, place)| count(key, place, &state));
+        drop(state);
+        page = shared.index.page(Some(last)).map_err(failed)?;
+    }
     Ok(swept)
 }
 
@@ -62,6 +88,7 @@ fn take(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Swept, StoreE
         });
         state.pending = pending;
     }
+    trim(shared)?;
     let mut dead = Vec::new();
     let mut page = shared.index.page(None).map_err(failed)?;
     while let Some((last, _)) = page.last() {
@@ -87,6 +114,27 @@ fn take(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Swept, StoreE
         shared.index.remove(&[], &expired).map_err(|error| shared.index_error("removing leases", error))?;
     }
     Ok(swept)
+}
+
+/// Cuts off what was written behind the indexed ends of packs and is in no session any more.
+fn trim(shared: &Shared) -> Result<(), StoreError> {
+    let rows = shared.index.packs().map_err(|error| shared.index_error("reading the index", error))?;
+    let files = recover::pack_files(&shared.folder)?;
+    let mut appender = lock(&shared.appender);
+    let in_use: HashSet<u32> = shared.state().pending.values().map(|place| place.pack).collect();
+    for pack in files.into_iter().filter(|pack| !in_use.contains(pack)) {
+        let path = append::pack_path(&shared.folder, pack);
+        let failed = |error| io_error(&path, "giving space back", error);
+        let end = rows.get(&pack).map_or(0, |row| row.end).max(record::FILE_HEADER);
+        if path.metadata().map_err(failed)?.len() > end {
+            if appender.current() == Some(pack) {
+                appender.roll();
+            }
+            appender.give_up(&[pack]);
+            File::options().write(true).open(&path).and_then(|file| file.set_len(end)).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// The ended sessions whose leases hold, and those whose leases are over.
@@ -152,9 +200,12 @@ fn compact(shared: &Shared) -> Result<(), StoreError> {
         }
         page = shared.index.page(Some(last)).map_err(failed)?;
     }
-    for pack in wasteful.iter().filter(|pack| !pack.empty) {
-        let mut blocks = living.remove(&pack.pack).unwrap_or_default();
+    for blocks in living.values_mut() {
         blocks.sort_by_key(|(_, place)| place.offset);
+    }
+    cut(shared, &wasteful, &living)?;
+    for pack in wasteful.iter().filter(|pack| !pack.empty) {
+        let blocks = living.remove(&pack.pack).unwrap_or_default();
         let path = append::pack_path(&shared.folder, pack.pack);
         let left = punch(&path, pack, &blocks).map_err(|error| io_error(&path, "giving space back", error))?;
         if !is_worth(left.saturating_sub(pack.needed), left) {
@@ -169,6 +220,28 @@ fn compact(shared: &Shared) -> Result<(), StoreError> {
             }
             Err(error) => return Err(error),
         }
+    }
+    Ok(())
+}
+
+/// Cuts off the dead ends of packs. The index goes first: a pack that is shorter than it says is damaged, a longer one is not.
+fn cut(shared: &Shared, wasteful: &[Wasteful], living: &BTreeMap<u32, Vec<(Key, Place)>>) -> Result<(), StoreError> {
+    let mut ends = BTreeMap::new();
+    for pack in wasteful {
+        let last = living.get(&pack.pack).and_then(|blocks| blocks.last());
+        let Some(end) = last.map(|(_, place)| place.offset + u64::from(place.len)) else { continue };
+        if end < pack.size {
+            ends.insert(pack.pack, end);
+        }
+    }
+    if ends.is_empty() {
+        return Ok(());
+    }
+    shared.index.cut(&ends).map_err(|error| shared.index_error("shortening packs", error))?;
+    for (pack, end) in ends {
+        let path = append::pack_path(&shared.folder, pack);
+        let cut = File::options().write(true).open(&path).and_then(|file| file.set_len(end));
+        cut.map_err(|error| io_error(&path, "giving space back", error))?;
     }
     Ok(())
 }

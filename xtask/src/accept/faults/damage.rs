@@ -1,0 +1,156 @@
+//! Upkeep: damage that `check` finds and the next push mends, and what `gc` gives back.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::{Calm, is_listed};
+use crate::accept::Figure;
+use crate::accept::forge::{Image, flip};
+use crate::accept::lab::{Home, Lab, disk_usage};
+use crate::accept::site::{number, require, same, text};
+use crate::shell::Result;
+
+/// A home with one image, and the command that pushed it.
+fn filled<'a>(lab: &'a Lab, name: &str) -> Result<(Home<'a>, Image, Vec<String>)> {
+    let home = lab.home(name);
+    home.json(&["init"])?;
+    let image = Image::new(10, &[3 << 20, 1 << 20]);
+    let file = lab.path(&format!("{name}.tar"));
+    fs::write(&file, image.archive())?;
+    let push = ["push", &format!("docker-archive:{}", file.display()), "--as", "app:1", "--no-publish"];
+    let push: Vec<String> = push.iter().map(|arg| (*arg).to_owned()).collect();
+    run(&home, &push)?;
+    Ok((home, image, push))
+}
+
+fn run(home: &Home<'_>, args: &[String]) -> Result<Value> {
+    home.json(&args.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The only pack of a home.
+fn pack(home: &Home<'_>) -> Result<PathBuf> {
+    let mut packs = fs::read_dir(home.dir.join("blocks"))?.collect::<std::io::Result<Vec<_>>>()?;
+    require(packs.len() == 1, || format!("{} packs", packs.len()))?;
+    Ok(packs.remove(0).path())
+}
+
+/// Line 9: damage is found, named, and mended by doing what the hint says.
+pub(crate) fn damage(lab: &Lab) -> Result<Figure> {
+    let (home, image, push) = filled(lab, "damage")?;
+    let whole = lab.path("damage-whole");
+    crate::accept::forge::copy(&home.dir, &whole)?;
+    let restore = || crate::accept::forge::copy(&whole, &home.dir);
+    // A bit of a block.
+    flip(&pack(&home)?, None)?;
+    home.json(&["check"])?;
+    let error = home.fails(5, &["check", "--read-data"])?;
+    let message = text(&error, "message")?;
+    require(message.contains("block baf") && message.contains("damaged"), || format!("it says {message:?}"))?;
+    let output = home.output(&["-o", "json", "check", "--read-data"])?;
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    require(found["problems"].to_string().contains("app:1"), || format!("the tag is not named: {found}"))?;
+    let out = lab.path("damage-out.tar");
+    home.fails(5, &["--offline", "pull", "app:1", "--into", &format!("docker-archive:{}", out.display())])?;
+    require(!out.exists(), || "damaged bytes were delivered".into())?;
+    mended(&home, &image, &push).map_err(|error| format!("a bit: {error}"))?;
+    // Packs that lost their end, or are gone.
+    for lost in [false, true] {
+        restore()?;
+        let file = pack(&home)?;
+        if lost {
+            fs::remove_file(&file)?;
+        } else {
+            let length = file.metadata()?.len();
+            File::options().write(true).open(&file)?.set_len(length / 2)?;
+        }
+        let error = home.fails(5, &["check"])?;
+        require(error.to_string().contains("damaged"), || format!("it says {error}"))?;
+        // The registry itself is gone with it, and there is nothing that a push could add to.
+        let error = home.fails(5, &push.iter().map(String::as_str).collect::<Vec<_>>())?;
+        require(text(&error, "hint")?.contains("check --read-data"), || format!("a push says {error}"))?;
+        home.fails(5, &["ls"])?;
+    }
+    // The index can be made again from the packs, and the error says so.
+    for garbage in [Some(&b"no index"[..]), Some(b""), None] {
+        restore()?;
+        let index = home.dir.join("index.redb");
+        match garbage {
+            Some(bytes) if !bytes.is_empty() => {
+                fs::write(&index, bytes)?;
+                let error = home.fails(5, &["check"])?;
+                require(error["hint"].as_str().is_some_and(|hint| hint.contains("index.redb")), || format!("{error}"))?;
+                home.fails(5, &["ls"])?;
+                fs::remove_file(&index)?;
+            }
+            Some(_) => File::options().write(true).open(&index)?.set_len(index.metadata()?.len() / 2)?,
+            None => fs::remove_file(&index)?,
+        }
+        if garbage == Some(b"") {
+            home.fails(5, &["check"])?;
+            fs::remove_file(&index)?;
+        }
+        home.json(&["check", "--read-data"])?;
+        home.json(&["gc"])?;
+        require(is_listed(&home, "app")?, || "the image is gone".into())?;
+        home.json(&["pull", "app:1", "--into", "none"])?;
+    }
+    restore()?;
+    let tables = home.dir.join("tables.redb");
+    File::options().write(true).open(&tables)?.set_len(1000)?;
+    home.fails(5, &["ls"])?;
+    home.fails(5, &["check"])?;
+    restore()?;
+    home.json(&["check", "--read-data"])?;
+    fs::remove_dir_all(whole)?;
+    Ok(Figure::ok("named, exit 5, and mended by the next push"))
+}
+
+fn mended(home: &Home<'_>, image: &Image, push: &[String]) -> Result {
+    let pushed = run(home, push)?;
+    same("the image ID", text(&pushed, "image_id")?.as_str(), image.id().as_str())?;
+    home.json(&["check", "--read-data"])?;
+    home.json(&["pull", "app:1", "--into", "none"])?;
+    home.json(&["gc"])?;
+    home.json(&["check", "--read-data"])?;
+    Ok(())
+}
+
+/// Line 9: `gc` gives back what nothing refers to, says so beforehand, and leaves everything else.
+pub(crate) fn collection(lab: &Lab) -> Result<Figure> {
+    let nothing = lab.home("gc-nothing");
+    for args in [&["check"][..], &["check", "--read-data"], &["gc", "--dry-run"], &["gc"]] {
+        nothing.json(args)?;
+    }
+    nothing.fails(2, &["ls"])?;
+    nothing.json(&["init"])?;
+    let calm = Calm::before(&nothing, &[])?;
+    calm.after("nothing at all")?;
+    let (home, _, push) = filled(lab, "gc")?;
+    let before = disk_usage(&home.dir)?;
+    let large = Image::new(11, &[20 << 20, 20 << 20]);
+    let file = lab.path("gc-large.tar");
+    fs::write(&file, large.archive())?;
+    home.json(&["push", &format!("docker-archive:{}", file.display()), "--as", "large:1", "--no-publish"])?;
+    run(&home, &push)?;
+    require(disk_usage(&home.dir)? > before + (30 << 20), || "the image takes no room".into())?;
+    home.json(&["rm", "large", "--all-tags"])?;
+    let calm = Calm::before(&nothing, &[])?;
+    let planned = home.json(&["gc", "--dry-run"])?;
+    require(disk_usage(&home.dir)? > before + (30 << 20), || "a dry run removes".into())?;
+    let done = home.json(&["gc"])?;
+    for field in ["/removed_blocks", "/removed_bytes", "/kept_blocks"] {
+        same(&format!("{field} of a dry run"), &number(&planned, field)?, &number(&done, field)?)?;
+    }
+    require(number(&done, "/removed_bytes")? > 30 << 20, || format!("gc says {done}"))?;
+    require(number(&done, "/freed_bytes")? > 30 << 20, || format!("gc says {done}"))?;
+    let after = disk_usage(&home.dir)?;
+    require(after <= before + (8 << 20), || format!("{after} bytes are left, and {before} were before"))?;
+    same("what is left to remove", &number(&home.json(&["gc"])?, "/removed_blocks")?, &0)?;
+    calm.after("a collection elsewhere")?;
+    home.json(&["pull", "app:1", "--into", "none"])?;
+    home.json(&["check", "--read-data"])?;
+    fs::remove_file(file)?;
+    Ok(Figure::ok(format!("{} MiB given back", number(&done, "/freed_bytes")? >> 20)))
+}
