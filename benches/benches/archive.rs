@@ -37,8 +37,7 @@ async fn write(layers: &[Vec<u8>]) -> Vec<u8> {
 
 async fn read(archive: Vec<u8>, buffer: &mut [u8]) -> u64 {
     let stream = Box::pin(Cursor::new(archive));
-    let opened = StreamExport::open(stream, Place::new("bench"), None, HashMap::new()).await;
-    let mut export = opened.expect("it is an archive");
+    let mut export = StreamExport::new(stream, Place::new("bench"), None, HashMap::new());
     let mut total = 0;
     while let Some(mut layer) = export.next_layer().await.expect("it is an archive") {
         loop {

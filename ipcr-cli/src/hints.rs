@@ -27,7 +27,9 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
         Topic::NoImage => "`ipcr ls` lists own images, `ipcr ls some.domain` those of a registry",
         Topic::NoSourceImage if command == "push" => engine_image,
         Topic::NoSourceImage => "`docker images` lists the images of the engine, `ipcr ls` own ones",
-        Topic::Ambiguous => "choose one of them by appending its name: `oci-archive:FILE:NAME`",
+        Topic::Ambiguous => {
+            "choose one of them by appending its name: `oci:DIR:NAME`, `docker-archive:FILE:NAME`; a stream has to hold one image"
+        }
         Topic::NoPlatform => {
             "`ipcr inspect REF` lists the platforms; choose one with `--platform`, or take all with `--all-platforms`"
         }

@@ -130,6 +130,14 @@ pub(crate) fn sentence(warning: &Warning) -> String {
                 "the engine does not keep the manifest of {repo_digest}; `ipcr push docker://{repo_digest}` keeps it"
             )
         }
+        Warning::Recompressed { from, to, left_out } => {
+            let about = match left_out {
+                0 => String::new(),
+                1 => "; one signature or attestation of the old one was left out".into(),
+                count => format!("; {count} signatures and attestations of the old one were left out"),
+            };
+            format!("the layers were compressed again, so that the digest is {to} instead of {from}{about}")
+        }
         Warning::OnlyHolder => {
             "only this machine holds the image; it can be pulled once 'ipcr serve' runs or a mirror or pin holds it"
                 .into()

@@ -80,8 +80,17 @@ pub enum Warning {
     },
     /// The engine knows a repository digest that this push cannot keep.
     DigestLost {
-        /// `repository@digest` as the engine says it.
+        /// `host/repository@digest`, as a registry would be asked for it.
         repo_digest: String,
+    },
+    /// Layers were compressed again, so that the image has another digest than in its source.
+    Recompressed {
+        /// The digest in the source.
+        from: Digest,
+        /// The digest that it has now.
+        to: Digest,
+        /// Signatures, attestations and other manifests about the old digest that were left out.
+        left_out: u64,
     },
     /// Only this machine holds what was published.
     OnlyHolder,

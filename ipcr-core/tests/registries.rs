@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail and tell like tests")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -177,7 +177,7 @@ fn family(images: &[&Sample; 2]) -> ImageParts {
         layers: Vec::new(),
         diff_ids: Vec::new(),
     });
-    ImageParts { root, name: None, manifests, images: parts }
+    ImageParts { root, name: None, manifests, images: parts, absent: HashSet::new() }
 }
 
 #[tokio::test]

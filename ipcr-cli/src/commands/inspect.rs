@@ -40,7 +40,9 @@ fn lines(ui: &Ui, outcome: &Inspection) -> Result<(), Failure> {
         ui.detail("")?;
         ui.detail(format!("platform   {}", manifest.platform.as_deref().unwrap_or("(none)")))?;
         ui.detail(format!("manifest   {}", manifest.digest))?;
-        ui.detail(format!("image id   {}", manifest.image_id))?;
+        if let Some(image_id) = manifest.image_id {
+            ui.detail(format!("image id   {image_id}"))?;
+        }
         if let Some(created) = &manifest.created {
             ui.detail(format!("created    {created}"))?;
         }

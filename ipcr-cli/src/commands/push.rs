@@ -55,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOW")]
     pub(crate) compression: Option<Compression>,
 
-    /// Compresses again what the source has compressed, which changes digests
+    /// Compresses again what the source has compressed, which changes digests: what signs or attests the old ones is left out
     #[arg(long)]
     pub(crate) recompress: bool,
 

@@ -1,23 +1,26 @@
-//! Decompressing layers of any origin: [`Decoder`], bounded against bombs.
+//! Decompressing layers and archives of any origin, bounded against bombs: [`Unpacker`] without I/O, [`Decoder`] over a reader.
 //!
 //! gzip (any number of members), zstd (any number of frames) and plain bytes are told apart by their first bytes. After
 //! [`limits::DECOMPRESSION_FREE_BYTES`] of output the ratio to the input may be [`limits::DECOMPRESSION_RATIO`] at most,
-//! and a zstd window has at most 2^[`limits::ZSTD_WINDOW_LOG`] bytes. A stream that is cut short is an error.
+//! and a zstd window has at most 2^[`limits::ZSTD_WINDOW_LOG`] bytes. A stream that is cut short is an error, and so is
+//! anything but zeros after its last member or frame: tapes are padded.
 
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, Read};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::{Decompress, FlushDecompress, Status};
+use zstd::stream::raw::{DParameter, Decoder as Frames, InBuffer, Operation, OutBuffer};
 
 use super::compression::Compression;
 use crate::kind::ErrorKind;
 use crate::limits;
 
 const BUFFER: usize = 128 << 10;
+/// Bytes that tell all compressions apart.
+pub const SNIFF_BYTES: usize = 10;
 
-/// Why decompressing ended; the inner error of an [`io::Error`] that a [`Decoder`] returns.
+/// Why decompressing ended; the inner error of an [`io::Error`] of the kind `InvalidData`.
 ///
-/// Errors of the compressed data itself are those of the decompressors, with the kinds `InvalidData`, `InvalidInput`
-/// and `UnexpectedEof`.
+/// Errors of the compressed data itself are those of the decompressors, with the kinds `InvalidData` and `UnexpectedEof`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -29,12 +32,15 @@ pub enum DecodeError {
         /// Bytes that came out of them.
         plain: u64,
     },
-    /// A compression that layers cannot have.
-    #[error("{name} is not a compression of layers")]
+    /// A compression that nothing here reads.
+    #[error("it is compressed with {name}, which is not read; give it decompressed")]
     Unsupported {
         /// Its name.
         name: &'static str,
     },
+    /// Something follows the last member or frame.
+    #[error("the compressed data is followed by other data")]
+    Trailing,
 }
 
 impl DecodeError {
@@ -50,27 +56,7 @@ impl From<DecodeError> for io::Error {
     }
 }
 
-type Input<R> = BufReader<Counted<io::Chain<Cursor<Vec<u8>>, R>>>;
-
-/// Reads what a compressed stream holds.
-pub struct Decoder<R: Read> {
-    machine: Machine<R>,
-    plain: u64,
-}
-
-enum Machine<R: Read> {
-    Gzip(Box<MultiGzDecoder<Input<R>>>),
-    Zstd(zstd::stream::read::Decoder<'static, Input<R>>),
-    Plain(Input<R>),
-}
-
-impl<R: Read> std::fmt::Debug for Decoder<R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Decoder").field("compression", &self.compression()).finish_non_exhaustive()
-    }
-}
-
-/// The compression whose magic number `start` begins with; at least ten bytes tell all.
+/// The compression whose magic number `start` begins with; [`SNIFF_BYTES`] bytes tell all.
 pub fn sniff(start: &[u8]) -> Result<Compression, DecodeError> {
     // zstd frames may follow a skippable one, 0x184D2A50 to 0x184D2A5F.
     let skippable = start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18];
@@ -87,75 +73,214 @@ pub fn sniff(start: &[u8]) -> Result<Compression, DecodeError> {
     }
 }
 
+/// Decompresses step by step.
+pub struct Unpacker {
+    codec: Codec,
+    state: State,
+    /// Whether the codec may hold plain bytes for which there was no room.
+    more: bool,
+    taken: u64,
+    given: u64,
+}
+
+enum Codec {
+    Plain,
+    Gzip(Box<Decompress>),
+    Zstd(Frames<'static>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Inside a member or frame.
+    Running,
+    /// Between two: another one, zeros or the end may come.
+    Between,
+    /// Zeros have come; only more of them may.
+    Padding,
+}
+
+impl std::fmt::Debug for Unpacker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unpacker").field("compression", &self.compression()).finish_non_exhaustive()
+    }
+}
+
+impl Unpacker {
+    /// For data that is compressed like this.
+    pub fn new(compression: Compression) -> io::Result<Self> {
+        let codec = match compression {
+            Compression::None => Codec::Plain,
+            Compression::Gzip => Codec::Gzip(member()),
+            Compression::Zstd => {
+                let mut frames = Frames::new()?;
+                frames.set_parameter(DParameter::WindowLogMax(limits::ZSTD_WINDOW_LOG))?;
+                Codec::Zstd(frames)
+            }
+        };
+        Ok(Self { codec, state: State::Running, more: false, taken: 0, given: 0 })
+    }
+
+    /// What it takes off.
+    pub fn compression(&self) -> Compression {
+        match &self.codec {
+            Codec::Plain => Compression::None,
+            Codec::Gzip(_) => Compression::Gzip,
+            Codec::Zstd(_) => Compression::Zstd,
+        }
+    }
+
+    /// Whether there may be output without further input.
+    pub fn holds_output(&self) -> bool {
+        self.more && self.state == State::Running
+    }
+
+    /// Takes bytes from the front of `input` and gives bytes to the front of `output`: how many of each. What it gives is
+    /// nothing only when it has taken everything and needs more.
+    pub fn step(&mut self, input: &[u8], output: &mut [u8]) -> io::Result<(usize, usize)> {
+        let mut taken = 0;
+        loop {
+            taken += self.between(&input[taken..])?;
+            if self.state != State::Running {
+                return Ok((taken, 0));
+            }
+            let (took, gave) = self.run(&input[taken..], output)?;
+            taken += took;
+            if gave > 0 || took == 0 {
+                return Ok((taken, gave));
+            }
+        }
+    }
+
+    /// Whether the input may end here.
+    pub fn finish(&self) -> io::Result<()> {
+        match (self.state, &self.codec) {
+            (State::Running, Codec::Gzip(_) | Codec::Zstd(_)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Passes over zeros between members; how many there were.
+    fn between(&mut self, input: &[u8]) -> io::Result<usize> {
+        if self.state == State::Running || input.is_empty() {
+            return Ok(0);
+        }
+        let zeros = input.iter().take_while(|byte| **byte == 0).count();
+        if zeros > 0 {
+            self.state = State::Padding;
+        }
+        match (self.state, zeros < input.len()) {
+            (State::Padding, true) => return Err(DecodeError::Trailing.into()),
+            (State::Between, true) => self.state = State::Running,
+            _ => {}
+        }
+        Ok(zeros)
+    }
+
+    fn run(&mut self, input: &[u8], output: &mut [u8]) -> io::Result<(usize, usize)> {
+        let room = output.len();
+        let (taken, given, ended) = match &mut self.codec {
+            Codec::Plain => {
+                let count = input.len().min(room);
+                output[..count].copy_from_slice(&input[..count]);
+                (count, count, false)
+            }
+            Codec::Gzip(inflate) => {
+                let (before_in, before_out) = (inflate.total_in(), inflate.total_out());
+                let status = inflate.decompress(input, output, FlushDecompress::None).map_err(invalid)?;
+                let taken = usize::try_from(inflate.total_in() - before_in).expect("at most the input's length");
+                let given = usize::try_from(inflate.total_out() - before_out).expect("at most the output's length");
+                let ended = status == Status::StreamEnd;
+                if ended {
+                    *inflate = member();
+                }
+                (taken, given, ended)
+            }
+            Codec::Zstd(frames) => {
+                let mut input = InBuffer::around(input);
+                let mut output = OutBuffer::around(output);
+                let hint = frames.run(&mut input, &mut output).map_err(invalid)?;
+                (input.pos(), output.pos(), hint == 0)
+            }
+        };
+        self.taken += count(taken);
+        self.given += count(given);
+        self.more = given == room;
+        if ended {
+            self.state = State::Between;
+        }
+        if self.given > limits::DECOMPRESSION_FREE_BYTES && self.given / limits::DECOMPRESSION_RATIO > self.taken {
+            return Err(DecodeError::Bomb { compressed: self.taken, plain: self.given }.into());
+        }
+        Ok((taken, given))
+    }
+}
+
+fn member() -> Box<Decompress> {
+    Box::new(Decompress::new_gzip(15))
+}
+
+fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).expect("lengths fit 64 bits")
+}
+
+/// Reads what a compressed stream holds.
+pub struct Decoder<R: Read> {
+    input: R,
+    unpacker: Unpacker,
+    buffer: Vec<u8>,
+    from: usize,
+}
+
+impl<R: Read> std::fmt::Debug for Decoder<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoder").field("compression", &self.compression()).finish_non_exhaustive()
+    }
+}
+
 impl<R: Read> Decoder<R> {
     /// Reads the first bytes and begins.
     pub fn new(mut input: R) -> io::Result<Self> {
-        let mut start = Vec::with_capacity(10);
-        input.by_ref().take(10).read_to_end(&mut start)?;
-        let compression = sniff(&start)?;
-        let counted = Counted { input: Cursor::new(start).chain(input), count: 0 };
-        let buffered = BufReader::with_capacity(BUFFER, counted);
-        let machine = match compression {
-            Compression::Gzip => Machine::Gzip(Box::new(MultiGzDecoder::new(buffered))),
-            Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
-                decoder.window_log_max(limits::ZSTD_WINDOW_LOG)?;
-                Machine::Zstd(decoder)
-            }
-            Compression::None => Machine::Plain(buffered),
-        };
-        Ok(Self { machine, plain: 0 })
+        let mut buffer = Vec::with_capacity(BUFFER);
+        input.by_ref().take(count(SNIFF_BYTES)).read_to_end(&mut buffer)?;
+        let unpacker = Unpacker::new(sniff(&buffer)?)?;
+        Ok(Self { input, unpacker, buffer, from: 0 })
     }
 
     /// What the stream turned out to be.
     pub fn compression(&self) -> Compression {
-        match &self.machine {
-            Machine::Gzip(_) => Compression::Gzip,
-            Machine::Zstd(_) => Compression::Zstd,
-            Machine::Plain(_) => Compression::None,
-        }
-    }
-
-    /// Bytes that were decompressed; those that wait in the buffer do not count.
-    fn compressed(&self) -> u64 {
-        let input = match &self.machine {
-            Machine::Gzip(decoder) => decoder.get_ref(),
-            Machine::Zstd(decoder) => decoder.get_ref(),
-            Machine::Plain(input) => input,
-        };
-        input.get_ref().count - u64::try_from(input.buffer().len()).expect("lengths fit 64 bits")
+        self.unpacker.compression()
     }
 }
 
 impl<R: Read> Read for Decoder<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let length = match &mut self.machine {
-            Machine::Gzip(decoder) => decoder.read(out),
-            Machine::Zstd(decoder) => decoder.read(out),
-            Machine::Plain(input) => input.read(out),
-        }?;
-        self.plain += u64::try_from(length).expect("lengths fit 64 bits");
-        if self.plain > limits::DECOMPRESSION_FREE_BYTES {
-            let compressed = self.compressed();
-            if self.plain / limits::DECOMPRESSION_RATIO > compressed {
-                return Err(DecodeError::Bomb { compressed, plain: self.plain }.into());
+        if out.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if self.from == self.buffer.len() && !self.unpacker.holds_output() {
+                if self.compression() == Compression::None {
+                    return self.input.read(out);
+                }
+                self.buffer.resize(BUFFER, 0);
+                self.from = 0;
+                // Nothing is left over should reading fail.
+                let read = self.input.read(&mut self.buffer).inspect_err(|_| self.buffer.clear())?;
+                self.buffer.truncate(read);
+                if read == 0 {
+                    return self.unpacker.finish().map(|()| 0);
+                }
+            }
+            let (taken, given) = self.unpacker.step(&self.buffer[self.from..], out)?;
+            self.from += taken;
+            if given > 0 {
+                return Ok(given);
             }
         }
-        Ok(length)
-    }
-}
-
-/// Counts what is read.
-struct Counted<R> {
-    input: R,
-    count: u64,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let length = self.input.read(out)?;
-        self.count += u64::try_from(length).expect("lengths fit 64 bits");
-        Ok(length)
     }
 }
 
@@ -204,6 +329,8 @@ mod tests {
         for data in [gzip(&plain, 6), zstd::bulk::compress(&plain, 3).unwrap()] {
             assert!(decode(&data[..data.len() - 3]).is_err(), "cut short");
             assert!(decode(&[&data[..], b"garbage"].concat()).is_err(), "something behind");
+            assert!(decode(&[&data[..], &[0; 600]].concat()).is_ok(), "padding");
+            assert!(decode(&[&data[..], &[0; 600], &data[..]].concat()).is_err(), "something behind the padding");
         }
         let mut flipped = gzip(&plain, 6);
         let crc = flipped.len() - 8;

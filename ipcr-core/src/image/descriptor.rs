@@ -31,9 +31,11 @@ pub struct Descriptor {
 /// A platform as a descriptor spells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlatformField {
-    /// The CPU architecture.
+    /// The CPU architecture; empty where a careless publisher has left it out.
+    #[serde(default)]
     pub architecture: String,
-    /// The operating system.
+    /// The operating system; empty likewise.
+    #[serde(default)]
     pub os: String,
     /// The operating system's version.
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]

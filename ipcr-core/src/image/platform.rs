@@ -34,6 +34,11 @@ impl Platform {
         Self { os: "linux".into(), architecture: architecture.into(), variant: None }
     }
 
+    /// Whether it says for what; an image without a platform, or with half of one, does not.
+    pub fn is_known(&self) -> bool {
+        !self.os.is_empty() && !self.architecture.is_empty()
+    }
+
     /// Whether an image of this platform serves a request for `wanted`: equal, or `wanted` leaves the variant open, or the
     /// variant is the architecture's default (arm64 means v8).
     pub fn serves(&self, wanted: &Self) -> bool {

@@ -1,31 +1,38 @@
-//! Which manifest of an index serves a platform: [`select_platform`].
+//! Which manifest serves a platform: [`select_platform`].
 
 use super::descriptor::Descriptor;
-use super::manifest::Index;
 use super::media_type;
 use super::platform::Platform;
 
-/// The entry of `index` that suits `wanted` best, or `None`.
+/// A manifest below an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub descriptor: Descriptor,
+    /// For which platform it is, as far as that is known.
+    pub platform: Option<Platform>,
+}
+
+/// The one of `candidates` that suits `wanted` best, or `None`.
 ///
-/// An entry that serves `wanted` exactly wins; then an older variant of the same CPU family (`linux/arm/v6` on v7,
-/// `linux/amd64` on v3), the newest first; the earlier entry among equals. Entries without a platform are taken only when
-/// there is exactly one manifest in all. Nested indexes (which carry no platform) are the caller's to follow.
-pub fn select_platform<'a>(index: &'a Index, wanted: &Platform) -> Option<&'a Descriptor> {
-    if let [only] = index.manifests.as_slice()
-        && only.platform.is_none()
-        && media_type::is_manifest(&only.media_type)
+/// One that serves `wanted` exactly wins; then an older variant of the same CPU family (`linux/arm/v6` on v7,
+/// `linux/amd64` on v3), the newest first; the earlier one among equals. One without a platform is taken only when
+/// there is no other.
+pub fn select_platform<'a>(candidates: &'a [Candidate], wanted: &Platform) -> Option<&'a Descriptor> {
+    if let [Candidate { descriptor, platform: None }] = candidates
+        && media_type::is_manifest(&descriptor.media_type)
     {
-        return Some(only);
+        return Some(descriptor);
     }
     let mut best: Option<(u32, &Descriptor)> = None;
-    for entry in &index.manifests {
-        let Some(platform) = &entry.platform else { continue };
-        let Some(rank) = rank(&platform.platform(), wanted) else { continue };
+    for candidate in candidates {
+        let Some(platform) = &candidate.platform else { continue };
+        let Some(rank) = rank(platform, wanted) else { continue };
         if best.is_none_or(|(other, _)| rank > other) {
-            best = Some((rank, entry));
+            best = Some((rank, &candidate.descriptor));
         }
     }
-    best.map(|(_, entry)| entry)
+    best.map(|(_, descriptor)| descriptor)
 }
 
 /// How well an image of `found` runs on `wanted`: higher is better, `None` not at all.
@@ -53,41 +60,21 @@ fn rank(found: &Platform, wanted: &Platform) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::image::descriptor::PlatformField;
-    use crate::image::media_type::{OCI_INDEX, OCI_MANIFEST};
+    use crate::image::media_type::OCI_MANIFEST;
 
-    fn entry(platform: Option<&str>) -> Descriptor {
-        let mut entry = Descriptor::new(OCI_MANIFEST, Digest::sha256(platform.unwrap_or("").as_bytes()), 1);
-        entry.platform = platform.map(|text| {
-            let platform: Platform = text.parse().unwrap();
-            PlatformField {
-                architecture: platform.architecture,
-                os: platform.os,
-                os_version: None,
-                os_features: Vec::new(),
-                variant: platform.variant,
-            }
-        });
-        entry
-    }
-
-    fn index(platforms: &[Option<&str>]) -> Index {
-        Index {
-            media_type: OCI_INDEX.into(),
-            bytes: bytes::Bytes::new(),
-            manifests: platforms.iter().map(|platform| entry(*platform)).collect(),
-            subject: None,
-            artifact_type: None,
-            annotations: std::collections::BTreeMap::new(),
-        }
+    fn candidates(platforms: &[Option<&str>]) -> Vec<Candidate> {
+        let candidate = |platform: Option<&str>| Candidate {
+            descriptor: Descriptor::new(OCI_MANIFEST, Digest::sha256(platform.unwrap_or("").as_bytes()), 1),
+            platform: platform.map(|text| text.parse().unwrap()),
+        };
+        platforms.iter().map(candidate).collect()
     }
 
     #[track_caller]
     fn check(platforms: &[&str], wanted: &str, expected: Option<&str>) {
-        let platforms: Vec<_> = platforms.iter().map(|platform| Some(*platform)).collect();
-        let index = index(&platforms);
-        let found = select_platform(&index, &wanted.parse().unwrap());
-        assert_eq!(found.map(|entry| entry.platform.as_ref().unwrap().platform().to_string()).as_deref(), expected);
+        let candidates = candidates(&platforms.iter().map(|platform| Some(*platform)).collect::<Vec<_>>());
+        let found = select_platform(&candidates, &wanted.parse().unwrap()).map(|found| found.digest);
+        assert_eq!(found, expected.map(|platform| Digest::sha256(platform.as_bytes())));
     }
 
     #[test]
@@ -111,10 +98,10 @@ mod tests {
     #[test]
     fn without_platforms_only_a_single_manifest_is_clear() {
         let wanted = "linux/amd64".parse().unwrap();
-        assert!(select_platform(&index(&[None]), &wanted).is_some());
-        assert!(select_platform(&index(&[None, None]), &wanted).is_none());
-        assert!(select_platform(&index(&[]), &wanted).is_none());
-        let attested = index(&[Some("linux/amd64"), Some("unknown/unknown")]);
-        assert_eq!(select_platform(&attested, &wanted), Some(&attested.manifests[0]));
+        assert!(select_platform(&candidates(&[None]), &wanted).is_some());
+        assert!(select_platform(&candidates(&[None, None]), &wanted).is_none());
+        assert!(select_platform(&candidates(&[]), &wanted).is_none());
+        let attested = candidates(&[Some("linux/amd64"), Some("unknown/unknown")]);
+        assert_eq!(select_platform(&attested, &wanted), Some(&attested[0].descriptor));
     }
 }

@@ -165,6 +165,9 @@ impl<W: AsyncWrite + Unpin + Send + std::fmt::Debug> ArchiveSink<W> {
             let form = self.form(layer);
             let path = if form == Form::Plain { diff_id.layout_path() } else { layer.digest.layout_path() };
             let skipped = self.options.skip_chains.contains(chain);
+            if !skipped && parts.absent.contains(&layer.digest) {
+                return Err(self.unfit("one of its layers must not be handed on and is not there", ErrorKind::Usage));
+            }
             whole &= !skipped && form == Form::Stored;
             layers.push(path.clone());
             if !skipped {
@@ -255,7 +258,8 @@ impl<W: AsyncWrite + Unpin + Send + Sync + std::fmt::Debug> ImageSink for Archiv
         let (mut documents, whole) = if self.options.docker {
             self.plan_docker(parts)?
         } else {
-            for layer in parts.images.iter().flat_map(|image| &image.layers) {
+            let layers = parts.images.iter().flat_map(|image| &image.layers);
+            for layer in layers.filter(|layer| !parts.absent.contains(&layer.digest)) {
                 self.expect(layer, Form::Stored, layer.digest.layout_path());
             }
             (Vec::new(), true)

@@ -42,8 +42,8 @@ impl ImageSource for ArchiveFile {
         let Some(index) = ArchiveIndex::open(&self.path, &self.place).await? else {
             let opening = |error| self.place.io("opening", error);
             let file = tokio::fs::File::open(&self.path).await.map_err(opening)?;
-            let export = StreamExport::open(Box::pin(file), self.place.clone(), self.want.clone(), HashMap::new());
-            return Ok(Opened::Export(Box::new(export.await?)));
+            let export = StreamExport::new(Box::pin(file), self.place.clone(), self.want.clone(), HashMap::new());
+            return Ok(Opened::Export(Box::new(export)));
         };
         Ok(match with_manifests(&index, want).await? {
             Some(chosen) => Opened::Blobs(Arc::new(Layout::new(index, chosen))),
@@ -80,7 +80,7 @@ impl ImageSource for ArchiveStream {
     async fn open(&self) -> Result<Opened, ImageError> {
         let stream = self.stream.lock().expect("nothing panics while it is held").take();
         let read = || self.place.io("reading again", std::io::Error::other("a stream can be read only once"));
-        let export = StreamExport::open(stream.ok_or_else(read)?, self.place.clone(), None, HashMap::new());
-        Ok(Opened::Export(Box::new(export.await?)))
+        let export = StreamExport::new(stream.ok_or_else(read)?, self.place.clone(), None, HashMap::new());
+        Ok(Opened::Export(Box::new(export)))
     }
 }

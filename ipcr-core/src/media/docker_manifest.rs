@@ -39,7 +39,11 @@ fn select(place: &Place, mut entries: Vec<ArchiveImage>, want: Option<&str>) -> 
         0 => Err(place.malformed("it holds no image")),
         1 => Ok(entries.remove(0)),
         _ => {
-            let name = |entry: &ArchiveImage| entry.repo_tags.first().unwrap_or(&entry.config).clone();
+            let name = |entry: &ArchiveImage| match (entry.repo_tags.first(), digest_of(&entry.config)) {
+                (Some(tag), _) => tag.clone(),
+                (None, Some(id)) => id.to_string(),
+                (None, None) => entry.config.clone(),
+            };
             Err(ImageError::Ambiguous { place: place.to_string(), names: entries.iter().map(name).collect() })
         }
     }

@@ -7,11 +7,12 @@ use async_trait::async_trait;
 
 use super::archive::header::{Member, MemberKind, checksum};
 use super::archive::reader::ArchiveReader;
-use super::archive::unpack::{self, Packing};
 use super::docker_manifest::{self, Listed};
 use super::files::Files;
 use super::layout::{Chosen, Kept, Layout};
 use super::place::Place;
+use crate::dag::compression::Compression;
+use crate::dag::decode::sniff;
 use crate::digest::Digest;
 use crate::image::layout::{ARCHIVE_FILE, INDEX_FILE, OCI_LAYOUT_FILE};
 use crate::limits;
@@ -38,14 +39,9 @@ pub struct StreamExport {
 impl StreamExport {
     /// Begins to read; `want` is a name or digest in the archive, without it there must be one image. `hints` tells the
     /// uncompressed digests of layers by the names of their folders (Docker's v1 ids, hex).
-    pub async fn open(
-        stream: ByteStream,
-        place: Place,
-        want: Option<String>,
-        hints: HashMap<String, Digest>,
-    ) -> Result<Self, ImageError> {
-        let reader = ArchiveReader::open(stream, place.clone()).await?;
-        Ok(Self { reader, want, hints, kept: Kept::new(place), kept_bytes: 0 })
+    pub fn new(stream: ByteStream, place: Place, want: Option<String>, hints: HashMap<String, Digest>) -> Self {
+        let reader = ArchiveReader::new(stream, place.clone());
+        Self { reader, want, hints, kept: Kept::new(place), kept_bytes: 0 }
     }
 
     /// Goes on to the next file that is no document: its digest if its name tells one, and its uncompressed digest.
@@ -90,7 +86,7 @@ impl StreamExport {
         if let Some(folder) = name.strip_suffix("/layer.tar") {
             return self.hints.get(folder).copied();
         }
-        if content != Content::Layer(Packing::None) {
+        if content != Content::Layer(Compression::None) {
             return None;
         }
         // Podman names layers by their digest.
@@ -151,21 +147,21 @@ fn blob_digest(name: &str) -> Option<Digest> {
 /// What a file is, judged by its beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
-    Layer(Packing),
+    Layer(Compression),
     Json,
     Other,
 }
 
 impl Content {
     fn of(head: &[u8]) -> Self {
-        if let packing @ (Packing::Gzip | Packing::Zstd) = unpack::sniff(head) {
-            return Self::Layer(packing);
+        if let Ok(compression @ (Compression::Gzip | Compression::Zstd)) = sniff(head) {
+            return Self::Layer(compression);
         }
         if let Ok(block) = <&[u8; 512]>::try_from(head) {
             let header = tar::Header::from_byte_slice(block);
             // An empty layer is zeros only.
             if block.iter().all(|byte| *byte == 0) || header.cksum().ok() == Some(checksum(block)) {
-                return Self::Layer(Packing::None);
+                return Self::Layer(Compression::None);
             }
         }
         match head.iter().find(|byte| !byte.is_ascii_whitespace()) {

@@ -25,6 +25,7 @@ const ENTRIES: usize = 4096;
 pub(crate) struct Chosen {
     root: Descriptor,
     name: Option<String>,
+    ref_name: Option<String>,
     referrers: HashMap<Digest, Vec<Descriptor>>,
 }
 
@@ -42,9 +43,9 @@ impl Chosen {
         let entries = parse_layout_index(&index).map_err(|error| place.refused(&error))?;
         let known = Known::learn(files, &entries).await?;
         let root = known.select(files, entries, want).await?;
-        let name = name(&root);
+        let (name, ref_name) = (name(&root), root.annotations.get(REF_NAME).cloned());
         let root = narrowed(files, root).await?;
-        Ok(Self { root, name, referrers: known.referrers })
+        Ok(Self { root, name, ref_name, referrers: known.referrers })
     }
 
     /// Whether every blob of the image is there; and whether a layer is uncompressed.
@@ -65,7 +66,8 @@ impl Chosen {
                 Parsed::Index(index) => todo.extend(index.manifests),
                 Parsed::Manifest(manifest) => {
                     for blob in manifest.blobs() {
-                        survey.complete &= files.find(&blob.digest.layout_path()).await?.is_some();
+                        survey.complete &= media_type::is_nondistributable(&blob.media_type)
+                            || files.find(&blob.digest.layout_path()).await?.is_some();
                         survey.uncompressed |=
                             media_type::layer_compression(&blob.media_type) == Some(Compression::None);
                     }
@@ -254,8 +256,10 @@ fn subject_of_tag(tag: &str) -> Option<Digest> {
     tag.split_once('-').and_then(|(algorithm, hex)| format!("{algorithm}:{hex}").parse().ok())
 }
 
+/// The full name of an image. A reference name is one if it is more than a tag.
 fn name(descriptor: &Descriptor) -> Option<String> {
-    [IMAGE_NAME, REF_NAME].iter().find_map(|key| descriptor.annotations.get(*key).cloned())
+    let reference = || descriptor.annotations.get(REF_NAME).filter(|name| name.contains([':', '/']));
+    descriptor.annotations.get(IMAGE_NAME).or_else(reference).cloned()
 }
 
 fn listed(entries: &[Descriptor]) -> Vec<String> {
@@ -271,6 +275,10 @@ impl<F: Files> Blobs for Layout<F> {
 
     fn name(&self) -> Option<String> {
         self.chosen.name.clone()
+    }
+
+    fn ref_name(&self) -> Option<String> {
+        self.chosen.ref_name.clone()
     }
 
     async fn blob(&self, descriptor: &Descriptor) -> Result<ByteStream, ImageError> {

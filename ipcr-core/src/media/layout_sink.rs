@@ -305,7 +305,7 @@ impl ImageSink for LayoutSink {
         let mut needs = Vec::new();
         let mut seen = HashSet::new();
         for layer in parts.images.iter().flat_map(|image| &image.layers) {
-            if seen.insert(layer.digest) && !self.holds(layer).await? {
+            if !parts.absent.contains(&layer.digest) && seen.insert(layer.digest) && !self.holds(layer).await? {
                 needs.push(Need { blob: layer.clone(), form: Form::Stored });
             }
         }

@@ -23,7 +23,11 @@ impl ImageSink for NoneSink {
 
     async fn plan(&mut self, parts: &ImageParts) -> Result<Vec<Need>, ImageError> {
         let mut seen = HashSet::new();
-        let layers = parts.images.iter().flat_map(|image| &image.layers).filter(|layer| seen.insert(layer.digest));
+        let layers = parts
+            .images
+            .iter()
+            .flat_map(|image| &image.layers)
+            .filter(|layer| !parts.absent.contains(&layer.digest) && seen.insert(layer.digest));
         Ok(layers.map(|layer| Need { blob: layer.clone(), form: Form::Stored }).collect())
     }
 

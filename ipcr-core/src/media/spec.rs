@@ -198,6 +198,18 @@ impl fmt::Display for ImageSpec {
     }
 }
 
+impl RegistryRef {
+    /// What an engine's name for an image stands for in a registry. Names without a host are Docker Hub's; those under
+    /// `localhost/` are how Podman calls images that are in no registry.
+    pub fn of_engine(name: &str) -> Option<Self> {
+        match name.split_once('/') {
+            Some(("localhost", _)) => None,
+            Some((host, _)) if host.contains(['.', ':']) => name.parse().ok(),
+            _ => format!("docker.io/{name}").parse().ok(),
+        }
+    }
+}
+
 impl FromStr for RegistryRef {
     type Err = SpecError;
 

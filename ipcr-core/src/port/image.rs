@@ -8,6 +8,7 @@
 //!
 //! Nobody on this side of the port has verified a byte: whoever reads checks digests and sizes.
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -51,6 +52,11 @@ pub trait Blobs: Debug + Send + Sync {
 
     /// The name and tag that the medium gives the image (an annotation), if any.
     fn name(&self) -> Option<String>;
+
+    /// What tells the image apart from others in the same medium, often a tag alone (`org.opencontainers.image.ref.name`).
+    fn ref_name(&self) -> Option<String> {
+        None
+    }
 
     /// Opens a blob or manifest. Absent: [`ImageError::NoBlob`].
     async fn blob(&self, descriptor: &Descriptor) -> Result<ByteStream, ImageError>;
@@ -165,6 +171,8 @@ pub struct ImageParts {
     pub manifests: Vec<(Descriptor, Bytes)>,
     /// One entry per image manifest that is delivered.
     pub images: Vec<ImagePart>,
+    /// Layers that must not be handed on and that the source does not have; nobody can ask for them.
+    pub absent: HashSet<Digest>,
 }
 
 /// One platform's image inside [`ImageParts`].
@@ -220,7 +228,7 @@ pub enum ImageError {
         name: String,
     },
     /// The source holds several images and none was chosen.
-    #[error("{place} holds {} images", names.len())]
+    #[error("{place} holds {} images: {}", names.len(), some(names))]
     Ambiguous {
         /// The source.
         place: String,
@@ -288,6 +296,16 @@ pub enum ImageError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// The first of many names.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 40;
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 impl ImageError {

@@ -33,7 +33,7 @@ use crate::pin::state::{Pending, State};
 use crate::port::announce::Announce;
 use crate::port::blocks::{BlockStore, StoreSession};
 use crate::port::exchange::{Exchange, FetchRequest};
-use crate::port::table::{Change, Space, Table};
+use crate::port::table::Table;
 use crate::tree::edit::{Edit, RegistryInfo, apply, empty};
 use crate::tree::tags::tag_digest;
 use announce::{Reach, announce};

@@ -169,10 +169,11 @@ pub struct TargetName {
 
 impl TargetName {
     /// What an image that an engine or an archive calls `text` is called in this registry: the name without its
-    /// registry host and digest.
+    /// registry host and digest, and without what Docker Hub puts before names of one component.
     pub fn from_engine(text: &str) -> Result<Self, NameError> {
         let name = text.split_once('@').map_or(text, |(name, _)| name);
         let bare = match name.split_once('/') {
+            Some(("docker.io", path)) => path.strip_prefix("library/").unwrap_or(path),
             Some((host, path)) if is_host(host) => path,
             _ => name,
         };

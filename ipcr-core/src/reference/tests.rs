@@ -225,7 +225,8 @@ fn target_names() {
     }
     for (engine, shown) in [
         ("app:1", "app:1"),
-        ("docker.io/library/alpine:3.20", "library/alpine:3.20"),
+        ("docker.io/library/alpine:3.20", "alpine:3.20"),
+        ("docker.io/team/app:1", "team/app:1"),
         ("localhost:5000/team/app", "team/app:latest"),
         ("localhost/app:1", "app:1"),
         ("hub.test/app:1@sha256:00", "app:1"),

@@ -9,6 +9,7 @@ use super::options::ResolveOptions;
 use super::outcome::{
     Identity, InspectedLayer, InspectedManifest, Inspection, ListedImage, ListedTag, Listing, ResolveOutcome,
 };
+use crate::digest::Digest;
 use crate::event::Emitter;
 use crate::image::config::parse_config;
 use crate::image::manifest::{Manifest, Parsed};
@@ -16,7 +17,7 @@ use crate::limits;
 use crate::port::image::Blobs;
 use crate::reference::{Authority, ImageName, Reference};
 use crate::transfer::adopt::layer_encodings;
-use crate::transfer::ingest::{read_blob, read_tree};
+use crate::transfer::manifests::{read_blob, read_tree};
 use crate::tree::read::{self, Contents};
 use crate::tree::stored::StoredManifest;
 
@@ -135,10 +136,11 @@ pub(super) async fn inspect(
     let failed = |error| RegistryError::from_transfer("reading the image", error);
     let source = opened.source(this, &events).await?;
     let tree = read_tree(source.as_ref(), None).await.map_err(failed)?;
+    let below = tree.below_root();
     let mut manifests = Vec::new();
     for (stored, parsed) in tree.manifests.iter().zip(&tree.parsed) {
         if let Parsed::Manifest(manifest) = parsed
-            && (parsed.subject().is_none() || stored.descriptor.digest == tree.root.digest)
+            && below.contains(&stored.descriptor.digest)
         {
             manifests.push(inspect_manifest(source.as_ref(), stored, manifest, &opened).await?);
         }
@@ -172,12 +174,13 @@ async fn inspect_manifest(
     opened: &Opened,
 ) -> Result<InspectedManifest, RegistryError> {
     let failed = |error| RegistryError::from_transfer("reading the image", error);
-    let config = if manifest.is_image() {
-        let bytes = read_blob(source, &manifest.config, limits::CONFIG_BYTES).await.map_err(failed)?;
-        parse_config(bytes).ok()
+    let bytes = if manifest.is_image() {
+        Some(read_blob(source, &manifest.config, limits::CONFIG_BYTES).await.map_err(failed)?)
     } else {
         None
     };
+    let image_id = bytes.as_ref().map(|bytes| Digest::sha256(bytes));
+    let config = bytes.and_then(|bytes| parse_config(bytes).ok());
     let encodings = match opened.home() {
         Some(home) => layer_encodings(&home, [(&stored.descriptor.digest, manifest)].into_iter(), &opened.at.reader)
             .await
@@ -186,8 +189,12 @@ async fn inspect_manifest(
     };
     Ok(InspectedManifest {
         digest: stored.descriptor.digest,
-        platform: config.as_ref().map(|config| config.platform.to_string()),
-        image_id: manifest.config.digest,
+        platform: config
+            .as_ref()
+            .map(|config| &config.platform)
+            .filter(|found| found.is_known())
+            .map(ToString::to_string),
+        image_id,
         created: config.and_then(|config| config.created),
         layers: manifest
             .layers

@@ -6,14 +6,14 @@ use super::Registry;
 use super::error::RegistryError;
 use super::options::CopyOptions;
 use super::outcome::CopyOutcome;
-use super::places::{Sink, Source};
+use super::places::{Sink, Source, engine_name};
 use crate::dag::encode::Encoding;
 use crate::event::{Emitter, Stage};
 use crate::exchange::reader::Reader;
 use crate::limits;
 use crate::port::blocks::StoreSession;
 use crate::port::image::{Blobs, Opened};
-use crate::transfer::deliver::Delivery;
+use crate::transfer::deliver::{Delivery, Extent};
 use crate::transfer::ingest::{IngestOptions, Intake};
 use crate::transfer::ledger::Ledger;
 use crate::transfer::stored::StoredSource;
@@ -30,6 +30,7 @@ pub(super) async fn copy(
     events: Emitter,
 ) -> Result<CopyOutcome, RegistryError> {
     events.stage(Stage::Inspecting).await;
+    let chosen = options.name.as_deref().map(engine_name).transpose()?;
     let sink = this.prepare_sink(sink).await?;
     let source = this.open_source(source, &events).await?;
     let ledger = Ledger::new(this.holder.tables(), this.holder.blocks());
@@ -44,10 +45,10 @@ pub(super) async fn copy(
     let copied = async {
         let failed = |error| RegistryError::from_transfer("opening the source", error);
         let opened = source.open().await.map_err(failed)?;
-        let (blobs, name): (Arc<dyn Blobs>, Option<String>) = match opened {
+        let (blobs, name, ref_name): (Arc<dyn Blobs>, Option<String>, Option<String>) = match opened {
             Opened::Blobs(blobs) => {
-                let name = blobs.name();
-                (blobs, name)
+                let (name, ref_name) = (blobs.name(), blobs.ref_name());
+                (blobs, name, ref_name)
             }
             export @ Opened::Export(_) => {
                 let intake = Intake::new(
@@ -59,16 +60,16 @@ pub(super) async fn copy(
                 let taken = intake.ingest(export).await;
                 let taken = taken.map_err(|error| RegistryError::from_transfer("reading the source", error))?;
                 let reader = Reader::local(this.holder.blocks());
-                (Arc::new(StoredSource::new(source.describe(), taken.image, reader)), taken.name)
+                (Arc::new(StoredSource::new(source.describe(), taken.image, reader)), taken.name, taken.ref_name)
             }
         };
-        let name = options.name.clone().or_else(|| source.name().map(str::to_owned)).or(name);
-        let sink = this.open_sink(sink, name.as_deref())?;
+        let name = chosen.or_else(|| source.delivered_name().map(str::to_owned)).or(name);
+        let sink = this.open_sink(sink, name.as_deref(), ref_name)?;
         let delivery = Delivery {
             source: blobs,
             sink,
             platform: options.platform.clone(),
-            all_platforms: options.all_platforms,
+            extent: if options.all_platforms { Extent::AsMuchAsFits } else { Extent::One },
             name,
             keep: None,
             events: events.clone(),

@@ -246,7 +246,8 @@ impl Opened {
 
     /// The name of the image in an engine (design section 5, "Names of results"); none for a pull by digest.
     pub(super) fn engine_name(&self) -> Option<String> {
-        if self.reference.digest.is_some() && self.reference.tag.is_none() {
+        // A tag beside the digest is what it was once; who knows what it names by now.
+        if self.reference.digest.is_some() {
             return None;
         }
         let tag = self.reference.tag_or_latest()?;

@@ -55,7 +55,7 @@ impl Default for PublishOptions {
 pub struct PullOptions {
     /// The platform to deliver; else the sink's.
     pub platform: Option<Platform>,
-    /// Delivers all platforms, where the sink can take them.
+    /// Delivers all platforms and what refers to them; refused by sinks that take one platform only.
     pub all_platforms: bool,
     /// The image's name in the sink.
     pub name: Option<String>,

@@ -267,10 +267,10 @@ pub struct Inspection {
 pub struct InspectedManifest {
     /// Its digest.
     pub digest: Digest,
-    /// Its platform.
+    /// Its platform; `None` where its configuration says none, and for what is no container image.
     pub platform: Option<String>,
-    /// The configuration's digest: the image ID.
-    pub image_id: Digest,
+    /// The image ID, the SHA-256 of the configuration; `None` for what is no container image.
+    pub image_id: Option<Digest>,
     /// When the image was made, as its configuration says.
     pub created: Option<String>,
     /// Its layers, lowest first.

@@ -32,7 +32,7 @@ use crate::media::spec::{ImageSpec, RegistryRef};
 use crate::net::HttpClient;
 use crate::port::engine::{Engine, EngineImage, EngineKind, EngineStore};
 use crate::port::image::{Blobs, ByteStream, ImageSink, ImageSource, Opened as Contents};
-use crate::reference::Reference;
+use crate::reference::{EngineName, Reference};
 use crate::transfer::engine::sink::EngineSink;
 use crate::transfer::engine::source::EngineSource;
 use crate::transfer::error::TransferError;
@@ -169,6 +169,7 @@ impl fmt::Debug for Sink {
 pub(super) struct OpenedSource {
     describe: String,
     name: Option<String>,
+    delivered_name: Option<String>,
     from: From_,
 }
 
@@ -198,6 +199,11 @@ impl OpenedSource {
         self.name.as_deref()
     }
 
+    /// The name that the image gets in a sink, as far as it is known before it is read.
+    pub(super) fn delivered_name(&self) -> Option<&str> {
+        self.delivered_name.as_deref()
+    }
+
     /// What an engine says about the image.
     pub(super) fn engine_image(&self) -> Option<&EngineImage> {
         match &self.from {
@@ -214,11 +220,13 @@ impl OpenedSource {
         }
     }
 
-    /// Repository digests that the engine knows and that its export cannot keep.
-    pub(super) fn lost_digests(&self) -> &[String] {
+    /// Repository digests that the engine knows and that its export cannot keep, as the registries know them.
+    pub(super) fn lost_digests(&self) -> Vec<RegistryRef> {
         match &self.from {
-            From_::Engine { image, store, .. } if *store != EngineStore::Containerd => &image.repo_digests,
-            _ => &[],
+            From_::Engine { image, store, .. } if *store != EngineStore::Containerd => {
+                image.repo_digests.iter().filter_map(|name| RegistryRef::of_engine(name)).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -254,6 +262,7 @@ impl Registry {
         let medium = |source: Arc<dyn ImageSource>| OpenedSource {
             describe: source.describe(),
             name: None,
+            delivered_name: None,
             from: From_::Medium(source),
         };
         let spec = match source {
@@ -278,7 +287,9 @@ impl Registry {
                     reference.tag_or_latest().map_or_else(|| image.to_string(), |tag| format!("{image}:{tag}"))
                 });
                 let describe = opened.full_reference(opened.found.digest());
-                Ok(OpenedSource { describe, name, from: From_::Registry { blobs, _opened: Box::new(opened) } })
+                let delivered_name = opened.engine_name();
+                let from = From_::Registry { blobs, _opened: Box::new(opened) };
+                Ok(OpenedSource { describe, name, delivered_name, from })
             }
             ImageSpec::Registry(image) => {
                 let (http, options) = self.remote(&image)?;
@@ -300,7 +311,13 @@ impl Registry {
         let listed = image.names.iter().find(|listed| **listed == plain || **listed == format!("{plain}:latest"));
         let podman = image.names.iter().find(|listed| listed.ends_with(&format!("/{plain}")));
         let known = listed.or(podman).or_else(|| image.names.first()).cloned();
-        Ok(OpenedSource { describe, name: known, from: From_::Engine { source, image, store: info.store } })
+        let delivered_name = known.clone();
+        Ok(OpenedSource {
+            describe,
+            name: known,
+            delivered_name,
+            from: From_::Engine { source, image, store: info.store },
+        })
     }
 
     async fn engine(&self, kind: EngineKind) -> Result<Arc<dyn Engine>, RegistryError> {
@@ -319,6 +336,7 @@ impl Registry {
         };
         Ok(match spec {
             ImageSpec::Engine { kind, name } => {
+                let name = name.as_deref().map(engine_name).transpose()?;
                 PreparedSink::Engine { engine: self.engine(kind).await?, name, scheme: scheme(kind) }
             }
             ImageSpec::OciLayout { dir, name } => PreparedSink::OciLayout(dir, name),
@@ -329,7 +347,7 @@ impl Registry {
             }
             ImageSpec::DockerArchive { file, name } => {
                 let mut options = ArchiveOptions::docker();
-                options.repo_tags = name.into_iter().collect();
+                options.repo_tags = name.as_deref().map(engine_name).transpose()?.into_iter().collect();
                 PreparedSink::Archive(file, options)
             }
             ImageSpec::Nowhere => PreparedSink::Nowhere,
@@ -361,25 +379,28 @@ impl Registry {
         Ok((http, options))
     }
 
-    /// Makes the sink for an image with this name.
+    /// Makes the sink for an image with this name, which in its source is told apart by `ref_name`.
     #[expect(clippy::unused_self, reason = "a step of an operation of this registry, like the ones before it")]
     pub(super) fn open_sink(
         &self,
         sink: PreparedSink,
         name: Option<&str>,
+        ref_name: Option<String>,
     ) -> Result<Box<dyn ImageSink>, RegistryError> {
+        // In a layout an image is known by its tag alone.
+        let tag = name.and_then(|name| name.rsplit_once(':')).map(|(_, tag)| tag.to_owned());
+        let tag = tag.filter(|tag| !tag.contains('/')).or(ref_name);
         Ok(match sink {
             PreparedSink::Engine { engine, name: chosen, scheme } => {
                 let shown = chosen.as_deref().or(name).unwrap_or_default();
                 let place = format!("{scheme}:{shown}");
                 Box::new(EngineSink::new(engine, chosen, place))
             }
-            PreparedSink::OciLayout(dir, tag) => {
-                // In a layout an image is known by its tag alone.
-                let tag = tag.or_else(|| name.and_then(|name| Some(name.rsplit_once(':')?.1.to_owned())));
-                Box::new(LayoutSink::new(dir, tag))
+            PreparedSink::OciLayout(dir, chosen) => Box::new(LayoutSink::new(dir, chosen.or(tag))),
+            PreparedSink::Archive(file, mut options) => {
+                options.ref_name = options.ref_name.or(tag);
+                Box::new(ArchiveFileSink::new(file, options))
             }
-            PreparedSink::Archive(file, options) => Box::new(ArchiveFileSink::new(file, options)),
             PreparedSink::Nowhere => Box::new(NoneSink),
             PreparedSink::Ready(sink) => sink,
             PreparedSink::Own(reference) => {
@@ -395,6 +416,11 @@ fn scheme(kind: EngineKind) -> &'static str {
         EngineKind::Docker => "docker-daemon",
         EngineKind::Podman => "podman",
     }
+}
+
+/// A name for an image in an engine, with its tag.
+pub(super) fn engine_name(text: &str) -> Result<String, RegistryError> {
+    text.parse().map(|name: EngineName| name.to_string()).map_err(RegistryError::from_name)
 }
 
 fn usage(message: &str) -> RegistryError {

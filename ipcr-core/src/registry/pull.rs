@@ -6,12 +6,12 @@ use super::Registry;
 use super::error::RegistryError;
 use super::options::PullOptions;
 use super::outcome::{PullBytes, PullOutcome};
-use super::places::Sink;
+use super::places::{Sink, engine_name};
 use crate::event::Emitter;
 use crate::kind::ErrorKind;
 use crate::pin::cache::CacheEntry;
 use crate::reference::Reference;
-use crate::transfer::deliver::{Delivery, DeliverySummary};
+use crate::transfer::deliver::{Delivery, DeliverySummary, Extent};
 
 /// See [`Registry::pull`].
 pub(super) async fn pull(
@@ -21,9 +21,10 @@ pub(super) async fn pull(
     options: PullOptions,
     events: Emitter,
 ) -> Result<PullOutcome, RegistryError> {
+    let chosen = options.name.as_deref().map(engine_name).transpose()?;
     let sink = this.prepare_sink(sink).await?;
     let opened = this.open(&reference, &options.resolve, &events).await?;
-    let name = options.name.clone().or_else(|| opened.engine_name());
+    let name = chosen.or_else(|| opened.engine_name());
     let summary = match deliver(this, &opened, sink, name, &options, &events).await {
         Ok(summary) => summary,
         Err(error) => {
@@ -66,12 +67,12 @@ async fn deliver(
     options: &PullOptions,
     events: &Emitter,
 ) -> Result<DeliverySummary, RegistryError> {
-    let sink = this.open_sink(sink, name.as_deref())?;
+    let sink = this.open_sink(sink, name.as_deref(), None)?;
     let delivery = Delivery {
         source: opened.source(this, events).await?,
         sink,
         platform: options.platform.clone(),
-        all_platforms: options.all_platforms,
+        extent: if options.all_platforms { Extent::Everything } else { Extent::One },
         name,
         keep: Some(opened.at.session.clone()),
         events: events.clone(),

@@ -1,5 +1,6 @@
 //! Pushing: from a source into the store, from the store into the registry.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::RegistryError;
@@ -11,13 +12,17 @@ use super::{Registry, time_of};
 use crate::dag::encode::Encoding;
 use crate::digest::Digest;
 use crate::event::{Emitter, Stage, Warning};
+use crate::image::config::parse_config;
+use crate::image::manifest::Parsed;
 use crate::limits;
 use crate::port::blocks::StoreSession;
-use crate::port::image::Opened;
+use crate::port::image::{Blobs, Opened};
 use crate::reference::TargetName;
 use crate::transfer::error::TransferError;
-use crate::transfer::ingest::{IngestOptions, Ingested, Intake, read_tree};
+use crate::transfer::ingest::{IngestOptions, Ingested, Intake};
 use crate::transfer::ledger::Ledger;
+use crate::transfer::manifests::{ManifestTree, read_blob, read_tree};
+use crate::transfer::recompress::is_recompressible;
 use crate::tree::edit::Edit;
 use crate::tree::read::{self, Wanted};
 use crate::tree::tags::tag_digest;
@@ -35,7 +40,7 @@ pub(super) async fn push(
     let source = this.open_source(source, &events).await?;
     let known_name = known_target(&options, &source)?;
     for repo_digest in source.lost_digests() {
-        events.warn(Warning::DigestLost { repo_digest: repo_digest.clone() }).await;
+        events.warn(Warning::DigestLost { repo_digest: repo_digest.to_string() }).await;
     }
     let session: Arc<dyn StoreSession> =
         Arc::from(this.holder.blocks().begin(limits::LEASE).await.map_err(|e| step("opening the store", e.into()))?);
@@ -166,9 +171,13 @@ pub(super) async fn plan(
         if target.is_none() {
             target = Some(named_by_source(blobs.name().as_deref(), &source)?);
         }
+        let diff_ids = if options.recompress { recompressed(blobs.as_ref(), &tree).await? } else { HashMap::new() };
         for layer in tree.blobs() {
-            let known = ledger.blob(&layer.digest).await.map_err(looking)?;
-            layers.push(PlannedLayer { digest: Some(layer.digest), known: known.is_some(), size: Some(layer.size) });
+            let known = match diff_ids.get(&layer.digest) {
+                Some(diff_id) => ledger.layer(diff_id, &encoding).await.map_err(looking)?.is_some(),
+                None => ledger.blob(&layer.digest).await.map_err(looking)?.is_some(),
+            };
+            layers.push(PlannedLayer { digest: Some(layer.digest), known, size: Some(layer.size) });
         }
     }
     let current = match &target {
@@ -186,6 +195,22 @@ pub(super) async fn plan(
         layers,
         publish: options.publish.publish,
     })
+}
+
+/// The uncompressed digests of the layers that would be compressed again.
+async fn recompressed(source: &dyn Blobs, tree: &ManifestTree) -> Result<HashMap<Digest, Digest>, RegistryError> {
+    let looking = |error| step("looking at the source", error);
+    let mut diff_ids = HashMap::new();
+    for parsed in &tree.parsed {
+        if let Parsed::Manifest(manifest) = parsed
+            && is_recompressible(manifest)
+        {
+            let config = read_blob(source, &manifest.config, limits::CONFIG_BYTES).await.map_err(looking)?;
+            let found = parse_config(config).map(|config| config.diff_ids).unwrap_or_default();
+            diff_ids.extend(manifest.layers.iter().map(|layer| layer.digest).zip(found));
+        }
+    }
+    Ok(diff_ids)
 }
 
 /// What a tag of this registry names now.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use super::error::TransferError;
 use super::folder::Home;
-use super::ingest::{ManifestTree, read_blob, read_tree};
 use super::ledger::Ledger;
+use super::manifests::{ManifestTree, read_blob, read_tree};
 use crate::digest::Digest;
 use crate::exchange::reader::Reader;
 use crate::exchange::walk::fetch_all;
 use crate::image::config::parse_config;
 use crate::image::manifest::{Manifest, Parsed};
+use crate::image::media_type;
 use crate::limits;
 use crate::port::image::Blobs;
 use crate::tree::error::TreeError;
@@ -57,7 +58,12 @@ pub(crate) async fn adopt(
             }
             let found =
                 layout.blob(reader, &descriptor.digest).await.map_err(|error| failed(&descriptor.digest, error))?;
-            let file = found.ok_or(TransferError::Missing { digest: descriptor.digest })?;
+            let Some(file) = found else {
+                if media_type::is_nondistributable(&descriptor.media_type) {
+                    continue;
+                }
+                return Err(TransferError::Missing { digest: descriptor.digest });
+            };
             fetch_all(reader, &file.cid, IN_FLIGHT).await.map_err(|error| TransferError::Read {
                 what: descriptor.digest.to_string(),
                 kind: error.kind(),

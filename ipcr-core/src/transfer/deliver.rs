@@ -10,8 +10,8 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 
 use super::error::{TransferError, unpacks_to};
-use super::ingest::{ManifestTree, choose, parse, read_blob, read_tree};
-use super::plain::{decompressed, measure};
+use super::manifests::{ManifestTree, for_platform, parse, read_blob, read_tree};
+use super::plain::measure;
 use super::progress::Progress;
 use super::verify::Verified;
 use crate::dag::compression::Compression;
@@ -24,6 +24,7 @@ use crate::image::media_type;
 use crate::image::platform::Platform;
 use crate::kind::ErrorKind;
 use crate::limits;
+use crate::media::archive::unpack::unpacked;
 use crate::port::blocks::StoreSession;
 use crate::port::engine::EngineError;
 use crate::port::image::{
@@ -41,13 +42,24 @@ pub(crate) struct Delivery {
     pub(crate) sink: Box<dyn ImageSink>,
     /// The platform that was asked for.
     pub(crate) platform: Option<Platform>,
-    /// Deliver everything below the root.
-    pub(crate) all_platforms: bool,
+    /// How much of an index.
+    pub(crate) extent: Extent,
     /// The image's name in the sink.
     pub(crate) name: Option<String>,
     /// Where what is fetched on the way is kept.
     pub(crate) keep: Option<Arc<dyn StoreSession>>,
     pub(crate) events: Emitter,
+}
+
+/// How much of what the source's name stands for is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// One platform's manifest.
+    One,
+    /// Everything below the root, and what refers to it; an index is refused by a sink that takes one platform only.
+    Everything,
+    /// Everything, or one platform's manifest where the sink takes no more.
+    AsMuchAsFits,
 }
 
 /// What was delivered.
@@ -74,11 +86,13 @@ impl Delivery {
     pub(crate) async fn run(mut self) -> Result<DeliverySummary, TransferError> {
         let abilities = self.sink.abilities().await?;
         let root = self.source.root().clone();
-        let tree = if self.all_platforms { self.whole(&abilities).await? } else { self.one(&abilities).await? };
+        let tree = self.tree(&abilities).await?;
         let mut images = Vec::new();
+        let mut absent = HashSet::new();
         for (manifest, parsed) in tree.manifests.iter().zip(&tree.parsed) {
             if let Parsed::Manifest(image) = parsed {
                 images.push(self.part(manifest, image, &abilities).await?);
+                self.look_for(&image.layers, &mut absent).await?;
             }
         }
         let single = match &tree.parsed[..] {
@@ -86,7 +100,9 @@ impl Delivery {
             _ => None,
         };
         let platform = match &single {
-            Some((true, (_, config))) => parse_config(config.clone()).ok().map(|config| config.platform),
+            Some((true, (_, config))) => {
+                parse_config(config.clone()).ok().map(|config| config.platform).filter(Platform::is_known)
+            }
             _ => None,
         };
         self.check_platform(platform.as_ref(), &abilities).await?;
@@ -95,6 +111,7 @@ impl Delivery {
             name: self.name.clone(),
             manifests: tree.manifests.iter().map(|m| (m.descriptor.clone(), m.bytes.clone())).collect(),
             images,
+            absent,
         };
         let blobs = all_blobs(&parts);
         let manifest_bytes: u64 = tree.manifests.iter().map(|manifest| manifest.descriptor.size).sum();
@@ -128,43 +145,48 @@ impl Delivery {
             root,
             manifest: (tree.manifests.len() == 1).then_some(tree.root.digest),
             platform: platform.map(|platform| platform.to_string()),
-            image_id: tree.image_id().filter(|_| tree.manifests.len() == 1),
+            image_id: single.filter(|(image, _)| *image).map(|(_, (_, config))| Digest::sha256(&config)),
             image_bytes: manifest_bytes + blobs.values().map(|blob| blob.size).sum::<u64>(),
             delivered,
         })
     }
 
-    async fn whole(&self, abilities: &Abilities) -> Result<ManifestTree, TransferError> {
-        if !abilities.indexes {
-            return Err(ImageError::Unfit {
+    async fn tree(&self, abilities: &Abilities) -> Result<ManifestTree, TransferError> {
+        match self.extent {
+            Extent::One => self.one(abilities).await,
+            Extent::Everything | Extent::AsMuchAsFits if abilities.indexes => {
+                read_tree(self.source.as_ref(), None).await
+            }
+            Extent::Everything if media_type::is_index(&self.source.root().media_type) => Err(ImageError::Unfit {
                 place: self.sink.describe(),
                 reason: "it takes one platform only".into(),
                 kind: ErrorKind::Usage,
             }
-            .into());
+            .into()),
+            Extent::Everything | Extent::AsMuchAsFits => self.one(abilities).await,
         }
-        read_tree(self.source.as_ref(), None).await
     }
 
     /// The manifest of one platform, without referrers.
     async fn one(&self, abilities: &Abilities) -> Result<ManifestTree, TransferError> {
         let wanted = self.platform.clone().or_else(|| abilities.platform.clone()).unwrap_or_else(Platform::host);
-        let mut descriptor = self.source.root().clone();
-        for _ in 0..=limits::INDEX_DEPTH {
-            let bytes = read_blob(self.source.as_ref(), &descriptor, limits::MANIFEST_BYTES).await?;
-            let parsed = parse(&descriptor, bytes.clone())?;
-            match &parsed {
-                Parsed::Manifest(_) => {
-                    let manifests = vec![StoredManifest { descriptor: descriptor.clone(), bytes }];
-                    return Ok(ManifestTree { root: descriptor, manifests, parsed: vec![parsed] });
-                }
-                Parsed::Index(index) => descriptor = choose(index, &wanted)?.clone(),
+        let root = for_platform(self.source.as_ref(), &wanted).await?;
+        let bytes = read_blob(self.source.as_ref(), &root, limits::MANIFEST_BYTES).await?;
+        let parsed = parse(&root, bytes.clone())?;
+        let manifests = vec![StoredManifest { descriptor: root.clone(), bytes }];
+        Ok(ManifestTree { root, manifests, parsed: vec![parsed] })
+    }
+
+    /// Finds out which layers that must not be handed on the source does not have.
+    async fn look_for(&self, layers: &[Descriptor], absent: &mut HashSet<Digest>) -> Result<(), TransferError> {
+        for layer in layers.iter().filter(|layer| media_type::is_nondistributable(&layer.media_type)) {
+            match self.source.blob(layer).await {
+                Ok(_) => {}
+                Err(ImageError::NoBlob { .. }) => drop(absent.insert(layer.digest)),
+                Err(error) => return Err(error.into()),
             }
         }
-        Err(TransferError::Invalid {
-            what: self.source.root().digest.to_string(),
-            reason: format!("its indexes are nested deeper than {}", limits::INDEX_DEPTH),
-        })
+        Ok(())
     }
 
     async fn part(
@@ -215,7 +237,7 @@ impl Delivery {
     async fn check_platform(&self, found: Option<&Platform>, abilities: &Abilities) -> Result<(), TransferError> {
         let Some(found) = found else { return Ok(()) };
         if let Some(wanted) = &self.platform {
-            if !self.all_platforms && !found.serves(wanted) {
+            if self.extent != Extent::Everything && !found.serves(wanted) {
                 return Err(TransferError::NoPlatform {
                     wanted: wanted.to_string(),
                     available: vec![found.to_string()],
@@ -268,7 +290,7 @@ impl Delivery {
                         return Err(unpacks_to(&digest, &check, expected));
                     }
                     let again = self.source.blob(&need.blob).await?;
-                    let plain = Verified::new(decompressed(again), check, size, |_| {});
+                    let plain = Verified::new(unpacked(again), check, size, |_| {});
                     self.sink.write(&need, size, Box::pin(plain)).await?;
                 }
                 _ => self.sink.write(&need, size, data).await?,
@@ -307,8 +329,9 @@ fn is_plain(media_type: &str) -> bool {
 
 /// Every blob of what is delivered, once.
 fn all_blobs(parts: &ImageParts) -> HashMap<Digest, Descriptor> {
-    let layers = parts.images.iter().flat_map(|image| image.layers.iter().chain([&image.config.0]));
-    layers.map(|blob| (blob.digest, blob.clone())).collect()
+    let blobs = parts.images.iter().flat_map(|image| image.layers.iter().chain([&image.config.0]));
+    let present = blobs.filter(|blob| !parts.absent.contains(&blob.digest));
+    present.map(|blob| (blob.digest, blob.clone())).collect()
 }
 
 /// The uncompressed digest of each layer.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::error::{TransferError, unpacks_to};
-use super::ingest::{ManifestTree, read_blob};
+use super::manifests::{ManifestTree, read_blob};
 use super::ledger::{KnownLayer, Ledger};
 use super::plain::measure;
 use crate::digest::Digest;

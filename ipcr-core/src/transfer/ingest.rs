@@ -4,15 +4,16 @@
 //! ipcr ([`crate::dag::cut`], [`crate::dag::encode`]) and a canonical manifest is written. What this home has stored before is
 //! read past. Everything is verified: blobs against their descriptors, layers against the configuration's diff IDs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 
 use super::error::TransferError;
 use super::ledger::{KnownLayer, Ledger};
+use super::manifests::read_tree;
 use super::progress::Progress;
 use super::verify::Verified;
 use super::write::PutTotals;
@@ -26,9 +27,9 @@ use crate::exchange::window::Window;
 use crate::image::canonical::{CanonicalLayer, canonical_manifest};
 use crate::image::config::parse_config;
 use crate::image::descriptor::Descriptor;
-use crate::image::manifest::{Index, Parsed, parse_manifest};
+use crate::image::manifest::Parsed;
+use crate::image::media_type;
 use crate::image::platform::Platform;
-use crate::image::select::select_platform;
 use crate::limits;
 use crate::port::blocks::StoreSession;
 use crate::port::image::{Blobs, Export, ExportedImage, ImageError, Opened};
@@ -42,7 +43,7 @@ const BLOBS_AT_ONCE: usize = 3;
 pub struct IngestOptions {
     /// How layers without a manifest are encoded.
     pub encoding: Encoding,
-    /// Encodes layers anew although there is a manifest.
+    /// Encodes layers anew although there is a manifest, which changes digests.
     pub recompress: bool,
     /// Keeps one platform of an index.
     pub platform: Option<Platform>,
@@ -55,9 +56,11 @@ pub struct Ingested {
     pub image: StoredImage,
     /// The name that the source gives it.
     pub name: Option<String>,
+    /// What tells it apart in the source (see [`Blobs::ref_name`]).
+    pub ref_name: Option<String>,
     /// The configuration's digest, if it is a single container image.
     pub image_id: Option<Digest>,
-    /// Bytes of blobs that were read and stored.
+    /// Bytes of the blobs that were read and stored, as they are stored.
     pub stored_bytes: u64,
     pub(crate) pending: Pending,
 }
@@ -65,17 +68,28 @@ pub struct Ingested {
 /// Ledger entries to be written once the blocks are durable.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    blobs: Vec<StoredBlob>,
-    layers: Vec<(KnownLayer, String)>,
-    image: Option<(Digest, String)>,
+    pub(super) blobs: Vec<StoredBlob>,
+    pub(super) layers: Vec<(KnownLayer, String)>,
+    /// The ID of an image that has nothing but the manifest that ipcr wrote, and its encoding.
+    pub(super) image: Option<(Digest, String)>,
     /// What layers unpack to that were kept byte for byte.
-    unpacked: Vec<KnownLayer>,
+    pub(super) unpacked: Vec<KnownLayer>,
 }
+
+/// Blobs of a source that are stored, and whether this operation stored them.
+pub(super) type Kept = HashMap<Digest, (StoredBlob, bool)>;
 
 impl Ingested {
     /// An image that was taken in before.
     pub(crate) fn known(image: StoredImage, image_id: Digest) -> Self {
-        Self { image, name: None, image_id: Some(image_id), stored_bytes: 0, pending: Pending::default() }
+        Self {
+            image,
+            name: None,
+            ref_name: None,
+            image_id: Some(image_id),
+            stored_bytes: 0,
+            pending: Pending::default(),
+        }
     }
 
     /// Remembers what was stored, so that it is read past the next time. To be called when the session is committed.
@@ -89,11 +103,11 @@ impl Ingested {
 /// What a pipeline writes to and tells.
 #[derive(Clone, Debug)]
 pub(crate) struct Intake {
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     session: Arc<dyn StoreSession>,
     totals: Arc<PutTotals>,
-    events: Emitter,
-    options: IngestOptions,
+    pub(super) events: Emitter,
+    pub(super) options: IngestOptions,
 }
 
 impl Intake {
@@ -110,52 +124,61 @@ impl Intake {
     /// Takes an opened source in.
     pub(crate) async fn ingest(&self, opened: Opened) -> Result<Ingested, TransferError> {
         match opened {
-            Opened::Blobs(blobs) => self.blobs(blobs, &HashMap::new()).await,
+            Opened::Blobs(blobs) => self.blobs(blobs, &Kept::new()).await,
             Opened::Export(export) => self.export(export).await,
         }
     }
 
     /// Keeps everything that the manifests name; `kept` holds blobs that are stored already.
-    async fn blobs(
-        &self,
-        source: Arc<dyn Blobs>,
-        kept: &HashMap<Digest, StoredBlob>,
-    ) -> Result<Ingested, TransferError> {
+    async fn blobs(&self, source: Arc<dyn Blobs>, kept: &Kept) -> Result<Ingested, TransferError> {
         self.events.stage(Stage::Storing).await;
         let tree = read_tree(source.as_ref(), self.options.platform.as_ref()).await?;
-        if self.options.recompress {
-            return self.recompress(source, tree).await;
-        }
         for parsed in &tree.parsed {
             if let Parsed::Manifest(manifest) = parsed {
                 check_layer_count(manifest.layers.len())?;
             }
         }
-        let stored: Vec<(StoredBlob, bool)> = stream::iter(tree.blobs())
-            .map(|descriptor| {
-                let source = Arc::clone(&source);
-                async move {
-                    match kept.get(&descriptor.digest) {
-                        Some(blob) if blob.size == descriptor.size => Ok((blob.clone(), true)),
-                        _ => self.blob(source.as_ref(), descriptor).await,
-                    }
-                }
-            })
-            .buffer_unordered(BLOBS_AT_ONCE)
-            .try_collect()
-            .await?;
+        if self.options.recompress {
+            return self.recompress(source.as_ref(), tree, kept).await;
+        }
+        let stored = self.keep(source.as_ref(), tree.blobs(), kept).await?;
         let new: Vec<StoredBlob> = stored.iter().filter(|(_, new)| *new).map(|(blob, _)| blob.clone()).collect();
-        let image_id = tree.image_id();
-        let mut blobs: Vec<StoredBlob> = stored.into_iter().map(|(blob, _)| blob).collect();
-        blobs.sort_by_key(|blob| blob.digest);
+        let image_id = tree.image_id(source.as_ref()).await?;
+        let blobs: Vec<StoredBlob> = stored.into_iter().map(|(blob, _)| blob).collect();
         let unpacked = diff_ids::check(source.as_ref(), &tree, &blobs, &self.ledger).await?;
         Ok(Ingested {
             image: StoredImage { root: tree.root, manifests: tree.manifests, blobs },
             name: source.name(),
+            ref_name: source.ref_name(),
             image_id,
             stored_bytes: new.iter().map(|blob| blob.size).sum(),
             pending: Pending { blobs: new, unpacked, ..Pending::default() },
         })
+    }
+
+    /// Keeps blobs byte for byte, in the order of their digests; which of them had to be stored. Of those that must not be
+    /// handed on, only what the source has.
+    pub(super) async fn keep(
+        &self,
+        source: &dyn Blobs,
+        blobs: Vec<Descriptor>,
+        kept: &Kept,
+    ) -> Result<Vec<(StoredBlob, bool)>, TransferError> {
+        let keep = |descriptor: Descriptor| async move {
+            if let Some((blob, new)) = kept.get(&descriptor.digest).filter(|(blob, _)| blob.size == descriptor.size) {
+                return Ok(Some((blob.clone(), *new)));
+            }
+            let optional = media_type::is_nondistributable(&descriptor.media_type);
+            match self.blob(source, descriptor).await {
+                Err(TransferError::Image(ImageError::NoBlob { .. })) if optional => Ok(None),
+                stored => stored.map(Some),
+            }
+        };
+        let stored = stream::iter(blobs).map(keep).buffer_unordered(BLOBS_AT_ONCE);
+        let mut stored: Vec<(StoredBlob, bool)> =
+            stored.try_filter_map(|blob| async { Ok::<_, TransferError>(blob) }).try_collect().await?;
+        stored.sort_by_key(|(blob, _)| blob.digest);
+        Ok(stored)
     }
 
     /// Keeps one blob byte for byte; whether it had to be stored.
@@ -175,32 +198,10 @@ impl Intake {
         Ok((blob, true))
     }
 
-    /// Encodes the layers of a single image anew and writes its manifest.
-    async fn recompress(&self, source: Arc<dyn Blobs>, tree: ManifestTree) -> Result<Ingested, TransferError> {
-        let Some(Parsed::Manifest(manifest)) = tree.parsed.first() else {
-            return Err(TransferError::Invalid {
-                what: tree.root.digest.to_string(),
-                reason: "only one platform can be recompressed; choose it".into(),
-            });
-        };
-        check_layer_count(manifest.layers.len())?;
-        let config = read_blob(source.as_ref(), &manifest.config, limits::CONFIG_BYTES).await?;
-        let mut layers = Vec::new();
-        for descriptor in &manifest.layers {
-            let label = descriptor.digest.to_string();
-            let progress = Progress::start(&self.events, Some(descriptor.digest), label.clone(), descriptor.size).await;
-            let data = source.blob(descriptor).await?;
-            let mut data = Verified::new(data, descriptor.digest, descriptor.size, |_| {});
-            layers.push((self.encode(&label, &mut data, progress.ticker()).await?, true));
-            progress.done(BlobFate::Stored).await;
-        }
-        self.written(config, layers, source.name()).await
-    }
-
     async fn export(&self, mut export: Box<dyn Export>) -> Result<Ingested, TransferError> {
         self.events.stage(Stage::Exporting).await;
         let mut layers: HashMap<String, (KnownLayer, bool)> = HashMap::new();
-        let mut kept: HashMap<Digest, StoredBlob> = HashMap::new();
+        let mut kept = Kept::new();
         let mut kept_keys: HashMap<String, Digest> = HashMap::new();
         let mut first = true;
         while let Some(mut exported) = export.next_layer().await? {
@@ -211,18 +212,19 @@ impl Intake {
             let told = exported.diff_id.or(exported.digest);
             let progress = Progress::start(&self.events, told, label.clone(), exported.size).await;
             if let Some(digest) = exported.digest {
-                let blob = match self.ledger.blob(&digest).await? {
-                    Some(known) => known,
+                let (blob, fate) = match self.ledger.blob(&digest).await? {
+                    Some(known) => ((known, false), BlobFate::Known),
                     None => {
                         let (session, totals) = (Arc::clone(&self.session), Arc::clone(&self.totals));
                         let mut data = Verified::new(exported.data, digest, exported.size, progress.ticker());
                         let file = opaque::store(session, totals, &label, &mut data).await?;
-                        StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None }
+                        let (size, cid, tsize) = (file.size, file.cid, file.tsize);
+                        ((StoredBlob { digest, size, cid, tsize, encoding: None }, true), BlobFate::Stored)
                     }
                 };
                 kept_keys.insert(exported.key, digest);
                 kept.insert(digest, blob);
-                progress.done(BlobFate::Stored).await;
+                progress.done(fate).await;
                 continue;
             }
             if let Some(diff_id) = exported.diff_id
@@ -254,7 +256,7 @@ impl Intake {
         for key in &image.layers {
             if let (None, Some(digest)) = (layers.get(key), kept_keys.get(key)) {
                 // Kept byte for byte because manifests might have come; they did not.
-                let blob = kept.get(digest).expect("kept blobs have their digests");
+                let (blob, _) = kept.get(digest).expect("kept blobs have their digests");
                 let known = self.encode_kept(blob).await?;
                 layers.insert(key.clone(), (known, true));
             }
@@ -282,43 +284,60 @@ impl Intake {
         self.written(image.config, ordered, name).await
     }
 
-    /// Writes the manifest of an image whose layers were encoded here.
+    /// Stores an image whose layers were encoded here.
     async fn written(
         &self,
         config: Bytes,
         layers: Vec<(KnownLayer, bool)>,
         name: Option<String>,
     ) -> Result<Ingested, TransferError> {
+        let written = self.write_manifest(config, layers).await?;
+        let (image_id, id) = (written.image_id, self.options.encoding.to_string());
+        let root = written.manifest.descriptor.clone();
+        Ok(Ingested {
+            image: StoredImage { root, manifests: vec![written.manifest], blobs: written.blobs },
+            name,
+            ref_name: None,
+            image_id: Some(image_id),
+            stored_bytes: written.stored_bytes,
+            pending: Pending {
+                blobs: written.new_config.into_iter().collect(),
+                layers: written.new_layers.into_iter().map(|layer| (layer, id.clone())).collect(),
+                image: Some((image_id, id)),
+                unpacked: Vec::new(),
+            },
+        })
+    }
+
+    /// Writes the manifest of an image whose layers were encoded here, checked against its configuration; each layer with
+    /// whether it was stored just now.
+    pub(super) async fn write_manifest(
+        &self,
+        config: Bytes,
+        layers: Vec<(KnownLayer, bool)>,
+    ) -> Result<Written, TransferError> {
         let parsed = parse_config(config.clone()).map_err(|error| TransferError::Invalid {
             what: "the image configuration".into(),
             reason: error.to_string(),
         })?;
         let found: Vec<Digest> = layers.iter().map(|(layer, _)| layer.diff_id).collect();
-        if parsed.diff_ids.len() != found.len() {
+        let expected = &parsed.diff_ids;
+        if expected.len() != found.len() {
+            let (expected, found) = (expected.len(), found.len());
             return Err(TransferError::Invalid {
                 what: "the image".into(),
-                reason: format!(
-                    "its configuration names {} layers, and there are {}",
-                    parsed.diff_ids.len(),
-                    found.len()
-                ),
+                reason: format!("its configuration names {expected} layers, and there are {found}"),
             });
         }
-        if let Some((expected, found)) = parsed.diff_ids.iter().zip(&found).find(|(expected, found)| expected != found)
-        {
+        if let Some((expected, found)) = expected.iter().zip(&found).find(|(expected, found)| expected != found) {
             return Err(mismatch("a layer", expected, found));
         }
         let image_id = Digest::sha256(&config);
-        let encoding = self.options.encoding;
-        let compression = encoding.compression();
+        let compression = self.options.encoding.compression();
         let described = layers.iter().map(|(layer, _)| layer.blob.clone());
         let described = described.map(|blob| CanonicalLayer { compression, digest: blob.digest, size: blob.size });
         let (descriptor, bytes) = canonical_manifest(&config, &described.collect::<Vec<_>>());
-        let what = image_id.to_string();
-        let mut reader = config.as_ref();
-        let file = opaque::store(Arc::clone(&self.session), Arc::clone(&self.totals), &what, &mut reader).await?;
-        let config_blob =
-            StoredBlob { digest: image_id, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None };
+        let (config_blob, new_config) = self.document(image_id, &config).await?;
         let mut seen = HashSet::new();
         let mut blobs = vec![config_blob.clone()];
         for (layer, _) in &layers {
@@ -326,29 +345,26 @@ impl Intake {
                 blobs.push(layer.blob.clone());
             }
         }
-        let new: Vec<KnownLayer> = layers.into_iter().filter(|(_, new)| *new).map(|(layer, _)| layer).collect();
-        let stored_bytes = config_blob.size + new.iter().map(|layer| layer.blob.size).sum::<u64>();
-        let id = encoding.to_string();
-        Ok(Ingested {
-            image: StoredImage {
-                root: descriptor.clone(),
-                manifests: vec![StoredManifest { descriptor, bytes }],
-                blobs,
-            },
-            name,
-            image_id: Some(image_id),
-            stored_bytes,
-            pending: Pending {
-                blobs: Vec::new(),
-                layers: new.into_iter().map(|layer| (layer, id.clone())).collect(),
-                image: Some((image_id, id)),
-                unpacked: Vec::new(),
-            },
-        })
+        let new_layers: Vec<KnownLayer> = layers.into_iter().filter(|(_, new)| *new).map(|(layer, _)| layer).collect();
+        let new_config = Some(config_blob).filter(|_| new_config);
+        let stored_bytes = new_config.iter().chain(new_layers.iter().map(|layer| &layer.blob)).map(|blob| blob.size);
+        let stored_bytes = stored_bytes.sum();
+        let manifest = StoredManifest { descriptor, bytes };
+        Ok(Written { manifest, image_id, blobs, new_config, new_layers, stored_bytes })
+    }
+
+    /// Keeps a document; whether it had to be stored.
+    async fn document(&self, digest: Digest, bytes: &Bytes) -> Result<(StoredBlob, bool), TransferError> {
+        if let Some(known) = self.ledger.blob(&digest).await? {
+            return Ok((known, false));
+        }
+        let (session, totals) = (Arc::clone(&self.session), Arc::clone(&self.totals));
+        let file = opaque::store(session, totals, &digest.to_string(), &mut bytes.as_ref()).await?;
+        Ok((StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None }, true))
     }
 
     /// Encodes one layer.
-    async fn encode(
+    pub(super) async fn encode(
         &self,
         label: &str,
         data: &mut (dyn AsyncRead + Send + Unpin),
@@ -359,7 +375,7 @@ impl Intake {
     }
 
     /// Encodes a layer that was stored byte for byte.
-    async fn encode_kept(&self, blob: &StoredBlob) -> Result<KnownLayer, TransferError> {
+    pub(super) async fn encode_kept(&self, blob: &StoredBlob) -> Result<KnownLayer, TransferError> {
         let what = blob.digest.to_string();
         let reader = Reader::local(self.ledger.blocks());
         let window = Window::new(limits::LEAF_BYTES);
@@ -372,119 +388,19 @@ impl Intake {
     }
 }
 
-/// Manifests as they were read from a source.
-pub(crate) struct ManifestTree {
-    pub(crate) root: Descriptor,
-    pub(crate) manifests: Vec<StoredManifest>,
-    pub(crate) parsed: Vec<Parsed>,
-}
-
-impl ManifestTree {
-    /// Every blob that the manifests name, once, by digest.
-    pub(crate) fn blobs(&self) -> Vec<Descriptor> {
-        let mut blobs: BTreeMap<Digest, Descriptor> = BTreeMap::new();
-        for parsed in &self.parsed {
-            if let Parsed::Manifest(manifest) = parsed {
-                for blob in manifest.blobs() {
-                    blobs.entry(blob.digest).or_insert_with(|| blob.clone());
-                }
-            }
-        }
-        blobs.into_values().collect()
-    }
-
-    /// The configuration's digest if the root is one container image.
-    pub(crate) fn image_id(&self) -> Option<Digest> {
-        match self.parsed.first() {
-            Some(Parsed::Manifest(manifest)) if manifest.is_image() => Some(manifest.config.digest),
-            _ => None,
-        }
-    }
-}
-
-/// Reads all manifests below a source's root, and those that refer to them.
-pub(crate) async fn read_tree(source: &dyn Blobs, platform: Option<&Platform>) -> Result<ManifestTree, TransferError> {
-    let mut root = source.root().clone();
-    if let Some(wanted) = platform {
-        for _ in 0..limits::INDEX_DEPTH {
-            let bytes = read_blob(source, &root, limits::MANIFEST_BYTES).await?;
-            match parse(&root, bytes)? {
-                Parsed::Manifest(_) => break,
-                Parsed::Index(index) => root = choose(&index, wanted)?.clone(),
-            }
-        }
-    }
-    let mut seen = HashSet::from([root.digest]);
-    let mut queue = std::collections::VecDeque::from([(root.clone(), 0_usize)]);
-    let mut tree = ManifestTree { root, manifests: Vec::new(), parsed: Vec::new() };
-    let mut referring = Vec::new();
-    loop {
-        let Some((descriptor, depth)) = queue.pop_front() else {
-            // Everything below the root is read; now what refers to it, and what is below that.
-            let Some(subject) = referring.pop() else { break };
-            for descriptor in source.referrers(&subject).await? {
-                if seen.insert(descriptor.digest) {
-                    queue.push_back((descriptor, 0));
-                }
-            }
-            continue;
-        };
-        if depth > limits::INDEX_DEPTH || tree.manifests.len() >= limits::INDEX_NODES {
-            let reason = format!(
-                "it has more than {} manifests, or is nested deeper than {}",
-                limits::INDEX_NODES,
-                limits::INDEX_DEPTH
-            );
-            return Err(TransferError::Invalid { what: tree.root.digest.to_string(), reason });
-        }
-        let bytes = read_blob(source, &descriptor, limits::MANIFEST_BYTES).await?;
-        let parsed = parse(&descriptor, bytes.clone())?;
-        if let Parsed::Index(index) = &parsed {
-            for child in &index.manifests {
-                if seen.insert(child.digest) {
-                    queue.push_back((child.clone(), depth + 1));
-                }
-            }
-        }
-        referring.push(descriptor.digest);
-        tree.manifests.push(StoredManifest { descriptor, bytes });
-        tree.parsed.push(parsed);
-    }
-    Ok(tree)
-}
-
-/// Reads a small blob and checks it.
-pub(crate) async fn read_blob(source: &dyn Blobs, descriptor: &Descriptor, limit: u64) -> Result<Bytes, TransferError> {
-    let what = descriptor.digest.to_string();
-    if descriptor.size > limit {
-        let reason = format!("it has {} bytes, more than {limit}", descriptor.size);
-        return Err(TransferError::Invalid { what, reason });
-    }
-    let data = source.blob(descriptor).await?;
-    let mut out = Vec::new();
-    Verified::new(data, descriptor.digest, descriptor.size, |_| {})
-        .read_to_end(&mut out)
-        .await
-        .map_err(|error| TransferError::from_io(what, error))?;
-    Ok(out.into())
-}
-
-/// Reads a manifest's meaning.
-pub(crate) fn parse(descriptor: &Descriptor, bytes: Bytes) -> Result<Parsed, TransferError> {
-    parse_manifest(bytes, &descriptor.media_type)
-        .map_err(|error| TransferError::Invalid { what: descriptor.digest.to_string(), reason: error.to_string() })
-}
-
-/// The entry of an index for a platform.
-pub(crate) fn choose<'a>(index: &'a Index, wanted: &Platform) -> Result<&'a Descriptor, TransferError> {
-    select_platform(index, wanted).ok_or_else(|| TransferError::NoPlatform {
-        wanted: wanted.to_string(),
-        available: index
-            .manifests
-            .iter()
-            .filter_map(|entry| entry.platform.as_ref().map(|platform| platform.platform().to_string()))
-            .collect(),
-    })
+/// An image whose manifest ipcr wrote.
+pub(super) struct Written {
+    pub(super) manifest: StoredManifest,
+    /// Its configuration's digest.
+    pub(super) image_id: Digest,
+    /// Configuration and layers, each once.
+    pub(super) blobs: Vec<StoredBlob>,
+    /// The configuration, if it was stored just now.
+    pub(super) new_config: Option<StoredBlob>,
+    /// Layers that were stored just now.
+    pub(super) new_layers: Vec<KnownLayer>,
+    /// Bytes of what was stored just now.
+    pub(super) stored_bytes: u64,
 }
 
 fn check_layer_count(layers: usize) -> Result<(), TransferError> {
@@ -494,6 +410,6 @@ fn check_layer_count(layers: usize) -> Result<(), TransferError> {
     Err(TransferError::TooManyLayers { layers, limit: limits::COPY_LAYERS })
 }
 
-fn mismatch(what: &str, expected: &Digest, found: &Digest) -> TransferError {
+pub(super) fn mismatch(what: &str, expected: &Digest, found: &Digest) -> TransferError {
     TransferError::Invalid { what: what.to_owned(), reason: format!("its bytes are {found}, not {expected}") }
 }

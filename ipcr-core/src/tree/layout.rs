@@ -11,12 +11,13 @@ use super::error::TreeError;
 use crate::dag::pb::Link;
 use crate::digest::Digest;
 use crate::image::config::{ImageConfig, parse_config};
-use crate::image::descriptor::Descriptor;
+use crate::image::descriptor::{Descriptor, PlatformField};
 use crate::image::layout::{
     ARCHIVE_FILE, ArchiveImage, INDEX_FILE, OCI_LAYOUT_FILE, check_oci_layout, parse_archive, parse_layout_index,
 };
 use crate::image::manifest::{Manifest, Parsed, parse_manifest};
 use crate::image::media_type;
+use crate::image::platform::Platform;
 use crate::limits;
 use crate::port::blocks::ReadBlocks;
 
@@ -207,9 +208,9 @@ impl Layout {
         blocks: &dyn ReadBlocks,
         descriptor: &Descriptor,
         manifest: &Manifest,
-    ) -> Result<Option<crate::image::platform::Platform>, TreeError> {
-        if let Some(platform) = &descriptor.platform {
-            return Ok((platform.os != "unknown").then(|| platform.platform()));
+    ) -> Result<Option<Platform>, TreeError> {
+        if let Some(platform) = descriptor.platform.as_ref().map(PlatformField::platform).filter(Platform::is_known) {
+            return Ok(Some(platform).filter(|platform| platform.os != "unknown"));
         }
         if !manifest.is_image() {
             return Ok(None);
@@ -294,7 +295,9 @@ impl Layout {
         let mut present = BTreeSet::new();
         for (descriptor, document) in &all {
             if let Parsed::Manifest(manifest) = document {
-                if let Some(platform) = self.platform(blocks, descriptor, manifest).await? {
+                if let Some(platform) = self.platform(blocks, descriptor, manifest).await?
+                    && platform.is_known()
+                {
                     platforms.insert(descriptor.digest, platform.to_string());
                 }
                 for blob in manifest.blobs() {

@@ -130,7 +130,6 @@ impl Registry<'_> {
     async fn image(&mut self, name: &ImageName, found: &mut Findings) -> Result<(), UpkeepError> {
         let tags = match read::tags(&self.reader, &self.root, name).await {
             Ok(tags) => tags,
-            Err(error) if elsewhere(error.kind()) => continue,
             Err(error) if self.is_elsewhere(error.kind()) => return Ok(()),
             Err(error) => {
                 found.problems.push(unreadable(&format!("image {name}"), &error));

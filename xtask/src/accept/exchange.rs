@@ -1,12 +1,13 @@
 //! Images as other programs write and read them: layouts, archives, streams, Kubo, registries of 2020.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::Figure;
 use super::lab::{Lab, Process, wait_for};
+use super::media::{Containerd, Podman};
 use super::site::{DOMAIN, number, require, same, text, warned};
 use crate::shell::{Result, output, show};
 
@@ -44,30 +45,10 @@ pub(crate) fn streams(lab: &Lab) -> Result<Figure> {
         let pushed = pipe(&mut save, &mut home.command(&["-o", "json", "push", "-", "--as", &name]))?;
         same("Podman's ID in an archive", text(&serde_json::from_str(&pushed)?, "image_id")?.as_str(), id.as_str())?;
     }
-    containerd(lab, &file)?;
+    Containerd::start(lab)?.imports(&file.display().to_string(), "s:file")?;
     home.json(&["check", "--read-data"])?;
     fs::remove_file(file)?;
     Ok(Figure::ok("same image ID in Docker, Podman, containerd"))
-}
-
-/// `ctr images import` of an archive.
-fn containerd(lab: &Lab, file: &Path) -> Result {
-    let (socket, config) = (lab.path("c.sock"), lab.path("c.toml"));
-    // Nothing but what an import needs, so that nothing of the machine is used.
-    fs::write(&config, "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n")?;
-    let mut command = Command::new(lab.peer("containerd")?);
-    command.arg("--config").arg(config).arg("--address").arg(&socket);
-    command.arg("--root").arg(lab.path("cr")).arg("--state").arg(lab.path("cs")).stdout(Stdio::null());
-    let _process = Process::start(&mut command, &lab.path("containerd.log"))?;
-    let ctr = |args: &[&str]| {
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(&socket).args(args);
-        output(&mut command)
-    };
-    wait_for("containerd", Duration::from_secs(30), || ctr(&["version"]).is_ok())?;
-    ctr(&["images", "import", "--no-unpack", &file.display().to_string()])?;
-    let images = ctr(&["images", "ls", "-q"])?;
-    require(images.contains("s:file"), || format!("containerd has {images:?}"))
 }
 
 /// Line 5: Kubo and plain tools read what ipcr publishes.
@@ -153,31 +134,6 @@ pub(crate) fn pipe(from: &mut Command, to: &mut Command) -> Result<String> {
         }
     }
     Ok(String::from_utf8_lossy(&second.stdout).trim().to_owned())
-}
-
-/// Podman with a store of its own.
-struct Podman<'a> {
-    lab: &'a Lab,
-}
-
-impl<'a> Podman<'a> {
-    fn new(lab: &'a Lab) -> Result<Self> {
-        lab.peer("podman")?;
-        Ok(Self { lab })
-    }
-
-    fn command(&self, args: &[&str]) -> Result<Command> {
-        let mut command = Command::new(self.lab.peer("podman")?);
-        command.arg("--root").arg(self.lab.path("pr")).arg("--runroot").arg(self.lab.path("ps"));
-        command
-            .args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"])
-            .args(args);
-        Ok(command)
-    }
-
-    fn output(&self, args: &[&str]) -> Result<String> {
-        output(&mut self.command(args)?)
-    }
 }
 
 /// A Kubo daemon with a repository of its own, on loopback.

@@ -314,6 +314,8 @@ impl Home<'_> {
         command.env("HOME", self.lab.path("nobody")).env("IPCR_HOME", &self.dir);
         command.env("TMPDIR", self.lab.temporary());
         command.env("DOCKER_HOST", format!("unix://{}", self.engine.display()));
+        // Answered while a check runs Podman's service.
+        command.env("CONTAINER_HOST", format!("unix://{}", self.lab.path("p.sock").display()));
         command.args(&self.flags).args(args).stdin(Stdio::null());
         command
     }

@@ -1,12 +1,17 @@
 //! `cargo xtask accept`: the acceptance checks of the main job, with the real binary and real peers, one line each.
 
+mod bytes;
+mod compress;
 pub(crate) mod exchange;
 mod faults;
 mod forge;
 pub(crate) mod lab;
 mod load;
 mod main_job;
+mod matrix;
+mod media;
 mod memory;
+mod odd;
 mod proxy;
 mod record_table;
 mod records;
@@ -84,7 +89,16 @@ const CHECKS: &[Check] = &[
     ),
     check("2 slow line", "ipcr pull --peer, 20 ms each way", two_hosts::slow_line),
     check("2 push --serve", "ipcr push app:1 --serve; ipcr pull", main_job::push_serve),
+    check("3 bytes", "ipcr push oci:DIR; ipcr pull --into oci:OUT", bytes::bytes),
+    check("3 odd images", "ipcr push, inspect, ls, pull of unusual images", odd::images),
     check("4 streams", "docker save | ipcr push -; ipcr pull --into - | docker load", exchange::streams),
+    check("4 matrix", "ipcr cp between any two of all sources and sinks", matrix::matrix),
+    check("4 several images", "ipcr push docker-archive:F[:REF]", matrix::several),
+    check("4 names of results", "ipcr pull REF; docker images", matrix::names),
+    check("4 writers", "ipcr push of what Docker and Podman save", matrix::writers),
+    check("4 readers", "ipcr push --compression; ipcr pull --into", compress::readers),
+    check("4 recompress", "ipcr push --recompress", compress::recompress),
+    check("4 lost digest", "docker push; ipcr push; ipcr push docker://…", compress::lost_digest),
     check("5 stock recipe", "ipfs get -o app:1 /ipfs/CID; tar | docker load", exchange::stock_recipe),
     check("6 2020 registry", "ipfs add -r; ipcr pull ipfs/CID", exchange::registry_of_2020),
     check("7 unchanged", "ipcr push app:1 --no-publish", main_job::unchanged),

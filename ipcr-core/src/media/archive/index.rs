@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
+use super::ArchiveError;
 use super::header::{BLOCK, BLOCK_LEN, Framer, Member, MemberKind, Step};
-use super::{ArchiveError, unpack};
+use crate::dag::compression::Compression;
+use crate::dag::decode::sniff;
 use crate::media::place::{Place, on_disk};
 use crate::port::image::{ByteStream, ImageError};
 
@@ -56,7 +58,7 @@ impl ArchiveIndex {
             let mut block = [0; BLOCK_LEN];
             if at == 0 {
                 let filled = fill(&mut input, &mut block).map_err(|error| place.io("reading", error))?;
-                if unpack::sniff(&block[..filled]) != unpack::Packing::None {
+                if !matches!(sniff(&block[..filled]), Ok(Compression::None)) {
                     return Ok(None);
                 }
                 if filled < block.len() {

@@ -40,11 +40,10 @@ impl std::fmt::Debug for ArchiveReader {
 
 impl ArchiveReader {
     /// Begins to read; the archive may be compressed with gzip or zstd.
-    pub async fn open(stream: ByteStream, place: Place) -> Result<Self, ImageError> {
-        let plain = unpack::unpacked(stream).await.map_err(|error| place.reading(error))?;
-        let input = BufReader::with_capacity(BUFFER, plain);
+    pub fn new(stream: ByteStream, place: Place) -> Self {
+        let input = BufReader::with_capacity(BUFFER, unpack::unpacked(stream));
         let framer = Framer::default();
-        Ok(Self { input, place, framer, head: Bytes::new(), left: 0, padding: 0, ended: false })
+        Self { input, place, framer, head: Bytes::new(), left: 0, padding: 0, ended: false }
     }
 
     /// What is being read.

@@ -1,182 +1,45 @@
-//! Taking the compression off a stream: [`sniff`] and [`unpacked`].
+//! Taking the compression off a stream on its way: [`unpacked`].
 //!
-//! Bombs are bounded: after [`limits::DECOMPRESSION_FREE_BYTES`] plain bytes the ratio must stay below
-//! [`limits::DECOMPRESSION_RATIO`], and zstd windows below [`limits::ZSTD_WINDOW_LOG`]. A compressed stream must end where
-//! its last member or frame ends; zeros may follow, since tapes are padded.
+//! What is read and where its bounds are is said in [`crate::dag::decode`]. There is neither a thread nor a queue: dropping
+//! the stream ends everything.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use flate2::{Decompress, FlushDecompress, Status};
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
-use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
+use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::limits;
+use crate::dag::decode::{SNIFF_BYTES, Unpacker, sniff};
 use crate::port::image::ByteStream;
 
 /// Bytes that are read at once.
-const INPUT: usize = 64 << 10;
-
-/// What a stream of bytes is, judged by its beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Packing {
-    /// Not compressed, or unknown.
-    None,
-    /// RFC 1952.
-    Gzip,
-    /// RFC 8878.
-    Zstd,
-    /// bzip2, which is not read.
-    Bzip2,
-    /// xz, which is not read.
-    Xz,
-}
-
-/// How bytes that begin with `head` are compressed.
-pub fn sniff(head: &[u8]) -> Packing {
-    match head {
-        [0x1f, 0x8b, 8, ..] => Packing::Gzip,
-        // A frame, or a skippable frame.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zstd,
-        [b'B', b'Z', b'h', ..] => Packing::Bzip2,
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Xz,
-        _ => Packing::None,
-    }
-}
+const INPUT: usize = 256 << 10;
 
 /// The plain bytes of `stream`, which may be compressed with gzip or zstd or not at all.
-pub async fn unpacked(mut stream: ByteStream) -> io::Result<ByteStream> {
-    let mut head = [0; 6];
-    let mut filled = 0;
-    while filled < head.len() {
-        match stream.read(&mut head[filled..]).await? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    let packing = sniff(&head[..filled]);
-    let whole: ByteStream = Box::pin(io::Cursor::new(head).take(filled as u64).chain(stream));
-    decompressed(whole, packing)
-}
-
-/// The plain bytes of `stream`, which is compressed with `packing`.
-pub fn decompressed(stream: ByteStream, packing: Packing) -> io::Result<ByteStream> {
-    let codec = match packing {
-        Packing::None => return Ok(stream),
-        Packing::Gzip => Codec::Gzip(gzip()),
-        Packing::Zstd => Codec::Zstd(zstd()?),
-        Packing::Bzip2 => return Err(invalid("it is compressed with bzip2, which is not read; give it decompressed")),
-        Packing::Xz => return Err(invalid("it is compressed with xz, which is not read; give it decompressed")),
-    };
+pub fn unpacked(stream: ByteStream) -> ByteStream {
     let input = vec![0; INPUT].into_boxed_slice();
-    Ok(Box::pin(Unpack {
-        stream,
-        codec,
-        input,
-        from: 0,
-        to: 0,
-        state: State::Running,
-        more: false,
-        taken: 0,
-        given: 0,
-    }))
-}
-
-fn gzip() -> Box<Decompress> {
-    Box::new(Decompress::new_gzip(15))
-}
-
-fn zstd() -> io::Result<Decoder<'static>> {
-    let mut decoder = Decoder::new()?;
-    decoder.set_parameter(DParameter::WindowLogMax(limits::ZSTD_WINDOW_LOG))?;
-    Ok(decoder)
-}
-
-fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
-}
-
-enum Codec {
-    Gzip(Box<Decompress>),
-    Zstd(Decoder<'static>),
-}
-
-#[derive(PartialEq, Eq)]
-enum State {
-    /// Inside a member or frame.
-    Running,
-    /// Between two: another one, zeros or the end may come.
-    Between,
-    /// Zeros have come; only more of them may.
-    Padding,
+    Box::pin(Unpack { stream, unpacker: None, input, from: 0, to: 0, ended: false })
 }
 
 struct Unpack {
     stream: ByteStream,
-    codec: Codec,
+    /// Known once the first bytes are there.
+    unpacker: Option<Unpacker>,
     input: Box<[u8]>,
     from: usize,
     to: usize,
-    state: State,
-    /// Whether the codec may hold plain bytes for which there was no room.
-    more: bool,
-    taken: u64,
-    given: u64,
+    ended: bool,
 }
 
 impl Unpack {
-    /// Decompresses from `input` into `output`: bytes given.
-    fn step(&mut self, output: &mut [u8]) -> io::Result<usize> {
-        let (input, room) = (&self.input[self.from..self.to], output.len());
-        let (taken, given, ended) = match &mut self.codec {
-            Codec::Gzip(inflate) => {
-                let (before_in, before_out) = (inflate.total_in(), inflate.total_out());
-                let status = inflate.decompress(input, output, FlushDecompress::None).map_err(invalid)?;
-                let taken = usize::try_from(inflate.total_in() - before_in).expect("at most the input's length");
-                let given = usize::try_from(inflate.total_out() - before_out).expect("at most the output's length");
-                let ended = status == Status::StreamEnd;
-                if ended {
-                    *inflate = gzip();
-                }
-                (taken, given, ended)
-            }
-            Codec::Zstd(decoder) => {
-                let mut input = InBuffer::around(input);
-                let mut output = OutBuffer::around(output);
-                let hint = decoder.run(&mut input, &mut output).map_err(invalid)?;
-                (input.pos(), output.pos(), hint == 0)
-            }
-        };
-        self.from += taken;
-        self.taken += taken as u64;
-        self.given += given as u64;
-        self.more = given == room;
-        if ended {
-            self.state = State::Between;
-        }
-        if self.given > limits::DECOMPRESSION_FREE_BYTES && self.given / limits::DECOMPRESSION_RATIO > self.taken {
-            return Err(invalid("it decompresses to an implausible size"));
-        }
-        Ok(given)
-    }
-
-    /// Passes over zeros between members; what follows zeros must be zeros.
-    fn between(&mut self) -> io::Result<()> {
-        let input = &self.input[self.from..self.to];
-        let zeros = input.iter().take_while(|byte| **byte == 0).count();
-        self.from += zeros;
-        if zeros > 0 {
-            self.state = State::Padding;
-        }
-        match (&self.state, self.from < self.to) {
-            (State::Padding, true) => Err(invalid("the compressed data is followed by other data")),
-            (State::Between, true) => {
-                self.state = State::Running;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+    /// Reads more behind what is there.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut input = ReadBuf::new(&mut self.input[self.to..]);
+        ready!(self.stream.as_mut().poll_read(cx, &mut input))?;
+        let read = input.filled().len();
+        self.ended = read == 0;
+        self.to += read;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -187,32 +50,24 @@ impl AsyncRead for Unpack {
             return Poll::Ready(Ok(()));
         }
         loop {
-            if this.from == this.to {
-                if this.state == State::Running && this.more {
-                    let given = this.step(buf.initialize_unfilled())?;
-                    if given > 0 {
-                        buf.advance(given);
-                        return Poll::Ready(Ok(()));
-                    }
-                    continue;
+            let Some(unpacker) = &mut this.unpacker else {
+                if this.to < SNIFF_BYTES && !this.ended {
+                    ready!(this.poll_fill(cx))?;
+                } else {
+                    this.unpacker = Some(Unpacker::new(sniff(&this.input[..this.to])?)?);
                 }
-                let mut input = ReadBuf::new(&mut this.input);
-                ready!(this.stream.as_mut().poll_read(cx, &mut input))?;
-                (this.from, this.to) = (0, input.filled().len());
-                if this.to == 0 {
-                    return Poll::Ready(match this.state {
-                        State::Running => Err(io::ErrorKind::UnexpectedEof.into()),
-                        State::Between | State::Padding => Ok(()),
-                    });
+                continue;
+            };
+            if this.from == this.to && !unpacker.holds_output() {
+                if this.ended {
+                    return Poll::Ready(unpacker.finish());
                 }
+                (this.from, this.to) = (0, 0);
+                ready!(this.poll_fill(cx))?;
+                continue;
             }
-            if this.state != State::Running {
-                this.between()?;
-                if this.state != State::Running {
-                    continue;
-                }
-            }
-            let given = this.step(buf.initialize_unfilled())?;
+            let (taken, given) = unpacker.step(&this.input[this.from..this.to], buf.initialize_unfilled())?;
+            this.from += taken;
             if given > 0 {
                 buf.advance(given);
                 return Poll::Ready(Ok(()));
@@ -224,6 +79,8 @@ impl AsyncRead for Unpack {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use tokio::io::AsyncReadExt;
 
     use super::*;
 
@@ -255,7 +112,7 @@ mod tests {
         let stream: ByteStream =
             if slow { Box::pin(Slow(packed, 0, 0)) } else { Box::pin(std::io::Cursor::new(packed)) };
         let mut plain = Vec::new();
-        unpacked(stream).await?.read_to_end(&mut plain).await?;
+        unpacked(stream).read_to_end(&mut plain).await?;
         Ok(plain)
     }
 
@@ -294,5 +151,17 @@ mod tests {
         encoder.include_contentsize(false).unwrap();
         encoder.write_all(&[1; 1000]).unwrap();
         assert!(unpack(encoder.finish().unwrap(), false).await.is_err(), "the window is too large");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_read_is_said() {
+        for (head, name) in [(&b"\xfd7zXZ\0\0\0\0\0"[..], "xz"), (b"BZh91AY&SY\0", "bzip2")] {
+            let error = unpack(head.to_vec(), true).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        for short in [&b""[..], b"a", b"BZh"] {
+            assert_eq!(unpack(short.to_vec(), true).await.unwrap(), short);
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! `tests/engines.rs` includes this file to run it against real engines.
 
+use std::collections::HashSet;
 use std::io;
 
 use bytes::Bytes;
@@ -90,7 +91,13 @@ impl Sample {
             diff_ids: self.diff_ids(),
         };
         let name = name.map(str::to_owned);
-        ImageParts { root: root.clone(), name, manifests: vec![(root, manifest)], images: vec![part] }
+        ImageParts {
+            root: root.clone(),
+            name,
+            manifests: vec![(root, manifest)],
+            images: vec![part],
+            absent: HashSet::new(),
+        }
     }
 
     /// Hands the image to `sink`; the numbers of the layers that it asked for.

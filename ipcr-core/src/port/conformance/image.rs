@@ -293,8 +293,13 @@ pub(crate) async fn assert_same(one: &dyn Blobs, other: &dyn Blobs) {
 /// All parts of an image, every platform.
 pub(crate) async fn gather(blobs: &dyn Blobs, name: Option<&str>) -> ImageParts {
     let root = blobs.root().clone();
-    let mut parts =
-        ImageParts { root: root.clone(), name: name.map(str::to_owned), manifests: Vec::new(), images: Vec::new() };
+    let mut parts = ImageParts {
+        root: root.clone(),
+        name: name.map(str::to_owned),
+        manifests: Vec::new(),
+        images: Vec::new(),
+        absent: HashSet::new(),
+    };
     let mut seen = HashSet::new();
     let mut todo = std::collections::VecDeque::from([root]);
     let mut referrers = Vec::new();

@@ -89,7 +89,8 @@ impl EngineSink {
         let manifests: Vec<_> =
             parts.manifests.iter().filter(|(manifest, _)| manifest.digest == part.manifest).cloned().collect();
         let root = manifests.first().map_or_else(|| parts.root.clone(), |(manifest, _)| manifest.clone());
-        let single = ImageParts { root, name: None, manifests, images: vec![part.clone()] };
+        let images = vec![part.clone()];
+        let single = ImageParts { root, name: None, manifests, images, absent: parts.absent.clone() };
         Ok((single, part.clone()))
     }
 
@@ -179,7 +180,7 @@ impl ImageSink for EngineSink {
         self.archive = None;
         let info = self.info().await?;
         let (mut single, part) = self.single(parts, &info)?;
-        let id = part.config.0.digest;
+        let id = Digest::sha256(&part.config.1);
         let containerd = info.store == EngineStore::Containerd;
         let before = if containerd { None } else { self.engine.image(&id.to_string()).await? };
         let name = self.name.clone().or_else(|| parts.name.clone());

@@ -66,7 +66,7 @@ impl ImageSource for EngineSource {
         let exported = if by_manifest { self.name.clone() } else { image.id.to_string() };
         let stream = self.engine.export(&exported).await?;
         let hints = self.hints(&image);
-        let inner = StreamExport::open(stream, self.place.clone(), None, hints).await.map_err(of_engine)?;
+        let inner = StreamExport::new(stream, self.place.clone(), None, hints);
         Ok(Opened::Export(Box::new(EngineExport { inner, image, by_manifest, place: self.place.clone() })))
     }
 }
