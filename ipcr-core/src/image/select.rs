@@ -67,7 +67,7 @@ mod tests {
             descriptor: Descriptor::new(OCI_MANIFEST, Digest::sha256(platform.unwrap_or("").as_bytes()), 1),
             platform: platform.map(|text| text.parse().unwrap()),
         };
-        platforms.iter().map(candidate).collect()
+        platforms.iter().copied().map(candidate).collect()
     }
 
     #[track_caller]

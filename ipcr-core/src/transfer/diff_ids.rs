@@ -10,8 +10,8 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::error::{TransferError, unpacks_to};
-use super::manifests::{ManifestTree, read_blob};
 use super::ledger::{KnownLayer, Ledger};
+use super::manifests::{ManifestTree, read_blob};
 use super::plain::measure;
 use crate::digest::Digest;
 use crate::exchange::file::File;

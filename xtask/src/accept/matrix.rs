@@ -470,9 +470,10 @@ fn add_saved(lab: &Lab, saved: &Path, layout: &Layout, name: &str, compress: boo
     let mut layers = Vec::new();
     for layer in list[0]["Layers"].as_array().into_iter().flatten() {
         let bytes = fs::read(old.join(layer.as_str().ok_or("layers are paths")?))?;
-        layers.push(match compress {
-            true => layout.blob(&format!("{LAYER}+gzip"), &gzip(lab, &bytes)?)?,
-            false => layout.blob(LAYER, &bytes)?,
+        layers.push(if compress {
+            layout.blob(&format!("{LAYER}+gzip"), &gzip(lab, &bytes)?)?
+        } else {
+            layout.blob(LAYER, &bytes)?
         });
     }
     let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });

@@ -145,7 +145,7 @@ fn sha512(bytes: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }
 
 /// Bytes that nothing compresses and nobody has seen before.

@@ -75,8 +75,8 @@ fn make(lab: &Lab, layout: &Layout) -> Result<Vec<(&'static str, Value, Engine)>
         ("same-layer-twice", layout.image(amd64, &[one.clone(), one.clone(), one.clone()], &json!({}))?, Engine::Loads),
         ("huge-and-tiny", layout.image(amd64, &many, &json!({}))?, Engine::Loads),
         ("windows", layout.image("windows/amd64", &[layer("Files/x")?], &json!({}))?, Engine::Whatever),
-        ("no-architecture", layout.image("linux", &[one.clone()], &json!({}))?, Engine::Loads),
-        ("no-platform", layout.image("", &[one.clone()], &json!({}))?, Engine::Whatever),
+        ("no-architecture", layout.image("linux", std::slice::from_ref(&one), &json!({}))?, Engine::Loads),
+        ("no-platform", layout.image("", std::slice::from_ref(&one), &json!({}))?, Engine::Whatever),
     ];
     let odd = odd_layer(lab)?;
     let odd = (layout.blob(&packed, &gzip(lab, &odd)?)?, sha256(&odd));

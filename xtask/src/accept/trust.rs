@@ -80,7 +80,7 @@ pub(crate) fn trust(lab: &Lab) -> Result<Figure> {
     drop(site);
     let rotated = old.json(&["key", "rotate"])?;
     let new = text(&rotated, "ipns")?;
-    equal("the name before", text(&rotated, "previous")?, ours.trim_start_matches("/ipns/").to_owned())?;
+    equal("the name before", text(&rotated, "previous")?, ours.trim_start_matches("/ipns/"))?;
     require(!ours.contains(&new), || "the key has not changed".into())?;
     equal("the name that is shown", text(&old.json(&["id"])?, "ipns")?, new.clone())?;
     let (_process, ready) = old.serve(&["serve", "--http", "127.0.0.1:0"])?;
@@ -104,7 +104,7 @@ pub(crate) fn trust(lab: &Lab) -> Result<Figure> {
         same("the end of the chain of names", &ipns.last().copied(), &Some(new.as_str()))?;
         if name == "trust-v" && link == &ours {
             let warning = warned(&pulled, "handed-over").ok_or_else(|| format!("no word of the new key: {pulled}"))?;
-            equal("who hands over", &text(warning, "from")?, &ours.trim_start_matches("/ipns/").to_owned())?;
+            equal("who hands over", &text(warning, "from")?, ours.trim_start_matches("/ipns/"))?;
         }
     }
     let entries = at("trust-v", &ours)?.json(&["trust", "ls"])?;
