@@ -403,16 +403,16 @@ async fn homes_are_held_by_the_first_and_worked_on_by_all() {
     drop(session);
     assert_eq!(first.registry.holder().blocks().get(block.cid()).await.unwrap().as_ref(), Some(block.data()));
 
-    // The first is done; the second goes on through it, and a third takes over when both are gone.
+    // The first is done; the second goes on through it, a third joins them, and a fourth takes over when all are gone.
     let closing = tokio::spawn(first.close());
-    let third = open::open(config(), Surroundings::default(), "third", Duration::from_secs(30));
-    let third = tokio::spawn(third);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(second.registry.identity().await.is_ok() && !closing.is_finished());
+    let third = open::open(config(), Surroundings::default(), "third", Duration::from_secs(30)).await.unwrap();
+    assert!(third.remote.is_some());
     second.close().await.unwrap();
-    closing.await.unwrap().unwrap();
-    let third = third.await.unwrap().unwrap();
-    assert!(third.holder.is_some());
-    assert_eq!(third.registry.holder().blocks().get(block.cid()).await.unwrap().as_ref(), Some(block.data()));
+    assert!(third.registry.identity().await.is_ok() && !closing.is_finished());
     third.close().await.unwrap();
+    closing.await.unwrap().unwrap();
+    let fourth = open::open(config(), Surroundings::default(), "fourth", Duration::from_secs(30)).await.unwrap();
+    assert!(fourth.holder.is_some());
+    assert_eq!(fourth.registry.holder().blocks().get(block.cid()).await.unwrap().as_ref(), Some(block.data()));
+    fourth.close().await.unwrap();
 }

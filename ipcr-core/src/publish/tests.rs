@@ -92,8 +92,9 @@ impl Home {
     }
 
     async fn tags(&self) -> String {
-        let root = State::load(&self.tables).await.unwrap().root.unwrap();
-        let tags = crate::tree::read::tags(&self.hub.reader, &root, &"app".parse().unwrap()).await.unwrap();
+        let state = State::load(&self.tables).await.unwrap();
+        let (root, reader) = (state.root.unwrap(), self.publisher.reader(&state, None, &[]).await);
+        let tags = crate::tree::read::tags(&reader, &root, &"app".parse().unwrap()).await.unwrap();
         let mut tags: Vec<_> = tags.into_iter().map(|tag| tag.tag).collect();
         tags.sort();
         tags.join(" ")
@@ -166,6 +167,7 @@ async fn what_nobody_took_is_published_with_the_next() {
     other.change(vec![other.set("x", "x")], &records).await.unwrap();
     let merged = one.change(vec![one.set("c", "c")], &records).await.unwrap();
     assert_eq!((merged.sequence, one.tags().await.as_str()), (3, "a b c x"));
+    other.change(Vec::new(), &records).await.unwrap();
     other.change(vec![remove_tag("app", "a")], &records).await.unwrap();
     one.change(Vec::new(), &records).await.unwrap();
     assert_eq!(one.tags().await, "b c x");

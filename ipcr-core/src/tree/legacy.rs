@@ -45,15 +45,16 @@ impl Legacy {
     /// bytes are not checked: nothing but the configuration says what they should be.
     pub async fn file(&self, blocks: &dyn ReadBlocks, path: &str) -> Result<BlobFile, TreeError> {
         let full = format!("{}/{path}", self.path);
-        let wanted = inner_path(path).ok_or_else(|| TreeError::not_found(&full))?;
+        let missing = |path: &str| TreeError::disagree(path, "manifest.json names it, and the folder does not have it");
+        let wanted = inner_path(path).ok_or_else(|| missing(&full))?;
         let link = blocks::walk(blocks, &self.folder, wanted.split('/')).await?;
-        let link = link.ok_or_else(|| TreeError::not_found(&full))?;
+        let link = link.ok_or_else(|| missing(&full))?;
         let link = match blocks::stat(blocks, &full, &link.cid).await? {
             Stat::Symlink { target } => {
                 let outside = || TreeError::disagree(&full, "its link leads out of the folder");
                 let target = follow(&wanted, &target).ok_or_else(outside)?;
                 let found = blocks::walk(blocks, &self.folder, target.split('/')).await?;
-                found.ok_or_else(|| TreeError::not_found(format!("{}/{target}", self.path)))?
+                found.ok_or_else(|| missing(&format!("{}/{target}", self.path)))?
             }
             _ => link,
         };
