@@ -114,12 +114,20 @@ impl State {
         published.flat_map(|step| &step.edits).chain(&self.pending).cloned().collect()
     }
 
-    /// Notes that the root comes from a published one, and that edits were made again upon it.
-    pub fn merged(&mut self, sequence: u64, theirs: Cid, merged: Cid, edits: Vec<Pending>) {
-        for step in self.history.iter_mut().filter(|step| step.sequence >= sequence) {
+    /// Notes that the root comes from published ones, by their sequences, and that edits since a sequence were made again upon it.
+    pub fn merged(
+        &mut self,
+        since: u64,
+        theirs: impl IntoIterator<Item = (u64, Cid)>,
+        merged: Cid,
+        edits: Vec<Pending>,
+    ) {
+        for step in self.history.iter_mut().filter(|step| step.sequence >= since) {
             step.edits.clear();
         }
-        self.note(sequence, theirs, Vec::new());
+        for (sequence, root) in theirs {
+            self.note(sequence, root, Vec::new());
+        }
         self.root = Some(merged);
         self.shared = true;
         self.pending = edits;
@@ -189,7 +197,7 @@ mod tests {
         assert!(!state.is_foreign(4, Some(root(7))));
         assert_eq!(state.unseen_by(6), [removal("b"), removal("c")]);
         assert_eq!(state.unseen_by(7), [removal("c")]);
-        state.merged(6, root(7), root(8), state.unseen_by(6));
+        state.merged(6, [(6, root(7))], root(8), state.unseen_by(6));
         assert_eq!((state.root, state.pending.len(), state.unseen_by(6).len()), (Some(root(8)), 2, 2));
         assert!(!state.is_foreign(6, Some(root(7))));
         let json = serde_json::to_string(&state).unwrap();

@@ -144,13 +144,14 @@ impl Publisher {
             Some(network) => self.own_records(network, events).await?,
             None => Vec::new(),
         };
-        let theirs = known.iter().find(|record| state.is_foreign(record.sequence(), root_of(record)));
+        let is_foreign = |record: &&SignedRecord| state.is_foreign(record.sequence(), root_of(record));
+        let foreign: Vec<&SignedRecord> = known.iter().filter(is_foreign).collect();
 
         events.stage(Stage::Committing).await;
         let before = state.root;
-        let unchanged = match (theirs, network) {
-            (Some(theirs), Some(network)) => {
-                match self.merge(&mut state, theirs, &edits, force, network, events).await {
+        let unchanged = match (foreign.is_empty(), network) {
+            (false, Some(network)) => {
+                match self.merge(&mut state, &foreign, &edits, force, network, events).await {
                     Err(error @ PublishError::NotMerged { .. }) => {
                         // Kept here all the same, so that nothing is lost; the next publish tries again.
                         self.apply_here(&mut state, edits, hints).await?;
@@ -209,17 +210,18 @@ impl Publisher {
         Ok(network.records.valid(&name, &network.hints, RESOLVE, events).await?)
     }
 
-    /// Applies what another home may not have seen, and the new edits, to the root that it published. Nothing is kept unless all of it
-    /// succeeds.
+    /// Applies what another home may not have seen, and the new edits, to the root that it published: that of the first of its
+    /// records, which are the newest first and at least one. Nothing is kept unless all of it succeeds.
     async fn merge(
         &self,
         state: &mut State,
-        theirs: &SignedRecord,
+        foreign: &[&SignedRecord],
         edits: &[Pending],
         force: bool,
         network: &Network,
         events: &Emitter,
     ) -> Result<(), PublishError> {
+        let theirs = foreign[0];
         let root = match (root_of(theirs), theirs.target()) {
             (Some(root), _) => root,
             (None, Target { root: TargetRoot::Ipns(to), path }) if path.is_empty() => {
@@ -236,7 +238,9 @@ impl Publisher {
             crate::kind::ErrorKind::Unavailable => not_merged(Box::new(error)),
             _ => error,
         };
-        let unseen = state.unseen_by(theirs.sequence());
+        // Whoever signed the oldest of them had not seen what this home signed from then on.
+        let since = foreign.iter().map(|record| record.sequence()).min().unwrap_or_default();
+        let unseen = state.unseen_by(since);
         let mut all = merge::still_possible(&reader, &root, unseen).await.map_err(unfetched)?;
         all.extend_from_slice(edits);
         if !force {
@@ -246,7 +250,8 @@ impl Publisher {
         let all = merge::upon(&reader, &root, all).await.map_err(unfetched)?;
         let edited = apply(&reader, &root, &again).await.map_err(|error| unfetched(error.into()))?;
         self.store(&session, edited.blocks).await?;
-        state.merged(theirs.sequence(), root, edited.root, all);
+        let foreign = foreign.iter().filter_map(|record| Some((record.sequence(), root_of(record)?)));
+        state.merged(since, foreign, edited.root, all);
         self.write(state, &again).await
     }
 
