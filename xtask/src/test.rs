@@ -23,7 +23,7 @@ const STEPS: &[Step] = &[
         args: &["clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
         env: &[],
     },
-    Step { name: "tests", args: &["test", "--release", "--workspace", "--locked"], env: &[] },
+    Step { name: "tests", args: &["test", "--release", "--workspace", "--locked", "--no-fail-fast"], env: &[] },
     Step {
         name: "docs",
         // The doc comments of the command line are its help texts, not links.
