@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
-use ipcr_core::control::open::{self, OpenHome};
+use ipcr_core::control::open::OpenHome;
 use ipcr_core::event::Warning;
 use ipcr_core::image::platform::Platform;
 use ipcr_core::kind::ErrorKind;
 use ipcr_core::media::spec::SpecError;
-use ipcr_core::reference::{IpnsName, NameError, Reference, TargetName};
+use ipcr_core::reference::{IpnsName, NameError, Reference, Tag, TargetName};
 use ipcr_core::registry::Registry;
 use ipcr_core::registry::error::{RegistryError, Topic};
 use ipcr_core::registry::holder::Changed;
@@ -44,18 +44,8 @@ impl<'a> Context<'a> {
     /// Opens the home.
     pub(crate) async fn open(purpose: Purpose<'a>) -> Result<Self, Failure> {
         let Purpose { ui, settings, environment, command, remote, holds } = purpose;
-        let config = home::config(settings)?;
-        let mut surroundings = home::surroundings(settings, environment);
-        if remote && !settings.offline {
-            home::add_remote(&mut surroundings, &config, environment).await?;
-        }
-        surroundings.peers.clone_from(&config.node.peers);
-        let (wait, name) = (settings.lock_wait, format!("ipcr {command}"));
-        let home = if holds {
-            open::hold(config, surroundings, &name, wait).await
-        } else {
-            open::open(config, surroundings, &name, wait).await
-        };
+        let builder = home::builder(settings, environment, remote)?.command(format!("ipcr {command}"));
+        let home = if holds { builder.hold().await } else { builder.open().await };
         let home = home.map_err(|error| Failure::registry(&error, command))?;
         let registry = home.registry.clone();
         Ok(Self { ui, settings, environment, registry, command, serving: AtomicBool::new(false), home })
@@ -98,9 +88,10 @@ impl<'a> Context<'a> {
         Ok((previous, changed, warnings))
     }
 
-    /// Publishes the registry again, if there is one.
-    pub(crate) async fn refresh(&self) -> Result<(), Failure> {
-        self.local()?.refresh().await.map_err(|error| self.failure(&error))
+    /// Publishes the registry again, if there is one; with `only_published`, if all of it was published before. False if nobody
+    /// took its record.
+    pub(crate) async fn refresh(&self, only_published: bool) -> Result<bool, Failure> {
+        self.local()?.refresh(only_published).await.map_err(|error| self.failure(&error))
     }
 
     /// Says that this command goes on serving, so that what it publishes can be fetched.
@@ -139,9 +130,35 @@ impl<'a> Context<'a> {
         text.parse().map_err(|error: NameError| self.bad_name(&error))
     }
 
-    /// Reads a name for this registry.
-    pub(crate) fn target(&self, text: &str) -> Result<TargetName, Failure> {
-        text.parse().map_err(|error: NameError| self.bad_name(&error))
+    /// Reads a reference to an image of this registry, whose own domain or key may stand before it.
+    pub(crate) async fn own_reference(&self, text: &str) -> Result<Reference, Failure> {
+        let mut reference = self.reference(text)?;
+        if let Some(authority) = &reference.authority {
+            let identity = self.registry.identity().await.map_err(|error| self.failure(&error))?;
+            if !identity.is_named_by(authority) {
+                let own = identity.domain.unwrap_or(identity.ipns);
+                let message = format!("`{text}` is not in this registry, which is {own}");
+                return Err(Failure::usage(message).with_hint("leave out the authority"));
+            }
+            reference.authority = None;
+        }
+        Ok(reference)
+    }
+
+    /// Reads a name for this registry, whose own domain or key may stand before it.
+    pub(crate) async fn target(&self, text: &str) -> Result<TargetName, Failure> {
+        match text.parse::<TargetName>() {
+            Ok(target) => Ok(target),
+            Err(error) => match text.parse::<Reference>() {
+                Ok(Reference { authority: Some(_), digest: None, .. }) => {
+                    let reference = self.own_reference(text).await?;
+                    let tag = reference.tag_or_latest().unwrap_or_else(Tag::latest);
+                    let image = reference.image.ok_or_else(|| self.bad_name(&error))?;
+                    Ok(TargetName { image, tag })
+                }
+                _ => Err(self.bad_name(&error)),
+            },
+        }
     }
 
     /// A name that does not follow the grammar.

@@ -1,50 +1,45 @@
 //! From settings and environment to what the library is opened with.
 
-use std::error::Error;
 use std::path::Path;
-use std::sync::Arc;
 
+use ipcr_core::control::builder::Builder;
 use ipcr_core::engine::discovery::Discovery;
-use ipcr_core::identity::NodeKey;
-use ipcr_core::kind::ErrorKind;
 use ipcr_core::media::registry::credentials::Credentials;
-use ipcr_core::naming::dns::{DnsHosts, DnsOptions, DnsServer, Resolver};
+use ipcr_core::naming::dns::DnsServer;
 use ipcr_core::net::addresses::{self, NetworkMode, SwarmKey};
-use ipcr_core::net::{HttpClient, HttpPolicy};
-use ipcr_core::node::NodeConfig;
-use ipcr_core::registry::local::HomeConfig;
-use ipcr_core::registry::places::Surroundings;
 use multiaddr::Multiaddr;
 
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::settings::Settings;
 
-/// How the home is opened.
-pub(crate) fn config(settings: &Settings) -> Result<HomeConfig, Failure> {
-    let mode = mode(&settings.network)?;
-    let mut dns = DnsOptions::default();
-    dns.servers = settings.dns.iter().map(|server| dns_server(server)).collect::<Result<_, _>>()?;
-    dns.anchors = settings.dns_anchor.iter().map(|file| read(file, "trust anchors")).collect::<Result<_, _>>()?;
-    dns.mode = mode.clone();
-    // The home keeps the key that is really used.
-    let mut node = NodeConfig::new(NodeKey::generate().keypair().clone(), mode);
-    node.listen = multiaddrs("--listen", &settings.listen)?;
-    node.peers = peers("--peer", &settings.peer)?;
+/// How the home is opened. With `remote`, docker's credentials are read for OCI registries.
+pub(crate) fn builder(settings: &Settings, environment: &Environment, remote: bool) -> Result<Builder, Failure> {
+    let dns = settings.dns.iter().map(|server| dns_server(server)).collect::<Result<Vec<_>, _>>()?;
+    let anchors = settings.dns_anchor.iter().map(|file| read(file, "trust anchors")).collect::<Result<Vec<_>, _>>()?;
+    let mut builder = Builder::new(&settings.home, mode(&settings.network)?)
+        .listen(multiaddrs("--listen", &settings.listen)?)
+        .peers(peers("--peer", &settings.peer)?)
+        .dns(dns)
+        .dns_anchors(anchors)
+        .routers(urls("--router", &settings.router)?)
+        .gateways(urls("--gateway", &settings.gateway)?)
+        .offline(settings.offline)
+        .allow_stale(settings.allow_stale)
+        .stall(settings.timeout)
+        .lock_wait(settings.lock_wait)
+        .engines(engines(environment));
     if !settings.bootstrap.is_empty() {
-        node.bootstrap = peers("--bootstrap", &settings.bootstrap)?;
+        builder = builder.bootstrap(peers("--bootstrap", &settings.bootstrap)?);
     }
-    node.offline = settings.offline;
-    let mut config = HomeConfig::new(&settings.home, node);
-    config.dns = dns;
-    config.routers = urls("--router", &settings.router)?;
-    config.gateways = urls("--gateway", &settings.gateway)?;
-    config.stall = settings.timeout;
-    Ok(config)
+    if let (true, Some(folder)) = (remote, &environment.docker_config) {
+        builder = builder.credentials(credentials(&folder.join("config.json"))?);
+    }
+    Ok(builder)
 }
 
-/// What the library needs to know of this machine.
-pub(crate) fn surroundings(settings: &Settings, environment: &Environment) -> Surroundings {
+/// Where container engines may be.
+fn engines(environment: &Environment) -> Discovery {
     let mut engines = Discovery::default();
     engines.docker_host.clone_from(&environment.docker_host);
     engines.docker_tls = environment.docker_tls;
@@ -53,31 +48,7 @@ pub(crate) fn surroundings(settings: &Settings, environment: &Environment) -> Su
     engines.container_host.clone_from(&environment.container_host);
     engines.runtime_dir.clone_from(&environment.runtime_dir);
     engines.uid = rustix::process::getuid().as_raw();
-    let mut surroundings = Surroundings::default();
-    surroundings.engines = engines;
-    surroundings.stall = settings.timeout;
-    surroundings.allow_stale = settings.allow_stale;
-    surroundings
-}
-
-/// Adds what it takes to talk to OCI registries: an HTTP client, and docker's credentials.
-pub(crate) async fn add_remote(
-    surroundings: &mut Surroundings,
-    config: &HomeConfig,
-    environment: &Environment,
-) -> Result<(), Failure> {
-    let failed = |error: &(dyn Error + 'static)| {
-        Failure::new(ErrorKind::Failed, "setting up HTTP for OCI registries failed").caused_by(error)
-    };
-    let dns = Resolver::new(config.dns.clone()).await.map_err(|error| failed(&error))?;
-    let mut policy = HttpPolicy::new((&config.node.mode).into());
-    policy.stall = config.stall;
-    let http = HttpClient::new(policy, Arc::new(DnsHosts(Arc::new(dns)))).map_err(|error| failed(&error))?;
-    surroundings.http = Some(http);
-    if let Some(folder) = &environment.docker_config {
-        surroundings.credentials = credentials(&folder.join("config.json"))?;
-    }
-    Ok(())
+    engines
 }
 
 fn credentials(file: &Path) -> Result<Credentials, Failure> {

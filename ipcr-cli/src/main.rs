@@ -90,7 +90,7 @@ fn dispatch(purpose: Purpose<'_>, command: &Command) -> Result<(), Failure> {
         Command::Rm(args) => session::run(purpose, async |context| commands::rm::run(context, args).await),
         Command::Publish(args) => session::run(purpose, async |context| commands::publish::run(context, args).await),
         Command::Cp(args) => session::run(purpose, async |context| commands::cp::run(context, args).await),
-        Command::Serve(_) => session::run(purpose, commands::serve::run),
+        Command::Serve(args) => session::run(purpose, async |context| commands::serve::run(context, args).await),
         Command::Trust(args) => session::run(purpose, async |context| commands::trust::run(context, args).await),
         Command::Gc(args) => session::run(purpose, async |context| commands::gc::run(context, args).await),
         Command::Check(args) => session::run(purpose, async |context| commands::check::run(context, args).await),

@@ -66,6 +66,8 @@ pub const ZSTD_WINDOW_LOG: u32 = 27;
 pub const NODE_LINKS: usize = 1 << 16;
 /// Name and link entries of one directory that is listed.
 pub const DIRECTORY_ENTRIES: usize = 1 << 20;
+/// Most folders that are looked at to list the images of a registry without a catalogue.
+pub const LISTED_FOLDERS: usize = 1 << 16;
 /// Deepest DAG of one file or sharded directory.
 pub const DAG_DEPTH: usize = 64;
 /// Most entries of one image archive.

@@ -20,7 +20,9 @@ use ipcr_core::naming::chain::TrustLevel;
 use ipcr_core::naming::dns::DnsServer;
 use ipcr_core::node::NetworkMode;
 use ipcr_core::registry::Registry;
-use ipcr_core::registry::options::{InitOptions, PublishOptions, PullOptions, PushOptions, ResolveOptions};
+use ipcr_core::registry::options::{
+    InitOptions, PublishOptions, PullOptions, PushOptions, RemoveTarget, ResolveOptions,
+};
 use ipcr_core::registry::outcome::{Identity, PullOutcome, PushOutcome, TxtRecord};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -348,4 +350,40 @@ async fn a_registry_outlives_its_process() {
     assert!(bob.check(true).await.unwrap().problems.is_empty());
     bob.shutdown().await.unwrap();
     home.registry.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_collection_takes_what_a_push_is_about_to_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Builder::new(dir.path().join("home"), NetworkMode::Loopback).offline(true).hold().await.unwrap();
+    home.init(InitOptions::default()).await.unwrap();
+    let registry = home.registry.clone();
+    let folder = dir.path().join("source");
+    layout(&folder, 1);
+    let collector = {
+        let registry = registry.clone();
+        tokio::spawn(async move {
+            loop {
+                registry.collect(false, false).await.unwrap();
+            }
+        })
+    };
+    let mut options = PushOptions::default();
+    options.target = Some("app:1".parse().unwrap());
+    options.publish.publish = false;
+    for round in 0..30 {
+        // Known and referred to by nothing: read past, if the collector has not taken it yet.
+        let remove = RemoveTarget::Image("app".parse().unwrap());
+        let _ = registry.remove(remove, options.publish.clone()).await;
+        let pushed = registry.push(at(&folder), options.clone()).await.unwrap();
+        let copy = dir.path().join(format!("copy-{round}"));
+        let pulled = registry.pull("app:1".parse().unwrap(), at(&copy), PullOptions::default()).await.unwrap();
+        assert_eq!(pulled.digest, pushed.digest);
+        assert_eq!(blobs(&copy), blobs(&folder), "round {round}");
+    }
+    collector.abort();
+    assert!(collector.await.is_err_and(|ended| ended.is_cancelled()), "the collector worked until the end");
+    assert!(registry.check(true).await.unwrap().problems.is_empty());
+    drop(registry);
+    home.close().await.unwrap();
 }

@@ -62,7 +62,7 @@ async fn into_registry(
     name: &str,
 ) -> Result<(CopyOutcome, Vec<Warning>), Failure> {
     let mut options = PushOptions::default();
-    options.target = Some(context.target(name)?);
+    options.target = Some(context.target(name).await?);
     options.platform.clone_from(&args.platform);
     options.publish = context.publishing()?;
     let (pushed, warnings) = context.watch(context.registry.push(source, options)).await?;

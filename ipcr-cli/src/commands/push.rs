@@ -90,7 +90,7 @@ struct DryRun {
 
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
     let spec = ImageSpec::push_source(&args.source).map_err(|error| context.bad_spec(&error))?;
-    let options = options(context, args)?;
+    let options = options(context, args).await?;
     if args.dry_run {
         return plan(context, medium::source(spec)?, options).await;
     }
@@ -99,12 +99,14 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     }
     let (outcome, warnings) = context.watch(context.registry.push(medium::source(spec)?, options)).await?;
     context.show(&outcome, &warnings, lines)?;
-    if args.serve { serve::serve(context).await } else { Ok(()) }
+    if args.serve { serve::serve(context, args.no_publish).await } else { Ok(()) }
 }
 
-fn options(context: &Context<'_>, args: &Args) -> Result<PushOptions, Failure> {
+async fn options(context: &Context<'_>, args: &Args) -> Result<PushOptions, Failure> {
     let mut options = PushOptions::default();
-    options.target = args.name.as_deref().map(|name| context.target(name)).transpose()?;
+    if let Some(name) = &args.name {
+        options.target = Some(context.target(name).await?);
+    }
     options.description.clone_from(&args.description);
     options.readme = args.readme.as_deref().map(readme).transpose()?;
     options.platform.clone_from(&args.platform);

@@ -42,7 +42,7 @@ struct DryRun {
 }
 
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
-    let target = target(context, args)?;
+    let target = target(context, args).await?;
     if args.dry_run {
         return plan(context, &target).await;
     }
@@ -55,13 +55,8 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     context.show(&outcome, &warnings, edit_lines)
 }
 
-fn target(context: &Context<'_>, args: &Args) -> Result<RemoveTarget, Failure> {
-    let reference = context.reference(&args.name)?;
-    let foreign = reference.authority.is_some();
-    match reference {
-        _ if foreign => {
-            Err(Failure::usage("only this registry's images can be removed").with_hint("leave out the authority"))
-        }
+async fn target(context: &Context<'_>, args: &Args) -> Result<RemoveTarget, Failure> {
+    match context.own_reference(&args.name).await? {
         Reference { image: Some(image), tag: None, digest: None, .. } if args.all_tags => {
             Ok(RemoveTarget::Image(image))
         }

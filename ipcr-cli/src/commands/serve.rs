@@ -16,6 +16,9 @@ use crate::failure::Failure;
 /// How often the registry's record is signed anew.
 const REFRESH: Duration = Duration::from_secs(4 * 3600);
 
+/// How soon a record that nobody took is handed out again, at first.
+const RETRY: Duration = Duration::from_secs(60);
+
 /// Runs the node: others can pull what this home holds, and other commands work through it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
@@ -26,6 +29,10 @@ pub(crate) struct Args {
     /// Where health is answered [default: 127.0.0.1:5050]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) http: Option<String>,
+
+    /// Does not publish what was pushed with `--no-publish`; what is published stays so
+    #[arg(long)]
+    pub(crate) no_publish: bool,
 }
 
 /// The line that says that it is ready, as programs read it.
@@ -44,7 +51,7 @@ struct Node {
     addresses: Vec<Multiaddr>,
 }
 
-pub(crate) async fn run(context: &Context<'_>) -> Result<(), Failure> {
+pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
     context.set_serving();
     let text = &context.settings.http;
     let address = text.parse().map_err(|_| {
@@ -71,15 +78,24 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<(), Failure> {
         let registry = ready.ipns.as_deref().unwrap_or("no registry yet");
         context.ui.line(format!("ready: {registry} at {} addresses as {peer}, {http}", ready.node.addresses.len()))?;
     }
-    serve(context).await
+    serve(context, args.no_publish).await
 }
 
-/// Keeps the registry's record fresh, for as long as it is not interrupted.
-pub(crate) async fn serve(context: &Context<'_>) -> Result<(), Failure> {
+/// Keeps the registry's record fresh, for as long as it is not interrupted; with `only_published`, that of what is published already.
+pub(crate) async fn serve(context: &Context<'_>, only_published: bool) -> Result<(), Failure> {
+    let (mut pause, mut told) = (RETRY, false);
     loop {
-        if let Err(failure) = context.refresh().await {
+        let refreshed = context.refresh(only_published).await;
+        if let (Err(failure), false) = (&refreshed, told) {
             context.ui.warning(&format!("the registry could not be published again: {}", failure.message()));
         }
-        tokio::time::sleep(REFRESH).await;
+        told = refreshed.is_err();
+        if refreshed.unwrap_or(false) {
+            tokio::time::sleep(REFRESH).await;
+            pause = RETRY;
+        } else {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(REFRESH);
+        }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
-    let (from, to) = (context.reference(&args.reference)?, context.target(&args.name)?);
+    let (from, to) = (context.reference(&args.reference)?, context.target(&args.name).await?);
     let (outcome, warnings) = context.watch(context.registry.tag(from, to, context.publishing()?)).await?;
     context.show(&outcome, &warnings, edit_lines)
 }

@@ -96,6 +96,12 @@ impl Builder {
         self
     }
 
+    /// Uses kept records although they have expired, when nobody has a valid one.
+    pub fn allow_stale(mut self, allow: bool) -> Self {
+        self.surroundings.allow_stale = allow;
+        self
+    }
+
     /// Uses no network at all: own and cached images only.
     pub fn offline(mut self, offline: bool) -> Self {
         self.config.node.offline = offline;

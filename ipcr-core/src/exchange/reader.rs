@@ -14,7 +14,8 @@ use crate::port::exchange::FetchSession;
 
 /// Reads blocks locally, and fetches those that are missing when it has a session to fetch with.
 ///
-/// Fetched blocks are in the store session before they are returned. Several reads of one missing block fetch it once.
+/// Fetched blocks are in the store session before they are returned, and so are blocks that were there already: nothing that was
+/// read is collected while the session lives. Several reads of one missing block fetch it once.
 /// Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Reader(Arc<Inner>);
@@ -82,15 +83,23 @@ impl Reader {
         self.0.fetch.is_some()
     }
 
-    /// Which of `cids` are stored here.
+    /// Which of `cids` are stored here. They stay so as long as the store session lives, if there is one.
     pub async fn has(&self, cids: &[Cid]) -> Result<Vec<bool>, ReadError> {
         let failed = |source| ReadError::Store { cid: cids.first().copied().unwrap_or_default(), source };
-        self.0.store.has(cids).await.map_err(failed)
+        let held = match &self.0.keep {
+            Some(keep) => keep.hold(cids).await,
+            None => self.0.store.has(cids).await,
+        };
+        held.map_err(failed)
     }
 
     async fn stored(&self, cid: &Cid) -> Result<Option<Bytes>, ReadError> {
         let data = self.0.store.get(cid).await.map_err(|source| ReadError::Store { cid: *cid, source })?;
         if let Some(data) = &data {
+            // Gone again, if a collection came between.
+            if self.0.keep.is_some() && !self.has(&[*cid]).await?[0] {
+                return Ok(None);
+            }
             self.count(cid, data.len(), &self.0.local);
         }
         Ok(data)

@@ -17,7 +17,7 @@ use crate::dag::block::{DAG_PB, IDENTITY, RAW};
 use crate::dag::pb::{Link, Node, NodeError};
 use crate::kind::ErrorKind;
 use crate::limits;
-use crate::port::blocks::{BlockStore, Live, ReadBlocks as _, ReadError, StoreError};
+use crate::port::blocks::{BlockStore, Live, ReadBlocks as _, ReadError, StoreError, StoreSession};
 
 /// Most reads of one [`fetch_all`] at a time.
 const READS_AT_ONCE: usize = 256;
@@ -141,6 +141,26 @@ pub async fn mark(store: &dyn BlockStore, root: &Cid, live: &mut Live) -> Result
 pub async fn survey(store: &dyn BlockStore, root: &Cid) -> Result<Walked, WalkError> {
     let mut seen = Seen::default();
     walk(store, root, |cid| seen.insert(cid)).await
+}
+
+/// Makes everything below `root` part of a session, so that no sweep takes it; false unless all of it is stored here, and whole
+/// as far as its links are needed.
+pub async fn hold_all(store: &dyn BlockStore, session: &dyn StoreSession, root: &Cid) -> Result<bool, StoreError> {
+    let (mut seen, mut cids) = (Seen::default(), Vec::new());
+    let walked = walk(store, root, |cid| {
+        let first = seen.insert(cid);
+        if first {
+            cids.push(*cid);
+        }
+        first
+    });
+    match walked.await {
+        // What was there a moment ago may be gone before it is held.
+        Ok(walked) if walked.is_complete() => Ok(session.hold(&cids).await?.into_iter().all(|held| held)),
+        Ok(_) | Err(WalkError::Node { .. } | WalkError::Store { source: StoreError::Corrupt { .. }, .. }) => Ok(false),
+        Err(WalkError::Store { source, .. }) => Err(source),
+        Err(WalkError::Read { .. }) => unreachable!("only the store is read"),
+    }
 }
 
 /// Reads everything below `root` through `reader`, which fetches and keeps what is missing. At most `bytes` of blocks

@@ -1,6 +1,6 @@
 //! The memory that files being read share: [`Window`].
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -9,8 +9,8 @@ pub const DEFAULT_BYTES: usize = 32 << 20;
 
 /// A budget of block bytes that are asked for or wait to be consumed, shared by several files.
 ///
-/// The file that was opened first may use all of it, the others leave half to it, so that files which nobody reads yet
-/// cannot hold up the one that is being read. A file may always ask for the very block that it needs next, even when
+/// A file that is being read may use all of it; one that was only opened so far leaves half to others, so that what is fetched
+/// ahead never holds up what is needed now, in whatever order files happened to be opened. A file may always ask for the very block that it needs next, even when
 /// nothing is left: the true bound is the budget plus one block per open file.
 #[derive(Clone, Debug)]
 pub struct Window(Arc<Mutex<State>>);
@@ -20,8 +20,8 @@ struct State {
     total: usize,
     used: usize,
     next: u64,
-    /// Open files in the order of their opening; the waker of those that wait.
-    open: BTreeMap<u64, Option<Waker>>,
+    /// Open files; the waker of those that wait.
+    open: HashMap<u64, Option<Waker>>,
 }
 
 impl Default for Window {
@@ -33,7 +33,7 @@ impl Default for Window {
 impl Window {
     /// A budget of `bytes`.
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { total: bytes, used: 0, next: 0, open: BTreeMap::new() })))
+        Self(Arc::new(Mutex::new(State { total: bytes, used: 0, next: 0, open: HashMap::new() })))
     }
 
     /// Bytes in use.
@@ -70,12 +70,11 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Takes `bytes` if they are free, whatever is free when `must`; otherwise `waker` is called when it may be worth
-    /// trying again.
+    /// Takes `bytes` if they are free, whatever is free when `must`; otherwise `waker`, which whoever reads the file has, is
+    /// called when it may be worth trying again.
     pub(super) fn take(&self, bytes: usize, must: bool, waker: Option<&Waker>) -> Option<Share> {
         let mut state = self.window.state();
-        let first = state.open.first_key_value().is_some_and(|(id, _)| *id == self.id);
-        let allowed = if first { state.total } else { state.total / 2 };
+        let allowed = if waker.is_some() { state.total } else { state.total / 2 };
         if must || state.used.saturating_add(bytes) <= allowed {
             state.used += bytes;
             return Some(Share { window: self.window.clone(), bytes });

@@ -215,6 +215,9 @@ pub fn parse_manifest(bytes: Bytes, declared: &str) -> Result<Parsed, ManifestEr
     } else if media_type::is_index(declared) {
         &["config", "layers"]
     } else {
+        if media_type::is_schema1(declared) {
+            return Err(ManifestError::Schema1);
+        }
         return Err(ManifestError::Unsupported { media_type: declared.chars().take(255).collect() });
     };
     let malformed = |source| ManifestError::Malformed { media_type: declared.to_owned(), source };

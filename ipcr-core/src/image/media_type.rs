@@ -43,6 +43,11 @@ pub fn oci_layer(compression: Compression) -> &'static str {
     }
 }
 
+/// Whether it names a manifest of Docker's schema 1, signed or not.
+pub fn is_schema1(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.docker.distribution.manifest.v1+")
+}
+
 /// Whether it names an image manifest.
 pub fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST)

@@ -29,7 +29,8 @@ const CHUNK: usize = 256 << 10;
 /// Adds an image to the OCI image layout in a folder, which is made when there is none.
 ///
 /// Blobs that are there are checked and kept; others are written under temporary names, hashed, made durable and renamed.
-/// `index.json` is replaced last: before, the image is not there. Dropped before, the sink takes back what it added.
+/// `index.json` is replaced last: before, the image is not there. Dropped before, the sink takes back what it added, unless
+/// another writer is at work in the layout, which may count on it.
 #[derive(Debug)]
 pub struct LayoutSink {
     path: PathBuf,
@@ -179,6 +180,7 @@ fn prepare(path: &Path, place: &Place, undo: &mut Undo) -> Result<(), ImageError
     for folder in ["", "blobs", "blobs/sha256"] {
         undo.folder(&path.join(folder)).map_err(writing)?;
     }
+    undo.attend(&path.join("blobs")).map_err(writing)?;
     if !marker.try_exists().map_err(writing)? {
         undo.files.push(marker.clone());
         replace(&marker, OCI_LAYOUT.as_bytes()).map_err(writing)?;
@@ -251,9 +253,19 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 struct Undo {
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
+    /// The folder of blobs, locked together with all who write to the layout.
+    present: Option<File>,
 }
 
 impl Undo {
+    /// Says that somebody is at work in a layout, until this is dropped.
+    fn attend(&mut self, blobs: &Path) -> io::Result<()> {
+        let folder = File::open(blobs)?;
+        folder.lock_shared()?;
+        self.present = Some(folder);
+        Ok(())
+    }
+
     /// Makes a folder and those above it.
     fn folder(&mut self, path: &Path) -> io::Result<()> {
         let mut missing = Vec::new();
@@ -279,6 +291,10 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
+        // What others found here they rely on. Whoever comes while the lock is held alone finds it gone, and writes it again.
+        if self.present.as_ref().is_some_and(|folder| folder.try_lock().is_err()) {
+            return;
+        }
         for file in &self.files {
             let _ = std::fs::remove_file(file);
         }

@@ -8,6 +8,7 @@ use multiaddr::{Multiaddr, Protocol};
 
 use super::target::Target;
 use crate::kind::ErrorKind;
+use crate::net::addresses::NetworkMode;
 use crate::port::dns::{Dns, DnsError, Security, TxtAnswer};
 use crate::reference::domain::Domain;
 
@@ -124,9 +125,15 @@ fn read(domain: &Domain, answer: &TxtAnswer) -> Result<Option<Target>, LinkError
     }
 }
 
-/// The addresses to dial first, from `_dnsaddr.<domain>`, with their host names resolved. Hints are a help: what fails or
-/// cannot be read is left out.
-pub async fn hints(dns: &dyn Dns, domain: &Domain) -> Vec<Multiaddr> {
+/// The addresses to dial first, from `_dnsaddr.<domain>`, with their host names resolved. Hints are a help: what fails, cannot be
+/// read or may not be dialled in this mode is left out.
+pub async fn hints(dns: &dyn Dns, domain: &Domain, mode: &NetworkMode) -> Vec<Multiaddr> {
+    let mut found = named(dns, domain).await;
+    found.retain(|address| mode.allows_learned(address));
+    found
+}
+
+async fn named(dns: &dyn Dns, domain: &Domain) -> Vec<Multiaddr> {
     let mut found = Vec::new();
     let mut names = vec![(domain.to_string(), None)];
     for _ in 0..HINT_DEPTH {
@@ -267,7 +274,7 @@ mod tests {
             ],
         );
         dns.set_addresses("host.test", &["127.0.0.9".parse().unwrap(), "::1".parse().unwrap()]);
-        let found = hints(&dns, &domain()).await;
+        let found = hints(&dns, &domain(), &NetworkMode::Loopback).await;
         let shown: Vec<_> = found.iter().map(|a| a.to_string().replace(&format!("/p2p/{PEER}"), "")).collect();
         assert_eq!(
             shown[..5],
@@ -282,6 +289,6 @@ mod tests {
         // The loop of more.test ends at its depth.
         assert!(shown[5..].iter().all(|address| address == "/ip4/127.0.0.2/tcp/1") && shown.len() < 10);
         dns.set_down(true);
-        assert!(hints(&dns, &domain()).await.is_empty());
+        assert!(hints(&dns, &domain(), &NetworkMode::Loopback).await.is_empty());
     }
 }

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::SubsecRound as _;
 use cid::Cid;
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use super::trust::{Anchor, Handover, Sighting, TrustError, TrustTable};
 use crate::event::{Emitter, Event, Warning};
 use crate::kind::ErrorKind;
 use crate::limits;
+use crate::net::addresses::NetworkMode;
 use crate::port::dns::{Dns, DnsError, Security};
 use crate::port::records::NameRecords;
 use crate::port::table::Table;
@@ -41,14 +43,16 @@ pub struct ResolverOptions {
     pub clock: Clock,
     /// The longest time to wait for the records of one name.
     pub timeout: Duration,
+    /// How far addresses that domains name may reach.
+    pub mode: NetworkMode,
     /// Lets DNSSEC alone change the key that a domain is remembered with.
     pub dnssec_may_change: bool,
 }
 
 impl Default for ResolverOptions {
-    /// The system's clock, 30 seconds, and no change by DNSSEC alone.
+    /// The system's clock, 30 seconds, the public network, and no change by DNSSEC alone.
     fn default() -> Self {
-        Self { clock: Clock::default(), timeout: RECORDS, dnssec_may_change: false }
+        Self { clock: Clock::default(), timeout: RECORDS, mode: NetworkMode::default(), dnssec_may_change: false }
     }
 }
 
@@ -188,7 +192,7 @@ impl NameResolver {
                     let next = record.target().clone();
                     let step = ChainStep {
                         sequence: Some(record.sequence()),
-                        valid_until: Some(record.valid_until()),
+                        valid_until: Some(record.valid_until().trunc_subsecs(0)),
                         age: Some(followed.age),
                         ..ChainStep::new(StepKind::Ipns, name.to_string(), next.to_string(), followed.source)
                     };
@@ -208,7 +212,7 @@ impl NameResolver {
         events: &Emitter,
     ) -> Result<(ChainStep, Target), ResolveError> {
         let dns = self.dns.as_ref();
-        let (link, hints) = tokio::join!(dnslink::link(dns, &domain), dnslink::hints(dns, &domain));
+        let (link, hints) = tokio::join!(dnslink::link(dns, &domain), dnslink::hints(dns, &domain, &self.options.mode));
         let link = match link {
             Err(LinkError::Dns { source: DnsError::Offline { name }, .. }) => self.last_link(&domain, name).await?,
             link => link?,

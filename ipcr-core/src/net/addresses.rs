@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 
+use super::policy::is_global;
+
 /// How far the program may reach.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -92,6 +94,12 @@ impl NetworkMode {
             Self::Private(_) => !udp,
             Self::Public => true,
         }
+    }
+
+    /// Whether an address that DNS or a stranger names may be dialled: in public mode only where it is globally routable, so that
+    /// nobody makes this machine knock at the doors of its own network.
+    pub fn allows_learned(&self, address: &Multiaddr) -> bool {
+        self.allows(address) && (*self != Self::Public || ip(address).is_some_and(is_global))
     }
 
     /// Whether the node may listen here. Unspecified addresses are fine where more than this host may connect.
@@ -189,6 +197,26 @@ mod tests {
             assert_eq!(NetworkMode::Lan.allows(&address), lan, "{text}");
             assert_eq!(private.allows(&address), with_key, "{text}");
             assert_eq!(NetworkMode::Public.allows(&address), public, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_strangers_name_is_dialled_in_the_open_only() {
+        let private = NetworkMode::Private(SwarmKey::new([1; 32]));
+        for (text, global) in [
+            ("/ip4/10.1.2.3/tcp/1", false),
+            ("/ip4/169.254.169.254/tcp/80", false),
+            ("/ip4/127.0.0.1/tcp/1", false),
+            ("/ip6/::ffff:192.168.0.1/tcp/1", false),
+            ("/ip6/fd00::1/tcp/1", false),
+            ("/ip4/8.8.8.8/tcp/1", true),
+            ("/ip6/2001:4860:4860::8888/udp/1/quic-v1", true),
+        ] {
+            let address = address(text);
+            assert_eq!(NetworkMode::Public.allows_learned(&address), global, "{text}");
+            for mode in [&NetworkMode::Loopback, &NetworkMode::Lan, &private] {
+                assert_eq!(mode.allows_learned(&address), mode.allows(&address), "{text}");
+            }
         }
     }
 

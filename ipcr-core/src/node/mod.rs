@@ -154,7 +154,7 @@ impl Node {
             let _ = engine.set(Arc::downgrade(&bitswap));
             let host = Host::start(&config, start).await?;
             let entrances = config.bootstrap.iter().chain(&config.peers).cloned().collect();
-            let kad = Kad::new(hub.clone(), dns.clone(), entrances);
+            let kad = Kad::new(hub.clone(), dns.clone(), entrances, config.mode.clone());
             let network = Arc::new(Network { hub: hub.clone(), kad, dns, peers: config.peers.clone() });
             Some(Online { host, hub, bitswap, network })
         };

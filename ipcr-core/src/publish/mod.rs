@@ -207,7 +207,7 @@ impl Publisher {
     async fn own_records(&self, network: &Network, events: &Emitter) -> Result<Vec<SignedRecord>, PublishError> {
         events.stage(Stage::Resolving).await;
         let name = self.keys.key.name();
-        Ok(network.records.valid(&name, &network.hints, RESOLVE, events).await?)
+        Ok(network.records.valid(&name, &network.hints, RESOLVE.min(network.stall), events).await?)
     }
 
     /// Applies what another home may not have seen, and the new edits, to the root that it published: that of the first of its
@@ -359,7 +359,7 @@ impl Publisher {
         let sequence = match kept {
             Some(kept) if *kept.record.target() == target && !kept.forked => kept.record.sequence(),
             kept => {
-                let found = network.records.valid(&name, &network.hints, RESOLVE, events).await?;
+                let found = network.records.valid(&name, &network.hints, RESOLVE.min(network.stall), events).await?;
                 let kept = kept.map_or(0, |kept| kept.record.sequence());
                 found.first().map_or(0, SignedRecord::sequence).max(kept) + 1
             }

@@ -32,8 +32,8 @@ pub(super) async fn tag(
     let failed = |error| RegistryError::from_transfer("taking the image over", error);
     let source = opened.source(this, &events).await?;
     // Files that are stored already are linked as they are; what only others hold is fetched.
-    let ledger = Ledger::new(this.holder.tables(), this.holder.blocks());
-    let stored = match &opened.found.contents {
+    let ledger = Ledger::new(this.holder.tables(), this.holder.blocks()).within(&opened.at.session);
+    let (stored, unpacked) = match &opened.found.contents {
         Contents::Layout(layout) => {
             adopt(source.as_ref(), layout, opened.home().as_ref(), &opened.at.reader, &ledger).await.map_err(failed)?
         }
@@ -43,11 +43,12 @@ pub(super) async fn tag(
                 recompress: false,
                 platform: None,
             };
-            let intake = Intake::new(ledger, Arc::clone(&opened.at.session), events.clone(), options);
-            intake.ingest(Source::Blobs(source)).await.map_err(failed)?.image
+            let intake = Intake::new(ledger.clone(), Arc::clone(&opened.at.session), events.clone(), options);
+            (intake.ingest(Source::Blobs(source)).await.map_err(failed)?.image, Vec::new())
         }
     };
     opened.at.session.commit().await.map_err(|error| RegistryError::from_store("keeping the image", error))?;
+    ledger.remember_unpacked(&unpacked).await.map_err(failed)?;
     let digest = stored.root.digest;
     let edit = Edit::SetTag {
         image: to.image.clone(),

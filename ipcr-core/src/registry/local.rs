@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cid::Cid;
 use multiaddr::Multiaddr;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 
 use super::error::{RegistryError, Topic};
 use super::holder::{Activity, ChangeRequest, Changed, Holder, ResolveRequest, ResolvedRoot};
@@ -34,7 +34,7 @@ use crate::port::blocks::BlockStore;
 use crate::port::exchange::{Exchange, FetchRequest};
 use crate::port::table::Table;
 use crate::publish::announce::await_holders;
-use crate::publish::{Network, Publisher, RecordPolicy};
+use crate::publish::{Network, Publication, Publisher, RecordPolicy};
 use crate::reference::{Authority, Domain, IpnsName};
 use crate::store::home::Home;
 use crate::tree::edit::{Edit, NewKey};
@@ -91,6 +91,8 @@ pub struct LocalHolder {
     network: Arc<LazyNetwork>,
     publisher: Mutex<Option<Arc<Publisher>>>,
     init: Mutex<()>,
+    /// Changes share it. What replaces the key, or takes away what nothing refers to, has it alone.
+    turn: RwLock<()>,
     serving: std::sync::atomic::AtomicBool,
 }
 
@@ -112,6 +114,7 @@ impl LocalHolder {
             network,
             publisher: Mutex::new(None),
             init: Mutex::new(()),
+            turn: RwLock::new(()),
             serving: std::sync::atomic::AtomicBool::new(false),
         }))
     }
@@ -136,12 +139,17 @@ impl LocalHolder {
         self.serving.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Publishes the registry again, so that its record does not run out.
-    pub async fn refresh(&self) -> Result<(), RegistryError> {
-        if self.config.node.offline || self.publisher().await.is_err() {
-            return Ok(());
+    /// Publishes the registry again, so that its record does not run out; false if nobody took the record. With `only_published`, a
+    /// root that was not published yet stays so.
+    pub async fn refresh(&self, only_published: bool) -> Result<bool, RegistryError> {
+        if self.config.node.offline || profile::identity(&self.config.path).is_err() {
+            return Ok(true);
         }
-        self.change(request(Vec::new()), Emitter::silent()).await.map(|_| ())
+        let state = self.state().await?;
+        if only_published && state.published.is_none_or(|published| Some(published.root) != state.root) {
+            return Ok(true);
+        }
+        Ok(self.change(request(Vec::new()), Emitter::silent()).await?.published)
     }
 
     /// The home's directory.
@@ -165,6 +173,7 @@ impl LocalHolder {
     /// Gives the registry a new key, which the old one hands over to (docs/format.md, section 4a). The old name leads on to the new one. After
     /// a crash or a failure it goes on where it stopped when it is called again.
     pub async fn rotate_key(&self, events: Emitter) -> Result<(IpnsName, Changed), RegistryError> {
+        let _turn = self.turn.write().await;
         let rotating = |error| super::keys::failed("replacing the registry's key", error);
         let keys = KeyStore::new(&self.config.path);
         let old = keys.registry().map_err(rotating)?.ok_or(RegistryError::NoRegistry)?;
@@ -179,16 +188,58 @@ impl LocalHolder {
             let handover = self.handover(&old, new.name()).await?;
             let key = NewKey { did: info.did, ipns: info.ipns, did_document: info.did_document, handover };
             // Under the old name at first: whoever still follows it learns of the new key there.
-            self.change(request(vec![Edit::HandOver { key: Box::new(key) }]), events.clone()).await?;
+            self.make(request(vec![Edit::HandOver { key: Box::new(key) }]), &events).await?;
         }
         keys.rotate().map_err(rotating)?;
         *self.publisher.lock().await = None;
         let changed = if self.config.node.offline {
             self.unpublished().await?
         } else {
-            self.change(request(Vec::new()), events).await?
+            let (done, _) = self.make(request(Vec::new()), &events).await?;
+            self.changed(done).await?
         };
         Ok((previous, changed))
+    }
+
+    /// Makes a change, for whoever has a turn; also the network that it was published to.
+    async fn make(
+        &self,
+        request: ChangeRequest,
+        events: &Emitter,
+    ) -> Result<(Publication, Option<Network>), RegistryError> {
+        let publisher = self.publisher().await?;
+        let network = match (request.publish, self.config.node.offline) {
+            (true, false) => {
+                events.stage(Stage::Connecting).await;
+                Some(self.publishing_network().await?)
+            }
+            (true, true) if request.edits.is_empty() => return Err(offline()),
+            (true, true) => {
+                events.warn(Warning::NotPublished { reason: OFFLINE.into() }).await;
+                None
+            }
+            (false, _) => None,
+        };
+        let done = publisher.change(request.edits, request.force, network.as_ref(), events).await;
+        let done = done.map_err(|error| RegistryError::from_publish("changing the registry", error))?;
+        self.network.blocks_added().await;
+        Ok((done, network))
+    }
+
+    /// What became of a change, for whoever asked for it.
+    async fn changed(&self, done: Publication) -> Result<Changed, RegistryError> {
+        let identity = self.identity().await?;
+        Ok(Changed {
+            root: done.root,
+            unchanged: done.unchanged,
+            ipns: identity.ipns,
+            domain: identity.domain,
+            sequence: done.sequence,
+            published: !done.accepted.is_empty(),
+            holders: done.reach.holders,
+            findable: done.reach.findable,
+            serving: self.serving.load(std::sync::atomic::Ordering::Relaxed),
+        })
     }
 
     /// The hand-over between two keys; the one that the registry shows, if it does already.
@@ -288,42 +339,18 @@ impl Holder for LocalHolder {
     }
 
     async fn change(&self, request: ChangeRequest, events: Emitter) -> Result<Changed, RegistryError> {
-        let publisher = self.publisher().await?;
-        let network = match (request.publish, self.config.node.offline) {
-            (true, false) => {
-                events.stage(Stage::Connecting).await;
-                Some(self.publishing_network().await?)
-            }
-            (true, true) if request.edits.is_empty() => return Err(offline()),
-            (true, true) => {
-                events.warn(Warning::NotPublished { reason: OFFLINE.into() }).await;
-                None
-            }
-            (false, _) => None,
+        let wait = request.wait;
+        let (mut done, network) = {
+            let _turn = self.turn.read().await;
+            self.make(request, &events).await?
         };
-        let mut done = publisher
-            .change(request.edits, request.force, network.as_ref(), &events)
-            .await
-            .map_err(|error| RegistryError::from_publish("changing the registry", error))?;
-        self.network.blocks_added().await;
         if let Some(network) = &network
-            && !request.wait.is_zero()
+            && !wait.is_zero()
             && done.reach.holders.is_empty()
         {
-            done.reach = await_holders(&done.root, network, request.wait, &events).await;
+            done.reach = await_holders(&done.root, network, wait, &events).await;
         }
-        let identity = self.identity().await?;
-        Ok(Changed {
-            root: done.root,
-            unchanged: done.unchanged,
-            ipns: identity.ipns,
-            domain: identity.domain,
-            sequence: done.sequence,
-            published: !done.accepted.is_empty(),
-            holders: done.reach.holders,
-            findable: done.reach.findable,
-            serving: self.serving.load(std::sync::atomic::Ordering::Relaxed),
-        })
+        self.changed(done).await
     }
 
     async fn trust_list(&self) -> Result<Vec<TrustEntry>, RegistryError> {
@@ -344,6 +371,8 @@ impl Holder for LocalHolder {
     }
 
     async fn collect(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError> {
+        // What a push is about to name is in its session until the change is made; no change is made between marking and sweeping.
+        let _turn = self.turn.write().await;
         let done = collect(&self.blocks, &self.tables, self.cache_limit(), keep_leases, dry_run).await;
         let done = done.map_err(|error| upkeep("collecting", error))?;
         Ok(GcOutcome {

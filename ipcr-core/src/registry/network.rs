@@ -112,7 +112,10 @@ impl LazyNetwork {
         }
         profile::note_running(&self.config.path, &node.addresses().await)?;
         let records = self.records(&node, &dns)?;
-        let names = NameResolver::new(dns, records, Arc::clone(&self.tables), ResolverOptions::default());
+        let mut options = ResolverOptions::default();
+        options.timeout = options.timeout.min(self.config.stall);
+        options.mode = self.config.node.mode.clone();
+        let names = NameResolver::new(dns, records, Arc::clone(&self.tables), options);
         let made = Arc::new(Parts { node, names });
         *parts = Some(Arc::clone(&made));
         Ok(made)
@@ -132,6 +135,7 @@ impl LazyNetwork {
     /// The HTTP client, within the reach of the network mode; the configured hosts are always within it.
     pub(super) fn http(&self, dns: &Arc<dyn Dns>) -> Result<HttpClient, RegistryError> {
         let mut policy = HttpPolicy::new((&self.config.node.mode).into());
+        policy.stall = self.config.stall;
         for url in self.config.routers.iter().chain(&self.config.gateways) {
             policy = policy.naming_url(url);
         }
@@ -203,7 +207,7 @@ impl LazyNetwork {
     /// The addresses that a domain gives.
     pub(super) async fn hints(&self, domain: &str) -> Vec<Multiaddr> {
         match (self.dns().await, domain.parse()) {
-            (Ok(dns), Ok(domain)) => dnslink::hints(dns.as_ref(), &domain).await,
+            (Ok(dns), Ok(domain)) => dnslink::hints(dns.as_ref(), &domain, &self.config.node.mode).await,
             _ => Vec::new(),
         }
     }

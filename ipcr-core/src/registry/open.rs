@@ -65,14 +65,8 @@ impl Registry {
             Err(RegistryError::NoRegistry) => None,
             Err(error) => return Err(error),
         };
-        let own_key = identity.as_ref().and_then(|identity| identity.ipns.parse().ok());
-        let own_domain = identity.as_ref().and_then(|identity| identity.domain.as_ref()?.parse().ok());
         let own = identity.as_ref().map_or_else(String::new, |i| i.domain.clone().unwrap_or_else(|| i.ipns.clone()));
-        let authority = authority.filter(|authority| match authority {
-            Authority::Domain(domain) | Authority::DidWeb(domain) => Some(domain) != own_domain.as_ref(),
-            Authority::Key(key) => Some(key) != own_key.as_ref(),
-            _ => true,
-        });
+        let authority = authority.filter(|authority| !identity.as_ref().is_some_and(|own| own.is_named_by(authority)));
         if authority.is_none() && identity.is_none() {
             return Err(RegistryError::NoRegistry);
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::naming::chain::{ChainStep, TrustLevel};
 use crate::port::exchange::PeerShare;
+use crate::reference::Authority;
 
 /// Who this registry is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,17 @@ pub struct Identity {
     /// The registry's title.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+}
+
+impl Identity {
+    /// Whether an authority names this registry: its domain, or its key in any spelling.
+    pub fn is_named_by(&self, authority: &Authority) -> bool {
+        match authority {
+            Authority::Domain(domain) | Authority::DidWeb(domain) => self.domain.as_deref() == Some(domain.as_str()),
+            Authority::Key(key) => self.ipns.parse() == Ok(*key),
+            _ => false,
+        }
+    }
 }
 
 /// The transport node's key and addresses.

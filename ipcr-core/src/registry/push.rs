@@ -44,18 +44,15 @@ pub(super) async fn push(
     }
     let session: Arc<dyn StoreSession> =
         Arc::from(this.holder.blocks().begin(limits::LEASE).await.map_err(|e| step("opening the store", e.into()))?);
-    let taken = take_in(this, &source, &session, &options, &events).await;
-    let (ingested, new_bytes) = match taken {
+    // The session lives until the registry names what is in it, known files included: no collection comes between.
+    let taken = take_in(this, &source, known_name, &session, &options, &events).await;
+    let Taken { target, ingested, new_bytes } = match taken {
         Ok(taken) => taken,
         Err(error) => {
             // What was stored for nothing is given up at once; the error that led here is what matters.
             let _ = session.abort().await;
             return Err(error);
         }
-    };
-    let target = match known_name {
-        Some(target) => target,
-        None => named_by_source(ingested.name.as_deref(), &source)?,
     };
     let edit = Edit::SetTag {
         image: target.image.clone(),
@@ -77,15 +74,24 @@ pub(super) async fn push(
     outcome(this, &identity, &target, &ingested, &changed, bytes).await
 }
 
-/// Stores the image and makes it durable; also the block bytes that were new.
+/// An image that is stored, durably.
+struct Taken {
+    target: TargetName,
+    ingested: Ingested,
+    /// Block bytes that were not in the store before.
+    new_bytes: u64,
+}
+
+/// Stores the image and makes it durable. A name that only the source knows is looked at as early as the source tells it.
 async fn take_in(
     this: &Registry,
     source: &OpenedSource,
+    known_name: Option<TargetName>,
     session: &Arc<dyn StoreSession>,
     options: &PushOptions,
     events: &Emitter,
-) -> Result<(Ingested, u64), RegistryError> {
-    let ledger = Ledger::new(this.holder.tables(), this.holder.blocks());
+) -> Result<Taken, RegistryError> {
+    let ledger = Ledger::new(this.holder.tables(), this.holder.blocks()).within(session);
     let encoding = Encoding::current(options.compression);
     let intake = Intake::new(
         ledger.clone(),
@@ -97,14 +103,23 @@ async fn take_in(
     if let Some(image_id) = source.image_id()
         && let Some(image) = ledger.image(&image_id, &encoding.to_string()).await.map_err(storing)?
     {
-        return Ok((Ingested::known(image, image_id), 0));
+        let target = known_name.map_or_else(|| named_by_source(None, source), Ok)?;
+        return Ok(Taken { target, ingested: Ingested::known(image, image_id), new_bytes: 0 });
     }
     let opened = source.open().await.map_err(|error| step("opening the source", error))?;
+    let known_name = match (known_name, &opened) {
+        (None, Opened::Blobs(blobs)) => Some(named_by_source(blobs.name().as_deref(), source)?),
+        (known_name, _) => known_name,
+    };
     let ingested = intake.ingest(opened).await.map_err(storing)?;
+    let target = match known_name {
+        Some(target) => target,
+        None => named_by_source(ingested.name.as_deref(), source)?,
+    };
     events.stage(Stage::Committing).await;
     session.commit().await.map_err(|error| storing(error.into()))?;
     ingested.remember(&ledger).await.map_err(storing)?;
-    Ok((ingested, intake.new_bytes()))
+    Ok(Taken { target, ingested, new_bytes: intake.new_bytes() })
 }
 
 async fn outcome(

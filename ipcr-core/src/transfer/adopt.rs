@@ -1,15 +1,23 @@
 //! Taking over an image of a registry as it lies there: [`adopt`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use cid::Cid;
+
+use super::diff_ids;
 use super::error::TransferError;
 use super::folder::Home;
-use super::ledger::Ledger;
+use super::ledger::{KnownLayer, Ledger};
 use super::manifests::{ManifestTree, read_blob, read_tree};
+use super::verify::Verified;
 use crate::digest::Digest;
+use crate::exchange::file::File;
 use crate::exchange::reader::Reader;
 use crate::exchange::walk::fetch_all;
+use crate::exchange::window::Window;
 use crate::image::config::parse_config;
+use crate::image::descriptor::Descriptor;
 use crate::image::manifest::{Manifest, Parsed};
 use crate::image::media_type;
 use crate::limits;
@@ -23,7 +31,8 @@ use crate::tree::stored::{StoredBlob, StoredImage};
 const IN_FLIGHT: usize = 32 << 20;
 
 /// The files of a folder, with everything below them, as an image of one's own. What is missing here is fetched and kept by the
-/// reader; the bytes of the blobs are verified block by block, and against their digests when they are delivered.
+/// reader. What this home has not verified before is held against its digests, for from now on it vouches for them; also what layers
+/// unpack to that were not known.
 ///
 /// `source` is the same folder as a source, from which the manifests are read.
 pub(crate) async fn adopt(
@@ -32,7 +41,7 @@ pub(crate) async fn adopt(
     home: Option<&Home>,
     reader: &Reader,
     ledger: &Ledger,
-) -> Result<StoredImage, TransferError> {
+) -> Result<(StoredImage, Vec<KnownLayer>), TransferError> {
     let tree = read_tree(source, None).await?;
     // Referrers lie in folders of their own and stay where they are.
     let own = |digest: &Digest| {
@@ -69,20 +78,38 @@ pub(crate) async fn adopt(
                 kind: error.kind(),
                 source: Box::new(error),
             })?;
+            let own_layer = own_layers.get(&descriptor.digest).filter(|own| own.cid == file.cid);
+            let known = match own_layer {
+                Some(_) => true,
+                None => ledger.blob(&descriptor.digest).await?.is_some_and(|known| known.cid == file.cid),
+            };
+            if !known {
+                verify(reader, descriptor, &file.cid).await?;
+            }
             let blob = StoredBlob {
                 digest: descriptor.digest,
                 size: descriptor.size,
                 cid: file.cid,
                 tsize: file.tsize,
-                encoding: own_layers
-                    .get(&descriptor.digest)
-                    .filter(|own| own.cid == file.cid)
-                    .and_then(|own| own.encoding.clone()),
+                encoding: own_layer.and_then(|own| own.encoding.clone()),
             };
             blobs.insert(descriptor.digest, blob);
         }
     }
-    Ok(StoredImage { root: tree.root.clone(), manifests, blobs: blobs.into_values().collect() })
+    let blobs: Vec<StoredBlob> = blobs.into_values().collect();
+    let unpacked = diff_ids::check(source, &tree, &blobs, ledger).await?;
+    Ok((StoredImage { root: tree.root.clone(), manifests, blobs }, unpacked))
+}
+
+/// Reads a file that is stored and compares it with its descriptor.
+async fn verify(reader: &Reader, descriptor: &Descriptor, file: &Cid) -> Result<(), TransferError> {
+    let what = descriptor.digest.to_string();
+    let data = File::open(Arc::new(reader.clone()), *file, &Window::new(IN_FLIGHT)).await;
+    let data =
+        data.map_err(|error| TransferError::Read { what: what.clone(), kind: error.kind(), source: Box::new(error) })?;
+    let mut data = Verified::new(Box::pin(data), descriptor.digest, descriptor.size, |_| {});
+    tokio::io::copy(&mut data, &mut tokio::io::sink()).await.map_err(|error| TransferError::from_io(what, error))?;
+    Ok(())
 }
 
 /// What the registry says about how its layers are encoded, by layer.

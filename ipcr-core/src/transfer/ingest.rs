@@ -111,9 +111,9 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// An intake into an open session.
+    /// An intake into an open session, which also takes what is known and used again.
     pub(crate) fn new(ledger: Ledger, session: Arc<dyn StoreSession>, events: Emitter, options: IngestOptions) -> Self {
-        Self { ledger, session, totals: Arc::default(), events, options }
+        Self { ledger: ledger.within(&session), session, totals: Arc::default(), events, options }
     }
 
     /// Block bytes that were put and were not in the store before.

@@ -1,7 +1,8 @@
 //! What this home has stored before: blobs by digest, layers by diff ID, whole images by image ID.
 //!
 //! An entry is believed only while the root block of its file is in the store. Collection removes entries together with the
-//! blocks (`upkeep`), so a root that is there stands for the whole file.
+//! blocks (`upkeep`), so a root that is there stands for the whole file - until the next collection. Who builds on an entry
+//! asks a ledger [`Ledger::within`] a session, which takes the whole file into the session before it answers.
 
 use std::sync::Arc;
 
@@ -11,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TransferError;
 use crate::digest::Digest;
+use crate::exchange::walk::hold_all;
 use crate::kind::ErrorKind;
-use crate::port::blocks::BlockStore;
+use crate::port::blocks::{BlockStore, StoreSession};
 use crate::port::table::{Change, Space, Table, TableError};
 use crate::tree::stored::{StoredBlob, StoredImage};
 
@@ -32,12 +34,20 @@ pub(crate) struct KnownLayer {
 pub(crate) struct Ledger {
     tables: Arc<dyn Table>,
     blocks: Arc<dyn BlockStore>,
+    /// What takes the files that are found.
+    session: Option<Arc<dyn StoreSession>>,
 }
 
 impl Ledger {
-    /// The ledger of a home.
+    /// The ledger of a home, for looking.
     pub(crate) fn new(tables: Arc<dyn Table>, blocks: Arc<dyn BlockStore>) -> Self {
-        Self { tables, blocks }
+        Self { tables, blocks, session: None }
+    }
+
+    /// The same for building on what is found: it belongs to the session, so that no collection takes it while that lives.
+    pub(crate) fn within(mut self, session: &Arc<dyn StoreSession>) -> Self {
+        self.session = Some(Arc::clone(session));
+        self
     }
 
     /// The blocks that its entries speak of.
@@ -48,14 +58,14 @@ impl Ledger {
     /// A blob that was kept byte for byte.
     pub(crate) async fn blob(&self, digest: &Digest) -> Result<Option<StoredBlob>, TransferError> {
         let Some(blob) = self.read::<StoredBlob>(Space::Layers, &blob_key(digest)).await? else { return Ok(None) };
-        Ok(self.held(&blob).await?.then_some(blob))
+        Ok(self.held(&[blob.cid]).await?.then_some(blob))
     }
 
     /// A layer in one encoding.
     pub(crate) async fn layer(&self, diff_id: &Digest, encoding: &str) -> Result<Option<KnownLayer>, TransferError> {
         let key = layer_key(diff_id, encoding);
         let Some(layer) = self.read::<KnownLayer>(Space::Layers, &key).await? else { return Ok(None) };
-        Ok(self.held(&layer.blob).await?.then_some(layer))
+        Ok(self.held(&[layer.blob.cid]).await?.then_some(layer))
     }
 
     /// An image that ipcr wrote the manifest of, by its configuration's digest.
@@ -63,7 +73,7 @@ impl Ledger {
         let key = layer_key(image_id, encoding);
         let Some(image) = self.read::<StoredImage>(Space::Images, &key).await? else { return Ok(None) };
         let roots: Vec<_> = image.blobs.iter().map(|blob| blob.cid).collect();
-        Ok(self.blocks.has(&roots).await?.into_iter().all(|held| held).then_some(image))
+        Ok(self.held(&roots).await?.then_some(image))
     }
 
     /// What a layer that was kept byte for byte unpacks to.
@@ -92,6 +102,7 @@ impl Ledger {
         }
         for (layer, encoding) in layers {
             batch.push(Change::Put(Space::Layers, layer_key(&layer.diff_id, encoding), encode(layer)));
+            batch.push(Change::Put(Space::Layers, unpacked_key(&layer.blob.digest), encode(layer)));
         }
         if let Some((image_id, encoding, image)) = image {
             batch.push(Change::Put(Space::Images, layer_key(image_id, encoding), encode(image)));
@@ -102,8 +113,18 @@ impl Ledger {
         Ok(())
     }
 
-    async fn held(&self, blob: &StoredBlob) -> Result<bool, TransferError> {
-        Ok(self.blocks.has(&[blob.cid]).await?.first().copied().unwrap_or(false))
+    /// Whether these files are stored.
+    async fn held(&self, files: &[Cid]) -> Result<bool, TransferError> {
+        if !self.blocks.has(files).await?.into_iter().all(|held| held) {
+            return Ok(false);
+        }
+        let Some(session) = &self.session else { return Ok(true) };
+        for file in files {
+            if !hold_all(self.blocks.as_ref(), session.as_ref(), file).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn read<T: DeserializeOwned>(&self, space: Space, key: &[u8]) -> Result<Option<T>, TransferError> {

@@ -289,47 +289,59 @@ pub async fn images(blocks: &dyn ReadBlocks, root: &Cid) -> Result<Vec<ImageSumm
     }
     let Some(catalogue) = blocks::walk(blocks, root, ["_ipcr", "catalogue"]).await? else { return Ok(Vec::new()) };
     let shards = blocks::list(blocks, "_ipcr/catalogue", &catalogue.cid).await?;
-    let shards: Vec<CatalogueShard> = stream::iter(shards.into_values().filter(|link| is_shard(&link.name)))
+    let shards = stream::iter(shards.into_values().filter(|link| is_shard(&link.name)))
         .map(async |link| {
             let path = format!("_ipcr/catalogue/{}", link.name);
             let bytes = blocks::read_file(blocks, &path, &link.cid, limits::METADATA_BYTES).await?;
-            document::parse(&path, &bytes)
+            document::parse::<CatalogueShard>(&path, &bytes)
         })
-        .buffer_unordered(SHARDS_AT_ONCE)
-        .try_collect()
-        .await?;
-    let rows = shards.into_iter().flat_map(|shard| shard.images);
-    let mut images: Vec<_> = rows
-        .map(|(name, row)| ImageSummary {
+        .buffer_unordered(SHARDS_AT_ONCE);
+    let mut shards = std::pin::pin!(shards);
+    let mut images = Vec::new();
+    while let Some(shard) = shards.try_next().await? {
+        if images.len() + shard.images.len() > limits::DIRECTORY_ENTRIES {
+            return Err(TreeError::disagree("_ipcr/catalogue", too_many(limits::DIRECTORY_ENTRIES, "images")));
+        }
+        images.extend(shard.images.into_iter().map(|(name, row)| ImageSummary {
             name,
             description: row.description,
             newest: row.newest,
             size: row.size,
             updated: row.updated,
             tags: row.tags,
-        })
-        .collect();
+        }));
+    }
     images.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(images)
 }
 
+fn too_many(limit: usize, what: &str) -> String {
+    format!("it has more than {limit} {what}")
+}
+
 pub(super) fn is_shard(name: &str) -> bool {
-    name.strip_suffix(".json").is_some_and(|stem| stem.len() == 2 && stem.bytes().all(|b| b.is_ascii_hexdigit()))
+    name.strip_suffix(".json")
+        .is_some_and(|stem| matches!(stem.as_bytes(), [b'0'..=b'9' | b'a'..=b'f', b'0'..=b'9' | b'a'..=b'f']))
 }
 
 /// The names of all image folders below a root, in byte order.
 pub(super) async fn walk_images(blocks: &dyn ReadBlocks, root: &Cid) -> Result<Vec<(ImageName, Cid)>, TreeError> {
     let mut images = Vec::new();
     let mut todo = vec![(String::new(), *root)];
+    let mut folders = 0_usize;
     while let Some((prefix, directory)) = todo.pop() {
         for (name, link) in blocks::list(blocks, &prefix, &directory).await? {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
             let reserved = name.starts_with(['_', '.']) || name == TAGS;
-            if reserved || path.split('/').count() > NAME_DEPTH || images.len() > limits::DIRECTORY_ENTRIES {
+            if reserved || path.split('/').count() > NAME_DEPTH {
                 continue;
             }
             if blocks::stat(blocks, &path, &link.cid).await? != Stat::Directory {
                 continue;
+            }
+            folders += 1;
+            if folders > limits::LISTED_FOLDERS {
+                return Err(TreeError::disagree("the registry", too_many(limits::LISTED_FOLDERS, "folders")));
             }
             if is_image(blocks, &path, &link.cid).await?
                 && let Ok(image) = path.parse::<ImageName>()

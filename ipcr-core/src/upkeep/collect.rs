@@ -78,7 +78,15 @@ pub async fn collect(
             continue;
         }
         // The way from the registry's root to the folder is a handful of blocks; it is found again when it is needed.
-        mark(blocks.as_ref(), &folder, &mut live).await?;
+        match mark(blocks.as_ref(), &folder, &mut live).await {
+            Ok(_) => {}
+            // Strangers can put anything below a folder; what cannot be followed is of no use to anybody.
+            Err(error) if error.kind() == ErrorKind::Integrity => {
+                tracing::debug!(%folder, %error, "a pulled image cannot be kept");
+                forgotten.push(Change::Delete(Space::Cache, folder.to_bytes()));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     if dry_run {
         let swept = blocks.weigh(&live).await?;
@@ -103,4 +111,40 @@ async fn stale_entries(tables: &Arc<dyn Table>, live: &Live) -> Result<Vec<Chang
     let entries = ledger::entries(tables).await?;
     let stale = entries.into_iter().filter(|entry| entry.files.is_empty() || !entry.files.iter().all(held));
     Ok(stale.map(|entry| entry.forget).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::Utc;
+
+    use super::*;
+    use crate::dag::block::{Block, DAG_PB};
+    use crate::port::memory::blocks::MemoryBlocks;
+    use crate::port::memory::table::MemoryTable;
+
+    #[tokio::test]
+    async fn a_pulled_folder_that_nobody_can_follow_is_let_go_of() {
+        let (blocks, tables): (Arc<dyn BlockStore>, Arc<dyn Table>) =
+            (Arc::new(MemoryBlocks::new()), Arc::new(MemoryTable::new()));
+        let good = Block::raw(Bytes::from_static(b"good"));
+        let raw = Block::raw(Bytes::from_static(b"\xff is no dag-pb"));
+        let bad = Block::verify(Cid::new_v1(DAG_PB, *raw.cid().hash()), raw.data().clone()).unwrap();
+        let session = blocks.begin(crate::limits::LEASE).await.unwrap();
+        session.put(vec![good.clone(), bad.clone()]).await.unwrap();
+        session.commit().await.unwrap();
+        drop(session);
+        for folder in [good.cid(), bad.cid()] {
+            let entry = CacheEntry { root: *folder, size: 4, used: Utc::now() };
+            entry.write(&tables, folder).await.unwrap();
+        }
+        let limit = CacheLimit { bytes: 1 << 20 };
+        let collected = collect(&blocks, &tables, limit, false, false).await.unwrap();
+        let kept: Vec<Cid> = CacheEntry::all(&tables).await.unwrap().into_iter().map(|(folder, _)| folder).collect();
+        assert_eq!(kept, [*good.cid()]);
+        assert!(blocks.has(&[*good.cid()]).await.unwrap()[0]);
+        // Its one block was marked before it was read; it goes the next time.
+        let again = collect(&blocks, &tables, limit, false, false).await.unwrap();
+        assert_eq!((collected.swept.blocks + again.swept.blocks, again.kept), (1, 1));
+    }
 }

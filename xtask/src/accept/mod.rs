@@ -104,6 +104,7 @@ const CHECKS: &[Check] = &[
     check("7 unchanged", "ipcr push app:1 --no-publish", main_job::unchanged),
     check("8 sequence", "ipcr push --as other:1", records::sequence),
     check("8 moved tag", "ipcr pull app@sha256:…", records::moved_tag),
+    check("8 own names", "ipcr tag k51…/app:1 did:key:…/app:2; ipcr serve --no-publish", records::own_names),
     check("8 record table", "ipcr pull k51… beside a router that lies", record_table::rows),
     check("8 records of Kubo", "ipfs name publish --sequence; ipcr resolve k51…", record_table::from_kubo),
     check("8 two homes", "20 pushes of two homes with one key by turns", two_homes::alternating),

@@ -37,6 +37,59 @@ pub(crate) fn moved_tag(lab: &Lab) -> Result<Figure> {
     Ok(Figure::ok("both pull"))
 }
 
+/// Line 8: this registry's own domain and key before a name change nothing; what is kept back stays so while it is served.
+pub(crate) fn own_names(lab: &Lab) -> Result<Figure> {
+    lab.image("small:1", super::exchange::SMALL_MIB)?;
+    let home = lab.home("own");
+    let ipns = text(&home.json(&["init", "--domain", DOMAIN])?, "ipns")?;
+    let did = text(&home.json(&["id"])?, "did")?;
+    home.json(&["push", "small:1", "--as", &format!("{DOMAIN}/app:1")])?;
+    home.json(&["tag", &format!("{ipns}/app:1"), &format!("{did}/app:2")])?;
+    home.json(&["tag", &format!("{DOMAIN}/app:2"), "app:3"])?;
+    let tags = |home: &super::lab::Home<'_>| -> Result<Vec<String>> {
+        let listing = home.json(&["ls", &format!("{DOMAIN}/app")])?;
+        let tags = listing["images"][0]["tags"].as_array().ok_or("a listing of an image has tags")?;
+        let mut tags = tags.iter().map(|tag| text(tag, "tag")).collect::<Result<Vec<_>>>()?;
+        tags.sort();
+        Ok(tags)
+    };
+    same("the tags", tags(&home)?.as_slice(), &["1", "2", "3"].map(str::to_owned)[..])?;
+    home.json(&["rm", &format!("{ipns}/app:2")])?;
+    for args in [["rm", "other.test/app:1"], ["tag", "app:1"], ["push", "small:1"]] {
+        let mut args = args.to_vec();
+        match args[0] {
+            "tag" => args.push("other.test/app:4"),
+            "push" => args.extend(["--as", "other.test/app:4"]),
+            _ => {}
+        }
+        let error = home.fails(2, &args)?;
+        require(error["hint"].is_string(), || format!("no hint for {}: {error}", args.join(" ")))?;
+    }
+    same("the tags", tags(&home)?.as_slice(), &["1", "3"].map(str::to_owned)[..])?;
+
+    home.json(&["push", "small:1", "--as", "app:5", "--no-publish"])?;
+    lab.dns(&[])?;
+    let visitor = lab.visitor("own-b")?;
+    for (flags, exit) in
+        [(&["serve", "--http", "127.0.0.1:0", "--no-publish"][..], 3), (&["serve", "--http", "127.0.0.1:0"], 0)]
+    {
+        let (_service, ready) = home.serve(flags)?;
+        let address = super::site::tcp_address(&ready)?;
+        let published = format!("{ipns}/app:1");
+        let kept_back = format!("{ipns}/app:5");
+        visitor.json(&["--peer", &address, "resolve", &published])?;
+        let ask = ["--peer", &address, "resolve", &kept_back];
+        if exit == 0 {
+            // Publishing begins when the service is ready.
+            let found = || visitor.output(&ask).is_ok_and(|output| output.status.success());
+            super::lab::wait_for("the image to be published", std::time::Duration::from_secs(20), found)?;
+        } else {
+            visitor.fails(exit, &ask)?;
+        }
+    }
+    Ok(Figure::ok("own domain, key and DID; kept back until `ipcr serve`"))
+}
+
 /// Line 9: what does not exist or makes no sense, with its exit code and a hint.
 pub(crate) fn names(lab: &Lab) -> Result<Figure> {
     lab.image("small:1", super::exchange::SMALL_MIB)?;

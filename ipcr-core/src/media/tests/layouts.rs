@@ -3,7 +3,7 @@
 use crate::kind::ErrorKind;
 use crate::media::oci_layout::{LayoutFolder, LayoutSink};
 use crate::port::conformance::image::{assert_same, blobs, deliver, many_platforms, one_platform};
-use crate::port::image::{ImageError, ImageSource, Opened};
+use crate::port::image::{ImageError, ImageSink, ImageSource, Opened};
 
 #[tokio::test]
 async fn a_second_image_is_added_and_a_tag_moves() {
@@ -67,6 +67,34 @@ async fn what_is_there_is_checked_and_only_what_is_wrong_is_asked_for() {
     assert_eq!(plan().await.len(), 1);
     deliver(&*image, Box::new(LayoutSink::new(folder.path(), None)), None).await.unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), good);
+}
+
+#[tokio::test]
+async fn what_others_count_on_stays_when_a_writer_gives_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = folder.path().join("layout");
+    let image = blobs(&one_platform()).await;
+    let parts = crate::port::conformance::image::gather(&*image, None).await;
+    let begin = async || {
+        let mut sink = LayoutSink::new(&layout, None);
+        let needs = ImageSink::plan(&mut sink, &parts).await.unwrap();
+        for need in &needs {
+            let data = image.blob(&need.blob).await.unwrap();
+            sink.write(need, need.blob.size, data).await.unwrap();
+        }
+        (sink, needs.len())
+    };
+    let (first, written) = begin().await;
+    let (second, found) = begin().await;
+    assert!(written > 0 && found == 0, "{written} {found}");
+    drop(first);
+    Box::new(second).finish().await.unwrap();
+    let Opened::Blobs(read) = LayoutFolder::new(&layout, None).open().await.unwrap() else { panic!("a layout") };
+    assert_same(&*read, &*image).await;
+    // Alone, everything goes again.
+    std::fs::remove_dir_all(&layout).unwrap();
+    drop(begin().await);
+    assert!(!layout.exists());
 }
 
 #[tokio::test]

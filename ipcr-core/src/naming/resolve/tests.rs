@@ -19,7 +19,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let (dns, network, clock) = (MemoryDns::new(), Carrier::default(), TestClock::new());
-        let options = ResolverOptions { clock: clock.clock(), ..ResolverOptions::default() };
+        let (clock_of_it, mode) = (clock.clock(), NetworkMode::Loopback);
+        let options = ResolverOptions { clock: clock_of_it, mode, ..ResolverOptions::default() };
         let resolver =
             NameResolver::new(Arc::new(dns.clone()), Arc::new(network.clone()), Arc::new(MemoryTable::new()), options);
         Self { dns, network, clock, resolver }

@@ -28,6 +28,7 @@ use tokio::time::timeout;
 pub(super) use self::message::Contact;
 use self::message::{Kind, Message};
 use super::{frame, resolve};
+use crate::net::addresses::NetworkMode;
 use crate::port::dns::Dns;
 
 /// The protocol of the public network; a private network has it to itself by its key.
@@ -50,6 +51,8 @@ pub(super) struct Kad {
     hub: Hub,
     dns: Arc<dyn Dns>,
     bootstrap: Arc<Vec<Multiaddr>>,
+    /// What peers name may be dialled within it.
+    mode: NetworkMode,
 }
 
 impl fmt::Debug for Kad {
@@ -67,8 +70,8 @@ fn distance(key: &[u8], peer: &PeerId) -> Distance {
 }
 
 impl Kad {
-    pub(super) fn new(hub: Hub, dns: Arc<dyn Dns>, bootstrap: Vec<Multiaddr>) -> Self {
-        Self { hub, dns, bootstrap: Arc::new(bootstrap) }
+    pub(super) fn new(hub: Hub, dns: Arc<dyn Dns>, bootstrap: Vec<Multiaddr>, mode: NetworkMode) -> Self {
+        Self { hub, dns, bootstrap: Arc::new(bootstrap), mode }
     }
 
     /// The record of a key that a connected peer has.
@@ -116,7 +119,8 @@ impl Kad {
         let (sender, mut answers) = mpsc::channel(1);
         let sift = async {
             while let Some(answer) = answers.recv().await {
-                for Contact { peer, addresses } in answer {
+                for Contact { peer, mut addresses } in answer {
+                    addresses.retain(|address| self.mode.allows_learned(address));
                     if known.insert(peer) && found.send((peer, addresses)).await.is_err() {
                         return answers.close();
                     }
@@ -292,7 +296,7 @@ impl<'a> Lookup<'a> {
                 Ok(answer) => {
                     self.answered.insert(distance(&self.question.key, &peer), peer);
                     for mut contact in answer.closer.iter().cloned() {
-                        contact.addresses.retain(|address| self.kad.hub.allows(address));
+                        contact.addresses.retain(|address| self.kad.mode.allows_learned(address));
                         if !contact.addresses.is_empty() || self.kad.hub.link(&contact.peer).is_some() {
                             self.add(contact);
                         }

@@ -223,3 +223,21 @@ async fn what_a_cid_is() {
     let found = read::find_in_image(&hub.reader, &image_folder, "app", &wanted).await.unwrap();
     assert_eq!(found.digest(), Some(image.root.digest));
 }
+
+#[tokio::test]
+async fn a_registry_of_countless_folders_is_not_walked_to_the_end() {
+    let hub = Hub::new().await;
+    let mut root = None;
+    for _ in 0..4 {
+        // Few blocks, and a million folders.
+        let entries = (0..100).filter_map(|number| {
+            let cid = root?;
+            Some(crate::dag::pb::Link { cid, name: format!("x{number}"), tsize: 0 })
+        });
+        let made = crate::dag::directory::build(entries.collect::<Vec<_>>()).unwrap();
+        made.blocks.into_iter().for_each(|block| hub.store.insert(block));
+        root = Some(made.cid);
+    }
+    let error = crate::tree::read::images(&hub.reader, &root.unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
+}
