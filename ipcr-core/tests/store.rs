@@ -50,7 +50,7 @@ async fn writes_until_killed() {
         if round % 3 == 2 {
             session.commit().await.unwrap();
             let key = round.to_be_bytes().to_vec();
-            table.write(vec![Change::Put(Space::Settings, key, vec![])]).await.unwrap();
+            table.write(vec![Change::Put(Space::Trust, key, vec![])]).await.unwrap();
             println!("committed {round}");
         }
     }
@@ -90,7 +90,7 @@ async fn kill_nine_loses_nothing_that_was_committed() {
             let block = block(seed, 50_000);
             assert_eq!(store.get(block.cid()).await.unwrap().as_ref(), Some(block.data()), "block {seed}");
         }
-        let rounds = table.scan(Space::Settings, b"").await.unwrap();
+        let rounds = table.scan(Space::Trust, b"").await.unwrap();
         assert!(rounds.iter().any(|(key, _)| *key == committed.to_be_bytes()));
         // What was written after the last commit is leased, and every block can be added.
         let before = store.usage().await.unwrap().blocks;

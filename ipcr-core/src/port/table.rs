@@ -24,25 +24,12 @@ pub enum Space {
     Trust,
     /// Pulled images by root, with times and sizes.
     Cache,
-    /// What the block store keeps about itself.
-    Store,
-    /// Settings that the program itself remembers, such as the port.
-    Settings,
 }
 
 impl Space {
     /// All of them.
-    pub const ALL: [Self; 9] = [
-        Self::Layers,
-        Self::Images,
-        Self::Pins,
-        Self::Registry,
-        Self::Records,
-        Self::Trust,
-        Self::Cache,
-        Self::Store,
-        Self::Settings,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Layers, Self::Images, Self::Pins, Self::Registry, Self::Records, Self::Trust, Self::Cache];
 
     /// Its stable name on disk.
     pub fn name(self) -> &'static str {
@@ -54,8 +41,6 @@ impl Space {
             Self::Records => "records",
             Self::Trust => "trust",
             Self::Cache => "cache",
-            Self::Store => "store",
-            Self::Settings => "settings",
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::port::blocks::BlockStore;
 use crate::port::table::{Change, Table};
 use crate::reference::ImageName;
 use crate::transfer::ledger;
-use crate::tree::read;
+use crate::tree::{self, read};
 
 /// Damaged blocks that are named one by one.
 const NAMED: usize = 10;
@@ -119,7 +119,21 @@ impl Registry<'_> {
                 Err(_) => found.problems.push(format!("the catalogue lists an image with a bad name: {}", image.name)),
             }
         }
+        if found.problems.is_empty() && !self.shared {
+            self.contradictions(found).await;
+        }
         Ok(())
+    }
+
+    /// Where the documents of a registry that is whole here are not what they should be.
+    async fn contradictions(&self, found: &mut Findings) {
+        match tree::check::check(&self.reader, &self.root).await {
+            Ok(report) => {
+                let problems = report.problems.into_iter();
+                found.problems.extend(problems.map(|problem| format!("{}: {}", problem.path, problem.reason)));
+            }
+            Err(error) => found.problems.push(unreadable(&format!("the registry {}", self.root), &error)),
+        }
     }
 
     /// Whether something is missing because another home published it, and it was never fetched.

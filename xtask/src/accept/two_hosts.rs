@@ -20,6 +20,8 @@ use crate::shell::{Result, output, show};
 const DNS_PORT: u16 = 53;
 /// How long bytes travel in each direction over the slow line.
 const DELAY: Duration = Duration::from_millis(20);
+/// How long the image may take over the slow line, in seconds; were blocks asked for one after the other, it would be more than twice as long.
+const SLOW_LINE: f64 = 60.0;
 /// The longest time without news from a pull over the slow line.
 const STALL: Duration = Duration::from_secs(1);
 
@@ -173,6 +175,7 @@ pub(crate) fn slow_line(lab: &Lab) -> Result<Figure> {
     let pulled: serde_json::Value = serde_json::from_slice(&pulled.stdout)?;
     let through = pulled["peers"][0]["address"].as_str().unwrap_or_default();
     require(through.contains(&format!("/tcp/{relay}")), || format!("the bytes came from {through:?}"))?;
+    require(seconds <= SLOW_LINE, || format!("it took {seconds:.1} s"))?;
     require(longest <= STALL, || format!("there was no news for {:.1} s", longest.as_secs_f64()))?;
     let mut figure = Figure::at_most(longest.as_secs_f64(), STALL.as_secs_f64(), "s without news")?;
     figure.found.push_str(&format!(", {IMAGE_MIB} MiB in {seconds:.1} s, {} ms each way", DELAY.as_millis()));

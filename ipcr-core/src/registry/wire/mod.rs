@@ -386,7 +386,7 @@ mod tests {
     fn payloads_come_back_and_bad_ones_do_not() {
         let batch = vec![
             Change::Put(Space::Pins, b"key".to_vec(), vec![]),
-            Change::Delete(Space::Settings, vec![]),
+            Change::Delete(Space::Trust, vec![]),
             Change::Put(Space::Layers, vec![], vec![0; 70_000]),
         ];
         let payload = put_changes(&batch).concat();
