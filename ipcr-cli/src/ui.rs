@@ -215,27 +215,33 @@ impl Ui {
         });
     }
 
-    /// Asks a question that is answered by yes or no; `None` when nobody can be asked.
-    pub(crate) fn confirm(&self, question: &str) -> Option<bool> {
+    /// Asks a question that is answered by yes or no; `None` when nobody can be asked. The terminal is read on a thread of its own,
+    /// so that Ctrl-C ends the waiting.
+    pub(crate) async fn confirm(&self, question: &str) -> Option<bool> {
         if self.json || self.quiet || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
             return None;
         }
-        let mut answer = String::new();
         let _ = write!(io::stderr().lock(), "{} [y/N] ", text::clean(question));
-        io::stdin().read_line(&mut answer).ok()?;
+        let reading = tokio::task::spawn_blocking(|| {
+            let mut answer = String::new();
+            io::stdin().read_line(&mut answer).map(|_| answer)
+        });
+        let answer = reading.await.ok()?.ok()?;
         Some(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
-    /// Asks for a passphrase on the terminal.
+    /// Asks for a passphrase on the terminal. Blocks the thread until it is entered, even in async code: whoever stopped waiting and
+    /// ended the process would leave the terminal without echo. Ctrl-C arrives as a character meanwhile, and ends it.
     pub(crate) fn passphrase(&self, question: &str) -> Result<String, Failure> {
         let asked = self.bars.suspend(|| rpassword::prompt_password(format!("{}: ", text::clean(question))));
-        asked.map_err(|error| {
-            Failure::new(
+        asked.map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => Failure::interrupted(),
+            _ => Failure::new(
                 ipcr_core::kind::ErrorKind::Access,
                 "a passphrase is needed and there is no terminal to ask on",
             )
             .caused_by(&error)
-            .with_hint("set IPCR_PASSPHRASE")
+            .with_hint("set IPCR_PASSPHRASE"),
         })
     }
 

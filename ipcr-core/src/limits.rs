@@ -12,6 +12,10 @@ const MIB: u64 = 1 << 20;
 pub const MANIFEST_BYTES: u64 = 4 * MIB;
 /// Largest image configuration, in bytes.
 pub const CONFIG_BYTES: u64 = 8 * MIB;
+/// Most bytes of all manifests and configurations of one image.
+pub const IMAGE_DOCUMENT_BYTES: u64 = 64 * MIB;
+/// Most bytes of all shards of the catalogue of one registry that is listed.
+pub const CATALOGUE_BYTES: u64 = 256 * MIB;
 /// Deepest nesting of indexes.
 pub const INDEX_DEPTH: usize = 8;
 /// Most manifests and indexes below one root.

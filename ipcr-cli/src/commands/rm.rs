@@ -16,6 +16,7 @@ use crate::failure::Failure;
   ipcr rm app --all-tags --dry-run
 
 A tag that is taken away leaves its manifest pullable by digest; NAME@DIGEST takes that away too.")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Args {
     /// NAME:TAG, NAME@DIGEST, or with `--all-tags` NAME
     #[arg(value_name = "NAME")]
@@ -28,6 +29,10 @@ pub(crate) struct Args {
     /// Shows what would go, and does nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+
+    /// Wins over what another home with the same key did to the same tags
+    #[arg(long)]
+    pub(crate) force: bool,
 
     /// Does not ask, even on a terminal
     #[arg(short, long)]
@@ -48,10 +53,12 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     }
     let question = format!("Take {} out of this registry?", describe(&target));
     let whole = matches!(target, RemoveTarget::Image(_));
-    if whole && !args.yes && context.ui.confirm(&question) == Some(false) {
+    if whole && !args.yes && context.ui.confirm(&question).await == Some(false) {
         return Err(Failure::interrupted());
     }
-    let (outcome, warnings) = context.watch(context.registry.remove(target, context.publishing()?)).await?;
+    let mut options = context.publishing()?;
+    options.force = args.force;
+    let (outcome, warnings) = context.watch(context.registry.remove(target, options)).await?;
     context.show(&outcome, &warnings, edit_lines)
 }
 

@@ -16,10 +16,16 @@ pub(crate) struct Args {
     /// The further name
     #[arg(value_name = "NAME:TAG")]
     pub(crate) name: String,
+
+    /// Wins over what another home with the same key did to the tag
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
     let (from, to) = (context.reference(&args.reference)?, context.target(&args.name).await?);
-    let (outcome, warnings) = context.watch(context.registry.tag(from, to, context.publishing()?)).await?;
+    let mut options = context.publishing()?;
+    options.force = args.force;
+    let (outcome, warnings) = context.watch(context.registry.tag(from, to, options)).await?;
     context.show(&outcome, &warnings, edit_lines)
 }

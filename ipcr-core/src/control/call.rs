@@ -79,9 +79,8 @@ async fn finish(client: &Client, id: u64, outcome: Answered) {
         Ok(Answer { header, payload }) => Frame::new(Kind::Done, id, &header, payload),
         Err(failure) => Frame::new(Kind::Failed, id, &failure, Vec::new()),
     };
-    let frame = if frame.len() > crate::limits::CONTROL_FRAME_BYTES {
-        let failure = Failure::refused(ErrorKind::Failed, "the answer is too large for the home's socket");
-        Frame::new(Kind::Failed, id, &failure, Vec::new())
+    let frame = if frame.is_too_large() {
+        Frame::new(Kind::Failed, id, &Failure::too_large("the answer"), Vec::new())
     } else {
         frame
     };

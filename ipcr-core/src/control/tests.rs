@@ -19,7 +19,7 @@ use crate::port::exchange::{Exchange, FetchRequest};
 use crate::port::memory::blocks::MemoryBlocks;
 use crate::port::memory::exchange::MemoryExchange;
 use crate::port::memory::table::MemoryTable;
-use crate::port::table::Table;
+use crate::port::table::{Change, Space, Table};
 use crate::registry::error::{RegistryError, Topic};
 use crate::registry::holder::{Activity, ChangeRequest, Changed, ResolveRequest, ResolvedRoot};
 use crate::registry::outcome::{CheckOutcome, GcOutcome, Identity, TrustEntry};
@@ -345,6 +345,25 @@ async fn nonsense_ends_its_connection_and_no_other() {
     }
     assert_eq!(client.activity().await.unwrap().peers, 3);
     eventually("they are gone", || served.clients() == 1).await;
+}
+
+#[tokio::test]
+async fn calls_and_answers_that_are_too_large_fail_alone() {
+    let served = Served::new();
+    let client = served.connect().await;
+    let put = |key: u8, len: usize| vec![Change::Put(Space::Cache, vec![key], vec![key; len])];
+    let error = client.tables().write(put(0, crate::limits::CONTROL_FRAME_BYTES)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Failed);
+    let source = std::error::Error::source(&error).expect("it says why").to_string();
+    assert!(source.contains("larger than"), "{source}");
+    assert!(!client.is_gone(), "the connection lives");
+    // Each is small enough; both are no answer.
+    let half = crate::limits::CONTROL_FRAME_BYTES / 2;
+    client.tables().write(put(1, half)).await.unwrap();
+    client.tables().write(put(2, half)).await.unwrap();
+    let error = client.tables().scan(Space::Cache, &[]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Failed);
+    assert_eq!(client.tables().get(Space::Cache, &[2]).await.unwrap().map(|value| value.len()), Some(half));
 }
 
 #[tokio::test]

@@ -76,6 +76,8 @@ pub struct Walked {
     pub missing: u64,
     /// The first [`MISSING_NAMED`] of them.
     pub missing_cids: Vec<Cid>,
+    /// How many of them are stored, and damaged.
+    pub damaged: u64,
 }
 
 impl Walked {
@@ -93,10 +95,20 @@ impl Walked {
 }
 
 /// Calls `visit` with every CID reachable from `root` by blocks that are stored here, missing ones included. Where it
-/// says false, the walk does not go on: it is for the caller to know what was visited before.
+/// says false, the walk does not go on: it is for the caller to know what was visited before. It ends at a damaged block.
 pub async fn walk(
     store: &dyn BlockStore,
     root: &Cid,
+    visit: impl FnMut(&Cid) -> bool + Send,
+) -> Result<Walked, WalkError> {
+    walk_over(store, root, false, visit).await
+}
+
+/// The same; with `damage` a damaged block is one that is missing.
+async fn walk_over(
+    store: &dyn BlockStore,
+    root: &Cid,
+    damage: bool,
     mut visit: impl FnMut(&Cid) -> bool + Send,
 ) -> Result<Walked, WalkError> {
     let mut walked = Walked::default();
@@ -106,9 +118,14 @@ pub async fn walk(
         if cid.codec() == RAW {
             leaves.push(cid);
         } else {
-            match store.get(&cid).await.map_err(|source| WalkError::Store { cid, source })? {
-                None => walked.lacks(cid),
-                Some(data) => {
+            match store.get(&cid).await {
+                Err(StoreError::Corrupt { .. }) if damage => {
+                    walked.damaged += 1;
+                    walked.lacks(cid);
+                }
+                Err(source) => return Err(WalkError::Store { cid, source }),
+                Ok(None) => walked.lacks(cid),
+                Ok(Some(data)) => {
                     walked.blocks += 1;
                     for link in links(&cid, &data)? {
                         if visit(&link.cid) {
@@ -132,9 +149,10 @@ pub async fn walk(
     Ok(walked)
 }
 
-/// Adds everything reachable from `root` to `live`; what is in `live` already is taken to be complete.
+/// Adds everything reachable from `root` to `live`; what is in `live` already is taken to be complete. A damaged block counts as
+/// missing: what is below it is not known.
 pub async fn mark(store: &dyn BlockStore, root: &Cid, live: &mut Live) -> Result<Walked, WalkError> {
-    walk(store, root, |cid| live.insert(cid)).await
+    walk_over(store, root, true, |cid| live.insert(cid)).await
 }
 
 /// Whether everything below `root` is stored here.

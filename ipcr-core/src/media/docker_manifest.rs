@@ -30,8 +30,7 @@ fn select(place: &Place, mut entries: Vec<ArchiveImage>, want: Option<&str>) -> 
     if let Some(want) = want {
         let id = want.strip_prefix("sha256:").unwrap_or(want);
         let found = entries.into_iter().find(|entry| {
-            entry.repo_tags.iter().any(|tag| familiar(tag) == familiar(want))
-                || (id.len() == 64 && entry.config.contains(id))
+            entry.repo_tags.iter().any(|tag| is_same_name(tag, want)) || (id.len() == 64 && entry.config.contains(id))
         });
         return found.ok_or_else(|| ImageError::NoImage { place: place.to_string(), name: want.to_owned() });
     }
@@ -47,6 +46,11 @@ fn select(place: &Place, mut entries: Vec<ArchiveImage>, want: Option<&str>) -> 
             Err(ImageError::Ambiguous { place: place.to_string(), names: entries.iter().map(name).collect() })
         }
     }
+}
+
+/// Whether two names of images in an engine are the same, however long they are spelt.
+pub(crate) fn is_same_name(one: &str, other: &str) -> bool {
+    familiar(one) == familiar(other)
 }
 
 /// A name without what Docker and Podman put before and behind short ones.

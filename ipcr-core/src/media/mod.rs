@@ -21,7 +21,7 @@ pub mod place;
 pub mod registry;
 pub mod spec;
 
-mod docker_manifest;
+pub(crate) mod docker_manifest;
 mod files;
 mod layout;
 mod layout_sink;

@@ -3,8 +3,12 @@
 //! Sources: DNSLink specification; libp2p multiaddr `dnsaddr`.
 
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use futures::future::join_all;
 use multiaddr::{Multiaddr, Protocol};
+use tokio::time::timeout;
 
 use super::target::Target;
 use crate::kind::ErrorKind;
@@ -16,6 +20,9 @@ use crate::reference::domain::Domain;
 const HINTS: usize = 64;
 /// Deepest nesting of `/dnsaddr/` in hints.
 const HINT_DEPTH: usize = 4;
+
+/// How long hints may take, all together.
+const HINT_TIME: Duration = Duration::from_secs(4);
 
 /// Where a link was found that nobody was asked for.
 pub(super) const KEPT: &str = "kept";
@@ -126,25 +133,33 @@ fn read(domain: &Domain, answer: &TxtAnswer) -> Result<Option<Target>, LinkError
 }
 
 /// The addresses to dial first, from `_dnsaddr.<domain>`, with their host names resolved. Hints are a help: what fails, cannot be
-/// read or may not be dialled in this mode is left out.
+/// read, may not be dialled in this mode or takes longer than [`HINT_TIME`] is left out.
 pub async fn hints(dns: &dyn Dns, domain: &Domain, mode: &NetworkMode) -> Vec<Multiaddr> {
-    let mut found = named(dns, domain).await;
+    let found = Mutex::default();
+    if timeout(HINT_TIME, name_all(dns, domain, &found)).await.is_err() {
+        tracing::debug!(%domain, "not all dial hints came in time");
+    }
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.retain(|address| mode.allows_learned(address));
     found
 }
 
-async fn named(dns: &dyn Dns, domain: &Domain) -> Vec<Multiaddr> {
-    let mut found = Vec::new();
+/// Adds to `found` what the records name, and what those name that they lead to; all of one step at once.
+async fn name_all(dns: &dyn Dns, domain: &Domain, found: &Mutex<Vec<Multiaddr>>) {
     let mut names = vec![(domain.to_string(), None)];
     for _ in 0..HINT_DEPTH {
-        for (name, peer) in std::mem::take(&mut names) {
-            let records = match dns.txt(&format!("_dnsaddr.{name}")).await {
-                Ok(answer) => answer.records,
+        let asked = std::mem::take(&mut names).into_iter().map(|(name, peer)| async move {
+            match dns.txt(&format!("_dnsaddr.{name}")).await {
+                Ok(answer) => Some((answer.records, peer)),
                 Err(error) => {
                     tracing::debug!(%name, %error, "no dial hints");
-                    continue;
+                    None
                 }
-            };
+            }
+        });
+        let answers = join_all(asked).await;
+        let mut direct = Vec::new();
+        for (records, peer) in answers.into_iter().flatten() {
             for text in records.iter().filter_map(|record| record.strip_prefix("dnsaddr=")) {
                 let Ok(address) = text.trim().parse::<Multiaddr>() else { continue };
                 let last = address.iter().last().filter(|part| matches!(part, Protocol::P2p(_))).map(Protocol::acquire);
@@ -154,16 +169,31 @@ async fn named(dns: &dyn Dns, domain: &Domain) -> Vec<Multiaddr> {
                 }
                 match address.iter().next() {
                     Some(Protocol::Dnsaddr(next)) => names.push((next.into_owned(), last)),
-                    _ => found.append(&mut resolved(dns, &address).await),
-                }
-                if found.len() >= HINTS || names.len() >= HINTS {
-                    found.truncate(HINTS);
-                    return found;
+                    _ => direct.push(address),
                 }
             }
         }
+        names.truncate(HINTS);
+        direct.truncate(HINTS);
+        let add = |addresses: Vec<Multiaddr>| {
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = HINTS.saturating_sub(found.len());
+            found.extend(addresses.into_iter().take(room));
+        };
+        // In their order as far as they need no question, so that what is there does not wait for what is not.
+        let (named, plain): (Vec<_>, Vec<_>) = direct.into_iter().partition(has_host);
+        add(plain);
+        let resolving = named.iter().map(|address| async { add(resolved(dns, address).await) });
+        join_all(resolving).await;
+        if names.is_empty() {
+            return;
+        }
     }
-    found
+}
+
+/// Whether an address begins with a host name.
+fn has_host(address: &Multiaddr) -> bool {
+    matches!(address.iter().next(), Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)))
 }
 
 /// A multiaddr with its host name resolved: one for each address.

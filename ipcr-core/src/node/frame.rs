@@ -9,6 +9,9 @@ use tokio::time::timeout;
 /// How long one read or write may make no progress.
 pub(super) const PROGRESS: Duration = Duration::from_secs(30);
 
+/// Bytes of a message that have to pass in a second, once [`PROGRESS`] is over.
+const SLOWEST: usize = 16 << 10;
+
 /// Reads the length of the next message; `None` if the stream ends before it. Waits for ever for its first byte.
 pub(super) async fn read_length<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> io::Result<Option<usize>> {
     let mut length: u64 = 0;
@@ -32,17 +35,31 @@ pub(super) async fn read_length<R: AsyncRead + Unpin>(reader: &mut R, limit: usi
     Err(invalid("a length is longer than nine bytes"))
 }
 
-/// Reads the bytes of a message; a sender that pauses longer than [`PROGRESS`] is an error.
+/// Reads the bytes of a message; a sender that pauses longer than [`PROGRESS`], or is slower than [`SLOWEST`], is an error.
 pub(super) async fn read_body<R: AsyncRead + Unpin>(reader: &mut R, length: usize) -> io::Result<Vec<u8>> {
     let mut body = vec![0; length];
-    let mut filled = 0;
-    while filled < length {
-        match read_some(reader, &mut body[filled..]).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => filled += count,
+    in_time(length, async {
+        let mut filled = 0;
+        while filled < length {
+            match read_some(reader, &mut body[filled..]).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => filled += count,
+            }
         }
-    }
+        Ok(())
+    })
+    .await?;
     Ok(body)
+}
+
+/// How long a message of this length may take.
+fn longest(length: usize) -> Duration {
+    PROGRESS + Duration::from_secs((length / SLOWEST) as u64)
+}
+
+/// Bounds how long a message of this length may hold up others by the budgets that it is counted against.
+async fn in_time<T>(length: usize, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(longest(length), work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// Reads one message of at most `limit` bytes.
@@ -54,15 +71,19 @@ pub(super) async fn read<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> 
 }
 
 /// Writes one message, given in parts that follow each other, and flushes it. A reader that takes nothing for longer
-/// than [`PROGRESS`] is an error.
+/// than [`PROGRESS`], or is slower than [`SLOWEST`], is an error.
 pub(super) async fn write<W: AsyncWrite + Unpin>(writer: &mut W, parts: &[&[u8]]) -> io::Result<()> {
+    let whole: usize = parts.iter().map(|part| part.len()).sum();
     let mut length = Vec::with_capacity(10);
-    super::protobuf::put_varint(&mut length, parts.iter().map(|part| part.len() as u64).sum());
-    write_all(writer, &length).await?;
-    for part in parts {
-        write_all(writer, part).await?;
-    }
-    timeout(PROGRESS, writer.flush()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    super::protobuf::put_varint(&mut length, whole as u64);
+    in_time(whole, async {
+        write_all(writer, &length).await?;
+        for part in parts {
+            write_all(writer, part).await?;
+        }
+        timeout(PROGRESS, writer.flush()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    })
+    .await
 }
 
 async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, mut bytes: &[u8]) -> io::Result<()> {
@@ -109,5 +130,12 @@ mod tests {
         assert!(read(&mut Cursor::new(vec![0x80]), 128).await.is_err());
         assert!(read(&mut Cursor::new(vec![3, 1, 2]), 128).await.is_err());
         assert!(read(&mut Cursor::new(vec![0xff; 12]), 128).await.is_err());
+    }
+
+    #[test]
+    fn whoever_sends_drop_by_drop_is_left() {
+        // A byte each 29 seconds is progress, and would hold a message of 4 MiB for years.
+        assert_eq!(longest(0), PROGRESS);
+        assert_eq!(longest(4 << 20), PROGRESS + Duration::from_secs(256));
     }
 }

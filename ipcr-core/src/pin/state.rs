@@ -1,5 +1,6 @@
 //! What a home knows of its own registry, durably: the root, what was published, edits not published yet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cid::Cid;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::kind::ErrorKind;
 use crate::port::table::{Change, Space, Table, TableError};
-use crate::reference::IpnsName;
+use crate::reference::{IpnsName, Tag};
 use crate::tree::edit::Edit;
 
 /// The key of the state in [`Space::Registry`].
@@ -58,6 +59,16 @@ pub struct Pending {
     /// What the tag that it changes named before, if it changes one that named anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Digest>,
+    /// What the tags of an image named that is removed as a whole.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<Tag, Digest>,
+}
+
+impl Pending {
+    /// An edit made upon nothing that it could conflict with.
+    pub fn new(edit: Edit) -> Self {
+        Self { edit, before: None, tags: BTreeMap::new() }
+    }
 }
 
 /// A published root that is part of this home's root.
@@ -177,7 +188,7 @@ mod tests {
 
     fn removal(tag: &str) -> Pending {
         let (image, tag) = ("app".parse().unwrap(), tag.parse().unwrap());
-        Pending { edit: Edit::RemoveTag { image, tag }, before: Some(Digest::sha256(b"before")) }
+        Pending { before: Some(Digest::sha256(b"before")), ..Pending::new(Edit::RemoveTag { image, tag }) }
     }
 
     #[test]

@@ -97,9 +97,11 @@ pub enum ExchangeError {
         /// Why, for people.
         reason: String,
     },
-    /// The process that fetched for this one has ended.
-    #[error("nobody fetches any more: {reason}")]
+    /// The process that fetches for this one has ended, or failed in a way that no other variant describes.
+    #[error("fetching through the process that holds the home failed: {reason}")]
     HolderGone {
+        /// The class of what was said last.
+        kind: ErrorKind,
         /// What was said last, for people.
         reason: String,
     },
@@ -110,7 +112,8 @@ impl ExchangeError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoProvider { .. } | Self::Stalled { .. } => ErrorKind::Unavailable,
-            Self::Offline { .. } | Self::HolderGone { .. } => ErrorKind::Unavailable,
+            Self::Offline { .. } => ErrorKind::Unavailable,
+            Self::HolderGone { kind, .. } => *kind,
             Self::Refused { .. } => ErrorKind::Integrity,
         }
     }

@@ -11,14 +11,14 @@ use crate::pin::state::Pending;
 use crate::port::blocks::ReadBlocks;
 use crate::reference::{ImageName, Tag};
 use crate::tree::edit::Edit;
-use crate::tree::read::{Wanted, find, image};
+use crate::tree::read::{self, Wanted, find};
 use crate::tree::tags::tag_digest;
 
 /// The tag that an edit changes by name.
 pub(super) fn tag_of(edit: &Edit) -> Option<(&ImageName, &Tag)> {
     match edit {
         Edit::SetTag { image, tag, .. } | Edit::RemoveTag { image, tag } => Some((image, tag)),
-        // What is removed by digest or as a whole is meant to go, whatever it is now; a description is the newest one.
+        // What is removed by digest is meant to go; a description is the newest one. Whole images: see `still_possible`.
         _ => None,
     }
 }
@@ -39,7 +39,7 @@ pub(super) async fn refuse_conflicts(
 ) -> Result<(), PublishError> {
     // What each tag named before all edits of it, and names after them.
     let mut changes: BTreeMap<(&ImageName, &Tag), (Option<Digest>, Option<Digest>)> = BTreeMap::new();
-    for Pending { edit, before } in edits {
+    for Pending { edit, before, .. } in edits {
         if let Some(tag) = tag_of(edit) {
             changes.entry(tag).or_insert((*before, None)).1 = wanted_by(edit);
         }
@@ -55,7 +55,8 @@ pub(super) async fn refuse_conflicts(
     Ok(())
 }
 
-/// The edits that still make sense on the published root: what is gone there need not be removed again.
+/// The edits that still make sense on the published root: what is gone there need not be removed again, and of an image that got
+/// other tags meanwhile only those go that were there when it was removed.
 pub(super) async fn still_possible(
     blocks: &dyn ReadBlocks,
     theirs: &Cid,
@@ -72,9 +73,15 @@ pub(super) async fn still_possible(
                 Err(error) if error.kind() == ErrorKind::NotFound => false,
                 Err(error) => return Err(error.into()),
             },
-            Edit::RemoveImage { image: name } | Edit::Describe { image: name, .. } => {
-                image(blocks, theirs, name).await?.is_some()
+            Edit::RemoveImage { image } => {
+                let tags = tags_of(blocks, theirs, image).await?;
+                if tags.iter().any(|(tag, digest)| pending.tags.get(tag) != Some(digest)) {
+                    possible.extend(removals(image, &pending.tags, &tags, &possible));
+                    continue;
+                }
+                read::image(blocks, theirs, image).await?.is_some()
             }
+            Edit::Describe { image, .. } => read::image(blocks, theirs, image).await?.is_some(),
             _ => true,
         };
         if there || set_before {
@@ -84,6 +91,51 @@ pub(super) async fn still_possible(
     Ok(possible)
 }
 
+/// The tags of an image, one by one, as far as they are there or an earlier edit sets them.
+fn removals(
+    image: &ImageName,
+    removed: &BTreeMap<Tag, Digest>,
+    there: &BTreeMap<Tag, Digest>,
+    earlier: &[Pending],
+) -> Vec<Pending> {
+    let is_set = |tag: &Tag| {
+        let sets = |edit: &Edit| matches!(edit, Edit::SetTag { image: of, tag: set, .. } if of == image && set == tag);
+        earlier.iter().any(|pending| sets(&pending.edit))
+    };
+    let gone = removed.iter().filter(|(tag, _)| there.contains_key(tag) || is_set(tag));
+    let remove = gone.map(|(tag, digest)| {
+        let edit = Edit::RemoveTag { image: image.clone(), tag: tag.clone() };
+        Pending { before: Some(*digest), ..Pending::new(edit) }
+    });
+    remove.collect()
+}
+
+/// What the tags of an image name.
+async fn tags_of(
+    blocks: &dyn ReadBlocks,
+    root: &Cid,
+    image: &ImageName,
+) -> Result<BTreeMap<Tag, Digest>, PublishError> {
+    let Some(document) = read::image(blocks, root, image).await? else { return Ok(BTreeMap::new()) };
+    let tags = document.tags.iter().filter_map(|(tag, row)| Some((tag.parse().ok()?, row.digest)));
+    Ok(tags.collect())
+}
+
+/// An edit with what it is made upon.
+pub(super) async fn noted(blocks: &dyn ReadBlocks, root: Option<&Cid>, edit: Edit) -> Result<Pending, PublishError> {
+    let (mut before, mut tags) = (None, BTreeMap::new());
+    match (root, &edit) {
+        (Some(root), Edit::RemoveImage { image }) => tags = tags_of(blocks, root, image).await?,
+        (Some(root), edit) => {
+            if let Some((image, tag)) = tag_of(edit) {
+                before = tag_digest(blocks, root, image, tag).await?;
+            }
+        }
+        (None, _) => {}
+    }
+    Ok(Pending { edit, before, tags })
+}
+
 /// The same edits as made upon the published root.
 pub(super) async fn upon(
     blocks: &dyn ReadBlocks,
@@ -91,12 +143,8 @@ pub(super) async fn upon(
     edits: Vec<Pending>,
 ) -> Result<Vec<Pending>, PublishError> {
     let mut moved = Vec::with_capacity(edits.len());
-    for Pending { edit, .. } in edits {
-        let before = match tag_of(&edit) {
-            Some((image, tag)) => tag_digest(blocks, theirs, image, tag).await?,
-            None => None,
-        };
-        moved.push(Pending { edit, before });
+    for pending in edits {
+        moved.push(noted(blocks, Some(theirs), pending.edit).await?);
     }
     Ok(moved)
 }

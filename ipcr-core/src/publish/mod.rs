@@ -31,11 +31,10 @@ use crate::naming::target::{Target, TargetRoot};
 use crate::pin::files;
 use crate::pin::state::{Pending, State};
 use crate::port::announce::Announce;
-use crate::port::blocks::{BlockStore, StoreSession};
+use crate::port::blocks::{BlockStore, StoreError, StoreSession};
 use crate::port::exchange::{Exchange, FetchRequest};
 use crate::port::table::Table;
-use crate::tree::edit::{Edit, RegistryInfo, apply, empty};
-use crate::tree::tags::tag_digest;
+use crate::tree::edit::{Edit, RegistryInfo, apply, empty, folders_of};
 use announce::{Reach, announce};
 use error::PublishError;
 
@@ -139,6 +138,7 @@ impl Publisher {
         let _turn = self.turn.lock().await;
         let mut state = self.state().await?;
         let hints = network.map_or(&[][..], |network| &network.hints);
+        let mended = self.mend(&edits).await?;
         let edits = self.upon(&state, edits, hints).await?;
         let known = match network {
             Some(network) => self.own_records(network, events).await?,
@@ -163,6 +163,10 @@ impl Publisher {
             }
             _ => self.apply_here(&mut state, edits, hints).await?,
         };
+        if let Some(session) = mended {
+            // What the new root reaches is durable in any case.
+            if unchanged { session.commit().await? } else { session.abort().await? }
+        }
         let root = state.root.expect("a change leaves a root");
         let Some(network) = network else {
             let sequence = state.published.as_ref().map_or(0, |published| published.sequence);
@@ -171,6 +175,27 @@ impl Publisher {
         let (sequence, accepted) = self.publish(&mut state, root, &known, network, events).await?;
         let reach = announce(&self.keys.key.name(), &root, network).await;
         Ok(Publication { root, unchanged, sequence, accepted, reach })
+    }
+
+    /// Stores what cannot be read of the folders that are pushed, before anything of the registry is read: a push of the same again
+    /// mends them. There is a session if there was anything to store.
+    async fn mend(&self, edits: &[Edit]) -> Result<Option<Box<dyn StoreSession>>, PublishError> {
+        // What is wrong with the edits is found when they are applied.
+        let folders = folders_of(&Reader::local(Arc::clone(&self.blocks)), edits).await.unwrap_or_default();
+        let mut lacking = Vec::new();
+        for block in folders {
+            match self.blocks.get(block.cid()).await {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(StoreError::Corrupt { .. }) => lacking.push(block),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if lacking.is_empty() {
+            return Ok(None);
+        }
+        let session = self.blocks.begin(limits::LEASE).await?;
+        session.put(lacking).await?;
+        Ok(Some(session))
     }
 
     async fn state(&self) -> Result<State, PublishError> {
@@ -182,11 +207,7 @@ impl Publisher {
         let reader = self.reader(state, None, hints).await;
         let mut noted = Vec::with_capacity(edits.len());
         for edit in edits {
-            let before = match (&state.root, merge::tag_of(&edit)) {
-                (Some(root), Some((image, tag))) => tag_digest(&reader, root, image, tag).await?,
-                _ => None,
-            };
-            noted.push(Pending { edit, before });
+            noted.push(merge::noted(&reader, state.root.as_ref(), edit).await?);
         }
         Ok(noted)
     }

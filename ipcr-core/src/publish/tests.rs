@@ -13,7 +13,8 @@ use crate::port::records::{FoundRecord, NameRecords, RecordQuery, RecordsError};
 use crate::reference::IpnsName;
 use crate::tree::edit::NewKey;
 use crate::tree::handover::handovers;
-use crate::tree::tests::{Hub, info, remove_tag, set_tag};
+use crate::tree::tags::tag_digest;
+use crate::tree::tests::{Hub, info, remove_image, remove_tag, set_tag};
 
 /// A network in which nobody is told and nobody answers.
 #[derive(Debug)]
@@ -198,6 +199,29 @@ async fn a_tag_changed_on_both_sides() {
     other.change(vec![other.set("1", "newer")], &records).await.unwrap();
     one.publisher.change(vec![one.set("1", "newer")], false, None, &Emitter::silent()).await.unwrap();
     one.change(Vec::new(), &records).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_image_that_is_removed_here_and_pushed_to_there() {
+    let (one, other) = pair().await;
+    let records = MemoryRecords::new();
+    one.change(vec![one.set("1", "old"), one.set("2", "old")], &records).await.unwrap();
+    other.change(Vec::new(), &records).await.unwrap();
+    let removal = remove_image("app");
+    one.publisher.change(vec![removal.clone()], false, None, &Emitter::silent()).await.unwrap();
+    other.change(vec![other.set("3", "new")], &records).await.unwrap();
+    // What nobody here has seen stays.
+    one.change(Vec::new(), &records).await.unwrap();
+    assert_eq!(one.tags().await, "3");
+    // What was moved meanwhile is nobody's to remove.
+    other.change(Vec::new(), &records).await.unwrap();
+    one.publisher.change(vec![removal], false, None, &Emitter::silent()).await.unwrap();
+    other.change(vec![other.set("3", "newer")], &records).await.unwrap();
+    let error = one.change(Vec::new(), &records).await.unwrap_err();
+    assert!(matches!(&error, PublishError::Conflict { tag, .. } if tag == "app:3"), "{error}");
+    let network = one.network(Arc::new(records.clone()));
+    one.publisher.change(Vec::new(), true, Some(&network), &Emitter::silent()).await.unwrap();
+    assert_eq!(one.tags().await, "");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Registry;
 use super::error::RegistryError;
-use super::open::{Opened, OpenedRoot};
+use super::open::Opened;
 use super::options::ResolveOptions;
 use super::outcome::{
     Identity, InspectedLayer, InspectedManifest, Inspection, ListedImage, ListedTag, Listing, ResolveOutcome,
@@ -39,11 +39,9 @@ pub(super) async fn resolve(
             digest: None,
             trust: at.trust,
         };
-        finish(&at).await?;
         return Ok(outcome);
     }
     let opened = this.open(&reference, &options, &events).await?;
-    finish(&opened.at).await?;
     Ok(ResolveOutcome {
         reference: opened.full_reference(opened.found.digest()),
         chain: opened.at.chain.clone(),
@@ -116,7 +114,6 @@ pub(super) async fn list(
             listed.collect()
         }
     };
-    finish(&at).await?;
     Ok(Listing { registry: at.name(), root: Some(at.root), images })
 }
 
@@ -151,7 +148,6 @@ pub(super) async fn inspect(
         .zip(&tree.parsed)
         .filter(|(stored, parsed)| parsed.subject().is_some() && stored.descriptor.digest != tree.root.digest);
     let referrers = referrers.map(|(stored, _)| stored.descriptor.digest).collect();
-    finish(&opened.at).await?;
     let raw = tree.manifests.first().map(|manifest| manifest.bytes.to_vec()).unwrap_or_default();
     Ok(Inspection {
         reference: opened.full_reference(Some(tree.root.digest)),
@@ -207,14 +203,6 @@ async fn inspect_manifest(
             })
             .collect(),
     })
-}
-
-/// Keeps, for a while, the few blocks that were fetched for a look.
-async fn finish(at: &OpenedRoot) -> Result<(), RegistryError> {
-    if at.is_foreign() {
-        at.session.commit().await.map_err(|error| RegistryError::from_store("keeping what was read", error))?;
-    }
-    Ok(())
 }
 
 impl Registry {

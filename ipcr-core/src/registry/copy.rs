@@ -64,7 +64,7 @@ pub(super) async fn copy(
             }
         };
         let name = chosen.or_else(|| source.delivered_name().map(str::to_owned)).or(name);
-        let sink = this.open_sink(sink, name.as_deref(), ref_name)?;
+        let sink = sink.open(name.as_deref(), ref_name);
         let delivery = Delivery {
             source: blobs,
             sink,

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use super::Registry;
 use super::error::RegistryError;
 use super::holder::{ChangeRequest, Changed};
+use super::open::Opened;
 use super::options::{PublishOptions, RemoveTarget, ResolveOptions};
 use super::outcome::EditOutcome;
 use super::{push, time_of};
 use crate::dag::compression::Compression;
 use crate::dag::encode::Encoding;
 use crate::event::Emitter;
+use crate::kind::ErrorKind;
 use crate::port::image::Opened as Source;
 use crate::reference::{Reference, TargetName};
 use crate::transfer::adopt::adopt;
@@ -18,6 +20,7 @@ use crate::transfer::ingest::{IngestOptions, Intake};
 use crate::transfer::ledger::Ledger;
 use crate::tree::edit::Edit;
 use crate::tree::read::Contents;
+use crate::tree::stored::StoredImage;
 
 /// See [`Registry::tag`].
 pub(super) async fn tag(
@@ -29,8 +32,32 @@ pub(super) async fn tag(
 ) -> Result<EditOutcome, RegistryError> {
     this.holder.identity().await?;
     let opened = this.open(&from, &ResolveOptions::default(), &events).await?;
+    let stored = match take_over(this, &opened, &events).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            // What was fetched stays for a while where trying again can use it.
+            if error.kind() != ErrorKind::Unavailable {
+                let _ = opened.at.session.abort().await;
+            }
+            return Err(error);
+        }
+    };
+    let digest = stored.root.digest;
+    let edit = Edit::SetTag {
+        image: to.image.clone(),
+        tag: to.tag.clone(),
+        stored: Box::new(stored),
+        description: None,
+        readme: None,
+        pushed: time_of(&options),
+    };
+    change(this, vec![edit], vec![format!("{}:{}@{digest}", to.image, to.tag)], &options, &events).await
+}
+
+/// Makes an image, durably, one of this home's own.
+async fn take_over(this: &Registry, opened: &Opened, events: &Emitter) -> Result<StoredImage, RegistryError> {
     let failed = |error| RegistryError::from_transfer("taking the image over", error);
-    let source = opened.source(this, &events).await?;
+    let source = opened.source(this, events).await?;
     // Files that are stored already are linked as they are; what only others hold is fetched.
     let ledger = Ledger::new(this.holder.tables(), this.holder.blocks()).within(&opened.at.session);
     let (stored, unpacked) = match &opened.found.contents {
@@ -49,16 +76,7 @@ pub(super) async fn tag(
     };
     opened.at.session.commit().await.map_err(|error| RegistryError::from_store("keeping the image", error))?;
     ledger.remember_unpacked(&unpacked).await.map_err(failed)?;
-    let digest = stored.root.digest;
-    let edit = Edit::SetTag {
-        image: to.image.clone(),
-        tag: to.tag.clone(),
-        stored: Box::new(stored),
-        description: None,
-        readme: None,
-        pushed: time_of(&options),
-    };
-    change(this, vec![edit], vec![format!("{}:{}@{digest}", to.image, to.tag)], &options, &events).await
+    Ok(stored)
 }
 
 /// See [`Registry::remove`].

@@ -1,5 +1,6 @@
 //! The keys of a home: making, importing, exporting.
 
+use std::fs;
 use std::path::Path;
 
 use super::error::{RegistryError, Topic};
@@ -13,7 +14,10 @@ use crate::publish::Keys;
 use crate::reference::Domain;
 use crate::tree::edit::RegistryInfo;
 
-/// Makes the keys of a home and notes what was chosen. Nothing that is there is overwritten. Blocks the thread.
+/// The file of the encryption identity, as [`KeyStore`] names it.
+const ENCRYPTION: &str = "encryption.key";
+
+/// Makes the keys of a home and notes what was chosen. No registry that is there is changed. Blocks the thread.
 pub(super) fn create(home: &Path, options: &InitOptions) -> Result<(), RegistryError> {
     let making = |error| failed("making the keys", error);
     let keys = KeyStore::new(home);
@@ -22,10 +26,9 @@ pub(super) fn create(home: &Path, options: &InitOptions) -> Result<(), RegistryE
             let passphrase = passphrase.clone().map(Passphrase::from);
             let bundle =
                 bundle::import(bytes, passphrase.as_ref()).map_err(|error| failed("importing the keys", error))?;
-            let encryption = bundle.encryption.unwrap_or_else(EncryptionIdentity::generate);
-            (bundle.registry, bundle.former, encryption)
+            (bundle.registry, bundle.former, bundle.encryption)
         }
-        None => (RegistryKey::generate(), Vec::new(), EncryptionIdentity::generate()),
+        None => (RegistryKey::generate(), Vec::new(), None),
     };
     let domain = options.domain.as_deref().map(str::parse::<Domain>).transpose().map_err(RegistryError::from_name)?;
     let mut profile = Profile::load(home)?;
@@ -34,16 +37,36 @@ pub(super) fn create(home: &Path, options: &InitOptions) -> Result<(), RegistryE
     if !options.announce.is_empty() {
         profile.announce.clone_from(&options.announce);
     }
-    profile.save(home)?;
     keys.node_or_new().map_err(making)?;
-    // A home that a crash left without its registry key is no registry, and is made anew with what is there.
-    if keys.encryption().map_err(making)?.is_none() {
-        keys.create_encryption(&encryption).map_err(making)?;
-    }
+    settle_encryption(home, encryption.as_ref()).map_err(making)?;
     for key in &former {
         keys.add_former(key).map_err(making)?;
     }
+    // Not before: what fails earlier leaves the profile as it was.
+    profile.save(home)?;
     keys.create_registry(&registry).map_err(making)
+}
+
+/// Sees to it that there is an encryption identity: the imported one, else the one that is there, else a new one.
+fn settle_encryption(home: &Path, imported: Option<&EncryptionIdentity>) -> Result<(), IdentityError> {
+    let keys = KeyStore::new(home);
+    let found = keys.encryption()?;
+    let Some(imported) = imported else {
+        // A home that a crash left without its registry key is no registry, and is made anew with what is there.
+        return if found.is_some() { Ok(()) } else { keys.create_encryption(&EncryptionIdentity::generate()) };
+    };
+    if let Some(found) = found {
+        if found.recipient() == imported.recipient() {
+            return Ok(());
+        }
+        let path = home.join(ENCRYPTION);
+        if keys.registry()?.is_some() {
+            return Err(IdentityError::Exists { path });
+        }
+        // An earlier init died with it: there never was a registry for which anything was encrypted.
+        fs::remove_file(&path).map_err(|source| IdentityError::Io { doing: "removing", path, source })?;
+    }
+    keys.create_encryption(imported)
 }
 
 /// The registry key of a home and those before it; [`RegistryError::NoRegistry`] without one. Blocks the thread.
@@ -94,4 +117,41 @@ pub(super) fn registry_info(home: &Path, key: &RegistryKey) -> Result<RegistryIn
 pub(super) fn failed(doing: &'static str, error: IdentityError) -> RegistryError {
     let kind = error.kind();
     RegistryError::Step { doing, kind, topic: Topic::Other, source: Box::new(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn imports_replace_what_a_dead_init_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = KeyStore::new(folder.path());
+        let recipient = || keys.encryption().unwrap().unwrap().recipient();
+        settle_encryption(folder.path(), None).unwrap();
+        let left = recipient();
+        settle_encryption(folder.path(), None).unwrap();
+        assert_eq!(recipient(), left, "without an import it is used");
+        let imported = EncryptionIdentity::generate();
+        settle_encryption(folder.path(), Some(&imported)).unwrap();
+        assert_eq!(recipient(), imported.recipient());
+        settle_encryption(folder.path(), Some(&imported)).unwrap();
+        keys.create_registry(&RegistryKey::generate()).unwrap();
+        let refused = settle_encryption(folder.path(), Some(&EncryptionIdentity::generate())).unwrap_err();
+        assert!(matches!(refused, IdentityError::Exists { .. }), "{refused:?}");
+        assert_eq!(recipient(), imported.recipient(), "a registry keeps its own");
+    }
+
+    #[test]
+    fn inits_that_fail_leave_the_profile() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = folder.path().join("node.key");
+        fs::write(&node, "no key").unwrap();
+        let options = InitOptions { title: Some("Images".into()), ..InitOptions::default() };
+        create(folder.path(), &options).unwrap_err();
+        assert_eq!(Profile::load(folder.path()).unwrap(), Profile::default());
+        fs::remove_file(&node).unwrap();
+        create(folder.path(), &options).unwrap();
+        assert_eq!(Profile::load(folder.path()).unwrap().title, options.title);
+    }
 }

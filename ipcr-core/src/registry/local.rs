@@ -32,7 +32,7 @@ use crate::pin::state::State;
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
 use crate::port::exchange::{Exchange, FetchRequest};
-use crate::port::table::Table;
+use crate::port::table::{Change, Space, Table, TableError};
 use crate::publish::announce::await_holders;
 use crate::publish::{Network, Publication, Publisher, RecordPolicy};
 use crate::reference::{Authority, Domain, IpnsName};
@@ -92,7 +92,7 @@ pub struct LocalHolder {
     publisher: Mutex<Option<Arc<Publisher>>>,
     init: Mutex<()>,
     /// Changes share it. What replaces the key, or takes away what nothing refers to, has it alone.
-    turn: RwLock<()>,
+    turn: Arc<RwLock<()>>,
     serving: std::sync::atomic::AtomicBool,
 }
 
@@ -114,7 +114,7 @@ impl LocalHolder {
             network,
             publisher: Mutex::new(None),
             init: Mutex::new(()),
-            turn: RwLock::new(()),
+            turn: Arc::default(),
             serving: std::sync::atomic::AtomicBool::new(false),
         }))
     }
@@ -122,6 +122,7 @@ impl LocalHolder {
     /// Makes the keys and an empty registry. Nothing that is there is overwritten.
     pub async fn init(&self, options: InitOptions) -> Result<Identity, RegistryError> {
         let _turn = self.init.lock().await;
+        let _shared = self.turn.read().await;
         if let Ok(identity) = profile::identity(&self.config.path) {
             return Err(RegistryError::AlreadyInitialised { ipns: identity.ipns });
         }
@@ -316,7 +317,7 @@ impl Holder for LocalHolder {
     }
 
     fn tables(&self) -> Arc<dyn Table> {
-        Arc::clone(&self.tables)
+        Arc::new(TurnTable { tables: Arc::clone(&self.tables), turn: Arc::clone(&self.turn) })
     }
 
     fn exchange(&self) -> Arc<dyn Exchange> {
@@ -401,6 +402,30 @@ impl Holder for LocalHolder {
     async fn shutdown(&self) -> Result<(), RegistryError> {
         self.network.stop().await;
         Ok(())
+    }
+}
+
+/// The tables for everybody but the holder itself. What is noted about blocks is noted before or after a collection, while the
+/// session that holds them lives.
+#[derive(Debug)]
+struct TurnTable {
+    tables: Arc<dyn Table>,
+    turn: Arc<RwLock<()>>,
+}
+
+#[async_trait]
+impl Table for TurnTable {
+    async fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+        self.tables.get(space, key).await
+    }
+
+    async fn scan(&self, space: Space, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError> {
+        self.tables.scan(space, prefix).await
+    }
+
+    async fn write(&self, batch: Vec<Change>) -> Result<(), TableError> {
+        let _turn = self.turn.read().await;
+        self.tables.write(batch).await
     }
 }
 

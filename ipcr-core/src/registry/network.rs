@@ -90,7 +90,7 @@ impl LazyNetwork {
         }
         let keys = KeyStore::new(&self.config.path);
         let key = keys.node_or_new().map_err(|error| super::keys::failed("reading the node key", error))?;
-        let mut profile = Profile::load(&self.config.path)?;
+        let profile = Profile::load(&self.config.path)?;
         let mut node = self.config.node.clone();
         node.keypair = key.keypair().clone();
         node.port = node.port.or(profile.port);
@@ -107,10 +107,15 @@ impl LazyNetwork {
             source: Box::new(error),
         })?;
         if node.port().is_some() && node.port() != profile.port {
+            // Starting took its time, in which the profile may have been changed.
+            let mut profile = Profile::load(&self.config.path)?;
             profile.port = node.port();
             profile.save(&self.config.path)?;
         }
-        profile::note_running(&self.config.path, &node.addresses().await)?;
+        // Only those who ask without a lock need it: a full disk must not keep anybody from working.
+        if let Err(error) = profile::note_running(&self.config.path, &node.addresses().await) {
+            tracing::debug!(error = %describe(&error), "the addresses of the running node could not be noted");
+        }
         let records = self.records(&node, &dns)?;
         let mut options = ResolverOptions::default();
         options.timeout = options.timeout.min(self.config.stall);

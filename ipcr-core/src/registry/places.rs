@@ -21,6 +21,7 @@ use crate::limits;
 use crate::media::archive_file::ArchiveFileSink;
 use crate::media::archive_sink::{ArchiveOptions, ArchiveSink};
 use crate::media::docker_archive::{ArchiveFile, ArchiveStream};
+use crate::media::docker_manifest::is_same_name;
 use crate::media::none::NoneSink;
 use crate::media::oci_layout::LayoutFolder;
 use crate::media::oci_layout::LayoutSink;
@@ -243,17 +244,11 @@ impl OpenedSource {
 /// A sink that has been looked for; it is made once the image's name is known.
 #[derive(Debug)]
 pub(super) enum PreparedSink {
-    Engine {
-        engine: Arc<dyn Engine>,
-        name: Option<String>,
-        scheme: &'static str,
-    },
+    Engine { engine: Arc<dyn Engine>, name: Option<String>, scheme: &'static str },
     OciLayout(PathBuf, Option<String>),
     Archive(PathBuf, ArchiveOptions),
     Nowhere,
     Ready(Box<dyn ImageSink>),
-    /// This registry.
-    Own(Reference),
 }
 
 impl Registry {
@@ -308,9 +303,10 @@ impl Registry {
         let source = EngineSource::new(engine, name.clone(), describe.clone());
         let image = source.inspect().await.map_err(looking)?;
         let plain = name.split('@').next().unwrap_or_default();
-        let listed = image.names.iter().find(|listed| **listed == plain || **listed == format!("{plain}:latest"));
-        let podman = image.names.iter().find(|listed| listed.ends_with(&format!("/{plain}")));
-        let known = listed.or(podman).or_else(|| image.names.first()).cloned();
+        // An image that is named by its ID goes by any of its names; one that is not, by no other than that.
+        let known = image.names.iter().find(|listed| is_same_name(listed, plain)).cloned();
+        let by_id = image.id.to_string().contains(plain.trim_start_matches("sha256:"));
+        let known = known.or_else(|| if by_id { image.names.first().cloned() } else { Some(plain.to_owned()) });
         let delivered_name = known.clone();
         Ok(OpenedSource {
             describe,
@@ -351,7 +347,10 @@ impl Registry {
                 PreparedSink::Archive(file, options)
             }
             ImageSpec::Nowhere => PreparedSink::Nowhere,
-            ImageSpec::Ipcr(text) => PreparedSink::Own(text.parse().map_err(RegistryError::from_name)?),
+            ImageSpec::Ipcr(text) => {
+                let message = format!("{text} cannot be written to; use `push` or `tag` for this registry");
+                return Err(RegistryError::Usage { message });
+            }
             ImageSpec::Registry(image) => {
                 let (http, options) = self.remote(&image)?;
                 PreparedSink::Ready(Box::new(RegistrySink::new(http, image, options)))
@@ -378,36 +377,28 @@ impl Registry {
         })?;
         Ok((http, options))
     }
+}
 
+impl PreparedSink {
     /// Makes the sink for an image with this name, which in its source is told apart by `ref_name`.
-    #[expect(clippy::unused_self, reason = "a step of an operation of this registry, like the ones before it")]
-    pub(super) fn open_sink(
-        &self,
-        sink: PreparedSink,
-        name: Option<&str>,
-        ref_name: Option<String>,
-    ) -> Result<Box<dyn ImageSink>, RegistryError> {
+    pub(super) fn open(self, name: Option<&str>, ref_name: Option<String>) -> Box<dyn ImageSink> {
         // In a layout an image is known by its tag alone.
         let tag = name.and_then(|name| name.rsplit_once(':')).map(|(_, tag)| tag.to_owned());
         let tag = tag.filter(|tag| !tag.contains('/')).or(ref_name);
-        Ok(match sink {
-            PreparedSink::Engine { engine, name: chosen, scheme } => {
+        match self {
+            Self::Engine { engine, name: chosen, scheme } => {
                 let shown = chosen.as_deref().or(name).unwrap_or_default();
                 let place = format!("{scheme}:{shown}");
                 Box::new(EngineSink::new(engine, chosen, place))
             }
-            PreparedSink::OciLayout(dir, chosen) => Box::new(LayoutSink::new(dir, chosen.or(tag))),
-            PreparedSink::Archive(file, mut options) => {
+            Self::OciLayout(dir, chosen) => Box::new(LayoutSink::new(dir, chosen.or(tag))),
+            Self::Archive(file, mut options) => {
                 options.ref_name = options.ref_name.or(tag);
                 Box::new(ArchiveFileSink::new(file, options))
             }
-            PreparedSink::Nowhere => Box::new(NoneSink),
-            PreparedSink::Ready(sink) => sink,
-            PreparedSink::Own(reference) => {
-                let message = format!("{reference} cannot be written to; use `push` or `tag` for this registry");
-                return Err(RegistryError::Usage { message });
-            }
-        })
+            Self::Nowhere => Box::new(NoneSink),
+            Self::Ready(sink) => sink,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::outcome::{Identity, NodeIdentity, TxtRecord};
 use crate::identity::KeyStore;
 use crate::kind::ErrorKind;
 use crate::net::addresses::with_peer;
+use crate::store::home::Home;
 
 /// The file, in the home.
 const FILE: &str = "profile.json";
@@ -44,9 +45,25 @@ impl Profile {
     }
 }
 
+/// The note of a node that runs. It outlives a process that is killed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Running {
+    /// The process that it runs in.
+    pid: u32,
+    addresses: Vec<Multiaddr>,
+}
+
 /// Notes the addresses of the node that runs in this process, for those who ask without a lock.
 pub(super) fn note_running(home: &Path, addresses: &[Multiaddr]) -> Result<(), RegistryError> {
-    write(&home.join(RUNNING), &addresses)
+    write(&home.join(RUNNING), &Running { pid: std::process::id(), addresses: addresses.to_vec() })
+}
+
+/// The addresses of the node that runs in the process that holds the home; a note of any other process is worth nothing, nor is
+/// one that cannot be read.
+fn running(home: &Path) -> Option<Vec<Multiaddr>> {
+    let noted: Running = read(&home.join(RUNNING)).ok()??;
+    let holder = Home::holder(home).ok()??;
+    (holder.pid == noted.pid).then_some(noted.addresses)
 }
 
 /// Takes the note back.
@@ -68,8 +85,7 @@ pub fn identity(home: &Path) -> Result<Identity, RegistryError> {
     let node = keys.node().map_err(failed)?.ok_or(RegistryError::NoRegistry)?;
     let profile = Profile::load(home)?;
     let peer = node.peer_id();
-    let running: Option<Vec<Multiaddr>> = read(&home.join(RUNNING))?;
-    let running = running.filter(|_| crate::store::home::Home::holder(home).is_ok_and(|holder| holder.is_some()));
+    let running = running(home);
     let announced: Vec<Multiaddr> = profile.announce.iter().map(|address| with_peer(address, peer)).collect();
     let hints = if announced.is_empty() { running.clone().unwrap_or_default() } else { announced.clone() };
     let addresses = running.unwrap_or(announced);
@@ -127,4 +143,32 @@ fn failed(
     source: impl std::error::Error + Send + Sync + 'static,
 ) -> RegistryError {
     RegistryError::Step { doing, kind, topic: Topic::Other, source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::identity::{EncryptionIdentity, RegistryKey};
+
+    #[test]
+    fn only_the_note_of_the_holder_is_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let keys = KeyStore::new(path);
+        keys.node_or_new().unwrap();
+        keys.create_encryption(&EncryptionIdentity::generate()).unwrap();
+        keys.create_registry(&RegistryKey::generate()).unwrap();
+        let addresses: Vec<Multiaddr> = vec!["/ip4/127.0.0.1/tcp/4001".parse().unwrap()];
+        let shown = || identity(path).unwrap().node.addresses;
+        note_running(path, &addresses).unwrap();
+        assert!(shown().is_empty(), "nobody holds the home");
+        let _held = Home::open(path, Duration::ZERO).unwrap();
+        assert_eq!(shown(), addresses);
+        write(&path.join(RUNNING), &Running { pid: std::process::id() + 1, addresses: addresses.clone() }).unwrap();
+        assert!(shown().is_empty(), "another process left it");
+        write(&path.join(RUNNING), &addresses).unwrap();
+        assert!(shown().is_empty(), "it does not say whose it is");
+    }
 }

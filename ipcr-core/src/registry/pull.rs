@@ -67,7 +67,7 @@ async fn deliver(
     options: &PullOptions,
     events: &Emitter,
 ) -> Result<DeliverySummary, RegistryError> {
-    let sink = this.open_sink(sink, name.as_deref(), None)?;
+    let sink = sink.open(name.as_deref(), None);
     let delivery = Delivery {
         source: opened.source(this, events).await?,
         sink,

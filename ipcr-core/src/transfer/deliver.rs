@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 
 use super::error::{TransferError, unpacks_to};
-use super::manifests::{ManifestTree, for_platform, parse, read_blob, read_tree};
+use super::manifests::{ManifestTree, for_platform, parse, read_blob, read_tree, too_large};
 use super::plain::measure;
 use super::progress::Progress;
 use super::verify::Verified;
@@ -89,8 +89,13 @@ impl Delivery {
         let tree = self.tree(&abilities).await?;
         let mut images = Vec::new();
         let mut absent = HashSet::new();
+        let mut documents: u64 = tree.manifests.iter().map(|manifest| manifest.descriptor.size).sum();
         for (manifest, parsed) in tree.manifests.iter().zip(&tree.parsed) {
             if let Parsed::Manifest(image) = parsed {
+                documents = documents.saturating_add(image.config.size);
+                if documents > limits::IMAGE_DOCUMENT_BYTES {
+                    return Err(too_large(&tree.root));
+                }
                 images.push(self.part(manifest, image, &abilities).await?);
                 self.look_for(&image.layers, &mut absent).await?;
             }
@@ -146,7 +151,8 @@ impl Delivery {
             manifest: (tree.manifests.len() == 1).then_some(tree.root.digest),
             platform: platform.map(|platform| platform.to_string()),
             image_id: single.filter(|(image, _)| *image).map(|(_, (_, config))| Digest::sha256(&config)),
-            image_bytes: manifest_bytes + blobs.values().map(|blob| blob.size).sum::<u64>(),
+            image_bytes: manifest_bytes
+                .saturating_add(blobs.values().fold(0, |sum: u64, blob| sum.saturating_add(blob.size))),
             delivered,
         })
     }

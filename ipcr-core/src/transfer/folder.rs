@@ -59,8 +59,11 @@ pub(crate) async fn open_folder(
             let export = LegacyFolder::open(place.clone(), legacy.clone(), reader.clone(), window).await?;
             let options =
                 IngestOptions { encoding: Encoding::current(Compression::None), recompress: false, platform: None };
-            let intake = Intake::new(ledger, Arc::clone(session), events.clone(), options);
+            let intake = Intake::new(ledger.clone(), Arc::clone(session), events.clone(), options);
             let taken = intake.ingest(Opened::Export(Box::new(export))).await?;
+            // Until a collection takes it, for nothing refers to it, the next pull finds it.
+            session.commit().await?;
+            taken.remember(&ledger).await?;
             Ok(Arc::new(StoredSource::new(place, taken.image, reader.clone())))
         }
     }

@@ -13,7 +13,7 @@ use tokio::io::AsyncRead;
 
 use super::error::TransferError;
 use super::ledger::{KnownLayer, Ledger};
-use super::manifests::read_tree;
+use super::manifests::{read_blob, read_tree};
 use super::progress::Progress;
 use super::verify::Verified;
 use super::write::PutTotals;
@@ -138,6 +138,12 @@ impl Intake {
                 check_layer_count(manifest.layers.len())?;
             }
         }
+        if let [Parsed::Manifest(manifest)] = &tree.parsed[..]
+            && manifest.is_image()
+        {
+            let config = read_blob(source.as_ref(), &manifest.config, limits::CONFIG_BYTES).await?;
+            self.check_platform(config)?;
+        }
         if self.options.recompress {
             return self.recompress(source.as_ref(), tree, kept).await;
         }
@@ -154,6 +160,17 @@ impl Intake {
             stored_bytes: new.iter().map(|blob| blob.size).sum(),
             pending: Pending { blobs: new, unpacked, ..Pending::default() },
         })
+    }
+
+    /// Refuses a single image that is for another platform than the one that was asked for.
+    fn check_platform(&self, config: Bytes) -> Result<(), TransferError> {
+        let Some(wanted) = &self.options.platform else { return Ok(()) };
+        match parse_config(config).map(|config| config.platform) {
+            Ok(found) if found.is_known() && !found.serves(wanted) => {
+                Err(TransferError::NoPlatform { wanted: wanted.to_string(), available: vec![found.to_string()] })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Keeps blobs byte for byte, in the order of their digests; which of them had to be stored. Of those that must not be
@@ -271,6 +288,7 @@ impl Intake {
         mut layers: HashMap<String, (KnownLayer, bool)>,
     ) -> Result<Ingested, TransferError> {
         check_layer_count(image.layers.len())?;
+        self.check_platform(image.config.clone())?;
         let mut ordered = Vec::new();
         for key in &image.layers {
             let found = layers.get_mut(key).ok_or_else(|| TransferError::Invalid {

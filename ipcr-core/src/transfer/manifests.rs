@@ -76,6 +76,7 @@ pub(crate) async fn read_tree(source: &dyn Blobs, platform: Option<&Platform>) -
     let mut queue = VecDeque::from([(root.clone(), 0_usize)]);
     let mut tree = ManifestTree { root, manifests: Vec::new(), parsed: Vec::new() };
     let mut referring = Vec::new();
+    let mut total = 0_u64;
     loop {
         let Some((descriptor, depth)) = queue.pop_front() else {
             // Everything below the root is read; now what refers to it, and what is below that.
@@ -91,6 +92,10 @@ pub(crate) async fn read_tree(source: &dyn Blobs, platform: Option<&Platform>) -
             return Err(too_large(&tree.root));
         }
         let bytes = read_blob(source, &descriptor, limits::MANIFEST_BYTES).await?;
+        total = total.saturating_add(descriptor.size);
+        if total > limits::IMAGE_DOCUMENT_BYTES {
+            return Err(too_large(&tree.root));
+        }
         let parsed = parse(&descriptor, bytes.clone())?;
         if let Parsed::Index(index) = &parsed {
             for child in &index.manifests {
@@ -201,7 +206,7 @@ async fn platform_of(source: &dyn Blobs, descriptor: &Descriptor) -> Result<Opti
     Ok(parse_config(config).ok().map(|config| config.platform).filter(Platform::is_known))
 }
 
-fn too_large(root: &Descriptor) -> TransferError {
+pub(super) fn too_large(root: &Descriptor) -> TransferError {
     let (nodes, depth) = (limits::INDEX_NODES, limits::INDEX_DEPTH);
     let reason = format!("it has more than {nodes} manifests, or is nested deeper than {depth}");
     TransferError::Invalid { what: root.digest.to_string(), reason }

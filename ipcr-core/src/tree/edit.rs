@@ -17,6 +17,7 @@ use cid::Cid;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
+use self::folder::Checked;
 use self::image::ImageEdit;
 use self::plan::Plan;
 use super::blocks::{self, Overlay};
@@ -157,6 +158,18 @@ pub async fn apply(blocks: &dyn ReadBlocks, root: &Cid, edits: &[Edit]) -> Resul
         folders.push(folder);
     }
     Ok(Edited { root: now, blocks: overlay.into_reachable(&now), unchanged: now == *root, folders })
+}
+
+/// The blocks of the tag folders that edits make, which are the same in every registry: what is damaged of a folder that is there
+/// already is whole again for whoever stores them first.
+pub async fn folders_of(blocks: &dyn ReadBlocks, edits: &[Edit]) -> Result<Vec<Block>, TreeError> {
+    let overlay = Overlay::new(blocks);
+    for edit in edits {
+        if let Edit::SetTag { image, tag, stored, .. } = edit {
+            Checked::new(stored)?.folder(&overlay, &stored.root, Some((image, tag))).await?;
+        }
+    }
+    Ok(overlay.into_blocks())
 }
 
 async fn apply_one(overlay: &Overlay<'_>, root: &Cid, edit: &Edit) -> Result<(Cid, Option<Cid>), TreeError> {

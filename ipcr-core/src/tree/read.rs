@@ -293,14 +293,17 @@ pub async fn images(blocks: &dyn ReadBlocks, root: &Cid) -> Result<Vec<ImageSumm
         .map(async |link| {
             let path = format!("_ipcr/catalogue/{}", link.name);
             let bytes = blocks::read_file(blocks, &path, &link.cid, limits::METADATA_BYTES).await?;
-            document::parse::<CatalogueShard>(&path, &bytes)
+            let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            Ok::<_, TreeError>((size, document::parse::<CatalogueShard>(&path, &bytes)?))
         })
         .buffer_unordered(SHARDS_AT_ONCE);
     let mut shards = std::pin::pin!(shards);
     let mut images = Vec::new();
-    while let Some(shard) = shards.try_next().await? {
-        if images.len() + shard.images.len() > limits::DIRECTORY_ENTRIES {
-            return Err(TreeError::disagree("_ipcr/catalogue", too_many(limits::DIRECTORY_ENTRIES, "images")));
+    let mut total = 0;
+    while let Some((size, shard)) = shards.try_next().await? {
+        total += size;
+        if total > limits::CATALOGUE_BYTES {
+            return Err(TreeError::TooLarge { path: "_ipcr/catalogue".into(), limit: limits::CATALOGUE_BYTES });
         }
         images.extend(shard.images.into_iter().map(|(name, row)| ImageSummary {
             name,
@@ -313,10 +316,6 @@ pub async fn images(blocks: &dyn ReadBlocks, root: &Cid) -> Result<Vec<ImageSumm
     }
     images.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(images)
-}
-
-fn too_many(limit: usize, what: &str) -> String {
-    format!("it has more than {limit} {what}")
 }
 
 pub(super) fn is_shard(name: &str) -> bool {
@@ -341,7 +340,8 @@ pub(super) async fn walk_images(blocks: &dyn ReadBlocks, root: &Cid) -> Result<V
             }
             folders += 1;
             if folders > limits::LISTED_FOLDERS {
-                return Err(TreeError::disagree("the registry", too_many(limits::LISTED_FOLDERS, "folders")));
+                let reason = format!("it has more than {} folders", limits::LISTED_FOLDERS);
+                return Err(TreeError::disagree("the registry", reason));
             }
             if is_image(blocks, &path, &link.cid).await?
                 && let Ok(image) = path.parse::<ImageName>()

@@ -60,7 +60,7 @@ impl StoredImage {
     /// Bytes of all manifests and blobs.
     pub fn size(&self) -> u64 {
         let manifests = self.manifests.iter().map(|manifest| manifest.descriptor.size);
-        manifests.chain(self.blobs.iter().map(|blob| blob.size)).sum()
+        manifests.chain(self.blobs.iter().map(|blob| blob.size)).fold(0, u64::saturating_add)
     }
 }
 

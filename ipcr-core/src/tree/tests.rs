@@ -271,7 +271,7 @@ pub(super) fn remove_digest(image: &str, digest: Digest) -> Edit {
     Edit::RemoveDigest { image: image.parse().unwrap(), digest }
 }
 
-pub(super) fn remove_image(image: &str) -> Edit {
+pub(crate) fn remove_image(image: &str) -> Edit {
     Edit::RemoveImage { image: image.parse().unwrap() }
 }
 

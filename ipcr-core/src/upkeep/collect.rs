@@ -64,8 +64,13 @@ pub async fn collect(
     dry_run: bool,
 ) -> Result<Collected, UpkeepError> {
     let mut live = Live::default();
-    if let Some(root) = State::load(tables).await?.root {
-        mark(blocks.as_ref(), &root, &mut live).await?;
+    if let Some(root) = State::load(tables).await?.root
+        && mark(blocks.as_ref(), &root, &mut live).await?.damaged > 0
+    {
+        // What is below a damaged block is not known; what was pushed here is, and can be tagged again.
+        for file in files::all(tables).await? {
+            mark(blocks.as_ref(), &file, &mut live).await?;
+        }
     }
     let mut forgotten = Vec::new();
     let mut cached = CacheEntry::all(tables).await?;

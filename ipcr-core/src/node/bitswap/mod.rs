@@ -89,6 +89,12 @@ struct Peer {
     strikes: std::sync::atomic::AtomicU32,
 }
 
+impl Peer {
+    fn is_bad(&self) -> bool {
+        self.strikes.load(std::sync::atomic::Ordering::Acquire) >= STRIKES
+    }
+}
+
 impl fmt::Debug for Bitswap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bitswap").field("hub", &self.hub).finish_non_exhaustive()
@@ -214,7 +220,10 @@ impl Bitswap {
     async fn receive(self: Arc<Self>, inbound: Inbound) -> std::io::Result<()> {
         let Inbound { peer, mut stream, slot: _slot } = inbound;
         let peer = self.peer(peer);
-        while let Some(length) = frame::read_length(&mut stream, limits::BITSWAP_FRAME_BYTES).await? {
+        // Nothing of a peer that misbehaved too often is looked at any more, for as long as it is connected.
+        while !peer.is_bad()
+            && let Some(length) = frame::read_length(&mut stream, limits::BITSWAP_FRAME_BYTES).await?
+        {
             let budget = (budget(&peer.inbound, length).await?, budget(&self.inbound, length).await?);
             let body = Bytes::from(frame::read_body(&mut stream, length).await?);
             let Ok(message) = Message::decode(&body) else {
@@ -274,6 +283,7 @@ impl Bitswap {
         let strikes = 1 + peer.strikes.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         tracing::debug!(peer = %peer.id, strikes, reason, "a peer misbehaved");
         if strikes == STRIKES {
+            peer.ledger.clear();
             for session in self.open_sessions() {
                 session.on_bad_peer(peer.id, reason);
             }
@@ -282,7 +292,7 @@ impl Bitswap {
 
     fn is_bad(&self, peer: PeerId) -> bool {
         let known = lock(&self.peers).get(&peer).cloned();
-        known.is_some_and(|peer| peer.strikes.load(std::sync::atomic::Ordering::Acquire) >= STRIKES)
+        known.is_some_and(|peer| peer.is_bad())
     }
 
     /// Asks a peer for a block; every call is to be followed by one of [`Bitswap::release`].

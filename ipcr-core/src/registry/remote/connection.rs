@@ -166,6 +166,10 @@ impl Connection {
     ) -> Result<(Ticket, Answer), Failure> {
         let _permit = self.permits.acquire().await.map_err(|_| Failure::gone())?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let call = Frame::new(Kind::Call, id, call, payload);
+        if call.is_too_large() {
+            return Err(Failure::too_large("the message"));
+        }
         // Room for all events that have not been paid for, and the answer: the reading task never waits.
         let (sender, frames) = mpsc::channel(EVENT_CREDIT + 2);
         {
@@ -176,7 +180,7 @@ impl Connection {
             calls.waiting.insert(id, sender);
         }
         let mut ticket = Ticket { connection: self.clone(), id, frames, finished: false };
-        self.outgoing.send(Frame::new(Kind::Call, id, call, payload)).await.map_err(|_| Failure::gone())?;
+        self.outgoing.send(call).await.map_err(|_| Failure::gone())?;
         loop {
             let frame = ticket.frames.recv().await.ok_or_else(Failure::gone)?;
             match frame.kind {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dag::block::BlockError;
 use crate::kind::{Cause, ErrorKind};
+use crate::limits;
 use crate::port::blocks::StoreError;
 use crate::port::exchange::ExchangeError;
 use crate::port::table::TableError;
@@ -37,6 +38,7 @@ pub(crate) struct Failure {
 #[serde(tag = "error", rename_all = "kebab-case")]
 pub(crate) enum Detail {
     Corrupt { cid: String },
+    Mismatch { cid: String },
     Full { place: String },
     TooLarge { cid: String, size: usize },
     UnknownHash { cid: String, code: u64 },
@@ -89,6 +91,12 @@ impl Failure {
         Self { kind, topic: Topic::Other, message: message.into(), causes: Vec::new(), detail: None }
     }
 
+    /// A call or an answer that does not fit in a frame.
+    pub(crate) fn too_large(what: &str) -> Self {
+        let message = format!("{what} is larger than {} bytes", limits::CONTROL_FRAME_BYTES);
+        Self { topic: Topic::Limit, ..Self::refused(ErrorKind::Failed, message) }
+    }
+
     /// The connection has ended.
     pub(crate) fn gone() -> Self {
         let message = "the process that held the home has ended or let go".into();
@@ -105,6 +113,11 @@ impl Failure {
             Some(Detail::Corrupt { cid }) => {
                 if let Ok(cid) = cid.parse() {
                     return StoreError::Corrupt { cid };
+                }
+            }
+            Some(Detail::Mismatch { cid }) => {
+                if let Ok(cid) = cid.parse() {
+                    return StoreError::Refused { cid, source: BlockError::Mismatch { cid } };
                 }
             }
             Some(Detail::TooLarge { cid, size }) => {
@@ -136,12 +149,15 @@ impl Failure {
             Some(Detail::TooLarge { cid, size }) => {
                 parsed(cid).map(|cid| ExchangeError::Refused { cid, source: BlockError::TooLarge { cid, size: *size } })
             }
+            Some(Detail::Mismatch { cid }) => {
+                parsed(cid).map(|cid| ExchangeError::Refused { cid, source: BlockError::Mismatch { cid } })
+            }
             Some(Detail::Offline { reason }) => Some(ExchangeError::Offline { reason: reason.clone() }),
             _ => None,
         };
         facts.unwrap_or_else(|| {
             let all = std::iter::once(self.message).chain(self.causes).collect::<Vec<_>>();
-            ExchangeError::HolderGone { reason: all.join(": ") }
+            ExchangeError::HolderGone { kind: self.kind, reason: all.join(": ") }
         })
     }
 
@@ -163,7 +179,7 @@ fn block_detail(error: &BlockError) -> Option<Detail> {
     match error {
         BlockError::TooLarge { cid, size } => Some(Detail::TooLarge { cid: cid.to_string(), size: *size }),
         BlockError::UnknownHash { cid, code } => Some(Detail::UnknownHash { cid: cid.to_string(), code: *code }),
-        BlockError::Mismatch { .. } => None,
+        BlockError::Mismatch { cid } => Some(Detail::Mismatch { cid: cid.to_string() }),
     }
 }
 
@@ -240,6 +256,16 @@ mod tests {
         assert_eq!((back.kind(), back.topic(), back.to_string()), (ErrorKind::Integrity, Topic::Conflict, text));
         let offline = travel(ExchangeError::Offline { reason: "as asked".into() }).into_exchange();
         assert!(matches!(offline, ExchangeError::Offline { reason } if reason == "as asked"));
+        let cid = *crate::dag::block::Block::raw(bytes::Bytes::new()).cid();
+        let refused = || ExchangeError::Refused { cid, source: BlockError::Mismatch { cid } };
+        let back = travel(refused()).into_exchange();
+        assert!(matches!(back, ExchangeError::Refused { source: BlockError::Mismatch { .. }, .. }), "{back:?}");
+        assert_eq!(back.to_string(), refused().to_string());
+        let back = travel(StoreError::Refused { cid, source: BlockError::Mismatch { cid } }).into_store();
+        assert!(matches!(back, StoreError::Refused { source: BlockError::Mismatch { .. }, .. }), "{back:?}");
+        let other = travel(Failure::refused(ErrorKind::DiskFull, "no room")).into_exchange();
+        assert_eq!(other.kind(), ErrorKind::DiskFull);
+        assert!(other.to_string().ends_with("no room"), "{other}");
         let gone = Failure::gone().into_table();
         assert_eq!(gone.kind(), ErrorKind::Unavailable);
         let gone = RegistryError::from_table("reading", gone);

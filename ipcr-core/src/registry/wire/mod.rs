@@ -23,7 +23,7 @@ use crate::port::table::{Change, Space};
 pub(crate) mod failure;
 
 /// Changed whenever the meaning of anything here, or of a type that travels, changes.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 /// Events of one call that may be under way without having been paid for.
 pub(crate) const EVENT_CREDIT: usize = 256;
 /// Frames that wait to be written.
@@ -113,6 +113,11 @@ impl Frame {
     pub(crate) fn len(&self) -> usize {
         self.header.len() + self.payload.iter().map(Bytes::len).sum::<usize>()
     }
+
+    /// Whether it is larger than what the other side reads: writing it would end the connection, and all calls with it.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.len() > limits::CONTROL_FRAME_BYTES
+    }
 }
 
 /// Reads one frame; `None` when the other side has ended between two.
@@ -145,7 +150,7 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(reader: &mut R) -> io::Result<Opt
 /// Writes one frame, without flushing.
 pub(crate) async fn write<W: AsyncWrite + Unpin>(writer: &mut W, frame: &Frame) -> io::Result<()> {
     let len = frame.len();
-    if len > limits::CONTROL_FRAME_BYTES {
+    if frame.is_too_large() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a frame that is too large"));
     }
     let number = |len: usize| u32::try_from(len).expect("bounded above");
