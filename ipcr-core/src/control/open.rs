@@ -189,7 +189,7 @@ async fn http(config: &HomeConfig) -> Result<HttpClient, RegistryError> {
 fn not_opened(error: HomeError) -> RegistryError {
     let topic = match &error {
         HomeError::Locked { .. } => Topic::Locked,
-        HomeError::NoFolder { .. } => Topic::BadHome,
+        HomeError::NoFolder { .. } | HomeError::NoHome { .. } => Topic::BadHome,
         error if error.kind() == ErrorKind::Access => Topic::Access,
         _ => Topic::Other,
     };

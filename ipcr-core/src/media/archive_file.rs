@@ -52,6 +52,14 @@ impl ImageSink for ArchiveFileSink {
             let reason = "it is a folder".to_owned();
             return Err(ImageError::Unfit { place: self.describe(), reason, kind: ErrorKind::Usage });
         }
+        // Through links to where the file is or will be; what is no file cannot be replaced by one.
+        if let Ok(real) = self.path.canonicalize() {
+            if !real.is_file() {
+                let reason = "it is no file; `-` writes to standard output".to_owned();
+                return Err(ImageError::Unfit { place: self.describe(), reason, kind: ErrorKind::Usage });
+            }
+            self.path = real;
+        }
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let writing = |error| self.place.io("writing", error);
         let temporary = Temporary::create(folder).map_err(writing)?;

@@ -39,6 +39,8 @@ pub struct LayoutSink {
     parts: Option<ImageParts>,
     missing: HashSet<Digest>,
     undo: Undo,
+    /// Whether an image of another name keeps the tag, if it has it.
+    keeps_others: bool,
 }
 
 impl LayoutSink {
@@ -46,7 +48,15 @@ impl LayoutSink {
     pub fn new(path: impl Into<PathBuf>, tag: Option<String>) -> Self {
         let path = path.into();
         let place = Place::new(path.display().to_string());
-        Self { path, tag, place, parts: None, missing: HashSet::new(), undo: Undo::default() }
+        Self { path, tag, place, parts: None, missing: HashSet::new(), undo: Undo::default(), keeps_others: false }
+    }
+
+    /// The same where nobody has chosen the tag: if an image of another name has it, that one keeps it, and this one goes by its whole
+    /// name.
+    #[must_use]
+    pub fn keeping_others(mut self, keeps: bool) -> Self {
+        self.keeps_others = keeps;
+        self
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -201,7 +211,8 @@ fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 fn add_to_index(
     path: &Path,
     tag: Option<&str>,
-    root: Descriptor,
+    keeps_others: bool,
+    mut root: Descriptor,
     referrers: Vec<Descriptor>,
     place: &Place,
 ) -> Result<(), ImageError> {
@@ -219,11 +230,23 @@ fn add_to_index(
         index["manifests"] = Value::Array(Vec::new());
     }
     let entries = index["manifests"].as_array_mut().expect("it was parsed as a list");
+    let own_name = root.annotations.get(IMAGE_NAME).cloned();
+    let mut tag = tag.map(str::to_owned);
+    let is_another = |entry: &Value| {
+        let name = entry["annotations"][IMAGE_NAME].as_str().map(without_tag);
+        name.is_some()
+            && name != own_name.as_deref().map(without_tag)
+            && entry["annotations"][REF_NAME].as_str() == tag.as_deref()
+    };
+    if keeps_others && own_name.is_some() && entries.iter().any(is_another) {
+        tag.clone_from(&own_name);
+    }
+    root.annotations.extend(tag.iter().map(|tag| (REF_NAME.to_owned(), tag.clone())));
     // The tag moves; and what has no tag of its own is listed once.
     let digest = |entry: &Value| entry["digest"].as_str().map(str::to_owned);
     entries.retain(|entry| {
         let name = entry["annotations"][REF_NAME].as_str();
-        let moves = name.is_some() && name == tag;
+        let moves = name.is_some() && name == tag.as_deref();
         !moves && (name.is_some() || digest(entry) != Some(root.digest.to_string()))
     });
     for added in std::iter::once(root).chain(referrers) {
@@ -238,6 +261,14 @@ fn add_to_index(
     }
     let text = serde_json::to_vec(&index).map_err(|error| place.refused(&error))?;
     replace(path, &text).map_err(|error| place.io("writing", error))
+}
+
+/// The name of an image without its tag.
+fn without_tag(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((image, tag)) if !tag.contains('/') => image,
+        _ => name,
+    }
 }
 
 /// Replaces a file at once, and makes that durable.
@@ -356,11 +387,11 @@ impl ImageSink for LayoutSink {
             }
         }
         let mut root = Descriptor { annotations: std::collections::BTreeMap::default(), ..parts.root.clone() };
-        root.annotations.extend(self.tag.iter().map(|tag| (REF_NAME.to_owned(), tag.clone())));
         root.annotations.extend(parts.name.iter().map(|name| (IMAGE_NAME.to_owned(), name.clone())));
         let referrers = parts::referrers(&parts);
         let (path, tag, place) = (self.path.join(INDEX_FILE), self.tag.clone(), self.place.clone());
-        let complete = move || add_to_index(&path, tag.as_deref(), root, referrers, &place);
+        let keeps_others = self.keeps_others;
+        let complete = move || add_to_index(&path, tag.as_deref(), keeps_others, root, referrers, &place);
         on_disk(complete).await?;
         self.undo.files.clear();
         self.undo.folders.clear();

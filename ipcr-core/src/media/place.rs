@@ -1,5 +1,6 @@
 //! What errors of this module call the medium: [`Place`].
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ impl Place {
     pub(crate) fn reading(&self, source: io::Error) -> ImageError {
         match source.kind() {
             io::ErrorKind::UnexpectedEof => self.malformed("it ends too early"),
+            // What is wrong with what was to be written, and not with this place, has a cause of its own.
+            io::ErrorKind::InvalidData if source.source().is_some() => self.io("filling", source),
             io::ErrorKind::InvalidData => self.malformed(source),
             _ => self.io("reading", source),
         }

@@ -100,6 +100,10 @@ impl Host {
             }
         }
         for address in &config.listen {
+            // The transports share ports, so that two nodes would get each other's connections and nobody an error.
+            if let Err(source) = is_free(address) {
+                return Err(NodeError::Listen { address: address.clone(), source: source.into() });
+            }
             self.swarm.listen(address.clone()).await?;
         }
         let mut ports: Vec<_> = self.swarm.listening().await.iter().filter_map(port_of).collect();
@@ -146,6 +150,16 @@ fn default_ips(mode: &NetworkMode) -> [IpAddr; 2] {
 fn port_is_free(port: u16, mode: &NetworkMode) -> bool {
     let [ip, _] = default_ips(mode);
     TcpListener::bind((ip, port)).is_ok() && UdpSocket::bind((ip, port)).is_ok()
+}
+
+/// Whether nobody listens at an address, as far as it names a port.
+fn is_free(address: &Multiaddr) -> std::io::Result<()> {
+    let Some(ip) = addresses::ip(address) else { return Ok(()) };
+    match address.iter().nth(1) {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
+        Some(Protocol::Udp(port)) if port != 0 => UdpSocket::bind((ip, port)).map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// A port that is free for TCP and UDP.

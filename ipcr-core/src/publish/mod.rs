@@ -35,6 +35,7 @@ use crate::port::blocks::{BlockStore, StoreError, StoreSession};
 use crate::port::exchange::{Exchange, FetchRequest};
 use crate::port::table::Table;
 use crate::tree::edit::{Edit, RegistryInfo, apply, empty, folders_of};
+use crate::tree::read;
 use announce::{Reach, announce};
 use error::PublishError;
 
@@ -270,6 +271,10 @@ impl Publisher {
         let again: Vec<Edit> = all.iter().map(|pending| pending.edit.clone()).collect();
         let all = merge::upon(&reader, &root, all).await.map_err(unfetched)?;
         let edited = apply(&reader, &root, &again).await.map_err(|error| unfetched(error.into()))?;
+        // The list of images comes along, so that this home can show itself when the other is away.
+        if let Err(error) = read::images(&reader, &root).await {
+            tracing::debug!(%error, "the catalogue of the merged registry is not all here");
+        }
         self.store(&session, edited.blocks).await?;
         let foreign = foreign.iter().filter_map(|record| Some((record.sequence(), root_of(record)?)));
         state.merged(since, foreign, edited.root, all);

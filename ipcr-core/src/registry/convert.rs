@@ -37,7 +37,8 @@ fn exchange_topic(error: &ExchangeError) -> Topic {
         ExchangeError::Stalled { .. } => Topic::Stalled,
         ExchangeError::Offline { .. } => Topic::Offline,
         ExchangeError::Refused { .. } => Topic::Corrupt,
-        ExchangeError::HolderGone { .. } => Topic::HolderGone,
+        ExchangeError::HolderGone { kind: ErrorKind::Unavailable, .. } => Topic::HolderGone,
+        ExchangeError::HolderGone { kind, .. } => topic_of(*kind),
     }
 }
 

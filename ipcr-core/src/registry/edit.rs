@@ -1,6 +1,9 @@
 //! Editing this registry: tag, remove, publish.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use cid::Cid;
 
 use super::Registry;
 use super::error::RegistryError;
@@ -11,15 +14,16 @@ use super::outcome::EditOutcome;
 use super::{push, time_of};
 use crate::dag::compression::Compression;
 use crate::dag::encode::Encoding;
+use crate::digest::Digest;
 use crate::event::Emitter;
 use crate::kind::ErrorKind;
 use crate::port::image::Opened as Source;
-use crate::reference::{Reference, TargetName};
+use crate::reference::{ImageName, Reference, TargetName};
 use crate::transfer::adopt::adopt;
 use crate::transfer::ingest::{IngestOptions, Intake};
 use crate::transfer::ledger::Ledger;
 use crate::tree::edit::Edit;
-use crate::tree::read::Contents;
+use crate::tree::read::{self, Contents};
 use crate::tree::stored::StoredImage;
 
 /// See [`Registry::tag`].
@@ -87,7 +91,7 @@ pub(super) async fn remove(
     events: Emitter,
 ) -> Result<EditOutcome, RegistryError> {
     let identity = this.holder.identity().await?;
-    if this.own_root(&identity).await?.is_none() {
+    let Some(root) = this.own_root(&identity).await? else {
         return Err(RegistryError::NotFound {
             registry: identity.domain.unwrap_or(identity.ipns),
             what: match target {
@@ -97,22 +101,37 @@ pub(super) async fn remove(
             },
             source: None,
         });
-    }
+    };
     let (edit, what) = match target {
-        RemoveTarget::Tag(target) => {
-            let what = format!("{}:{}", target.image, target.tag);
-            (Edit::RemoveTag { image: target.image, tag: target.tag }, what)
+        RemoveTarget::Tag(TargetName { image, tag }) => {
+            let digest = this.tags(&root, &image).await?.remove(tag.as_str());
+            let what = digest.map_or_else(|| format!("{image}:{tag}"), |digest| format!("{image}:{tag}@{digest}"));
+            (Edit::RemoveTag { image, tag }, vec![what])
         }
         RemoveTarget::Digest(image, digest) => {
-            let what = format!("{image}@{digest}");
+            let tags = this.tags(&root, &image).await?;
+            let tags = tags.iter().filter(|(_, named)| **named == digest);
+            let mut what: Vec<String> = tags.map(|(tag, digest)| format!("{image}:{tag}@{digest}")).collect();
+            what.push(format!("{image}@{digest}"));
             (Edit::RemoveDigest { image, digest }, what)
         }
         RemoveTarget::Image(image) => {
             let what = image.to_string();
-            (Edit::RemoveImage { image }, what)
+            (Edit::RemoveImage { image }, vec![what])
         }
     };
-    change(this, vec![edit], vec![what], &options, &events).await
+    change(this, vec![edit], what, &options, &events).await
+}
+
+impl Registry {
+    /// What the tags of an image of this registry name.
+    async fn tags(&self, root: &Cid, image: &ImageName) -> Result<BTreeMap<String, Digest>, RegistryError> {
+        let reader = self.own_reader(root).await?;
+        let document = read::image(&reader, root, image).await;
+        let document = document.map_err(|error| RegistryError::from_tree("reading the registry", error))?;
+        let tags = document.map(|document| document.tags).unwrap_or_default();
+        Ok(tags.into_iter().map(|(tag, row)| (tag, row.digest)).collect())
+    }
 }
 
 /// See [`Registry::publish`].

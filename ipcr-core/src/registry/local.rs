@@ -123,8 +123,10 @@ impl LocalHolder {
     pub async fn init(&self, options: InitOptions) -> Result<Identity, RegistryError> {
         let _turn = self.init.lock().await;
         let _shared = self.turn.read().await;
-        if let Ok(identity) = profile::identity(&self.config.path) {
-            return Err(RegistryError::AlreadyInitialised { ipns: identity.ipns });
+        match profile::identity(&self.config.path) {
+            Ok(identity) => return Err(RegistryError::AlreadyInitialised { ipns: identity.ipns }),
+            Err(RegistryError::NoRegistry) => {}
+            Err(error) => return Err(error),
         }
         let path = self.config.path.clone();
         tokio::task::spawn_blocking(move || super::keys::create(&path, &options))

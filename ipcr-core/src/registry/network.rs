@@ -106,7 +106,8 @@ impl LazyNetwork {
             topic: Topic::Other,
             source: Box::new(error),
         })?;
-        if node.port().is_some() && node.port() != profile.port {
+        // What was announced says the first one: a port that is taken by somebody else for once does not change it.
+        if node.port().is_some() && profile.port.is_none() && self.config.node.listen.is_empty() {
             // Starting took its time, in which the profile may have been changed.
             let mut profile = Profile::load(&self.config.path)?;
             profile.port = node.port();

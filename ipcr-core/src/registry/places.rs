@@ -391,7 +391,10 @@ impl PreparedSink {
                 let place = format!("{scheme}:{shown}");
                 Box::new(EngineSink::new(engine, chosen, place))
             }
-            Self::OciLayout(dir, chosen) => Box::new(LayoutSink::new(dir, chosen.or(tag))),
+            Self::OciLayout(dir, chosen) => {
+                let is_chosen = chosen.is_some();
+                Box::new(LayoutSink::new(dir, chosen.or(tag)).keeping_others(!is_chosen))
+            }
             Self::Archive(file, mut options) => {
                 options.ref_name = options.ref_name.or(tag);
                 Box::new(ArchiveFileSink::new(file, options))

@@ -81,8 +81,15 @@ pub fn identity(home: &Path) -> Result<Identity, RegistryError> {
         source: Box::new(error),
     };
     let registry = keys.registry().map_err(failed)?.ok_or(RegistryError::NoRegistry)?;
-    let encryption = keys.encryption().map_err(failed)?.ok_or(RegistryError::NoRegistry)?;
-    let node = keys.node().map_err(failed)?.ok_or(RegistryError::NoRegistry)?;
+    let lost = || RegistryError::Step {
+        doing: "reading the keys",
+        kind: ErrorKind::Integrity,
+        topic: Topic::Other,
+        source: "encryption.key is missing; restore it from a backup, or by `init --import` into a new home".into(),
+    };
+    let encryption = keys.encryption().map_err(failed)?.ok_or_else(lost)?;
+    // Without it the node is another peer, and everything else stays as it is.
+    let node = keys.node_or_new().map_err(failed)?;
     let profile = Profile::load(home)?;
     let peer = node.peer_id();
     let running = running(home);

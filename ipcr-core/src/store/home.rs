@@ -114,6 +114,12 @@ pub enum HomeError {
         /// The home.
         place: String,
     },
+    /// The folder holds other things.
+    #[error("{place} holds other things and is no home")]
+    NoHome {
+        /// The folder.
+        place: String,
+    },
     /// A file operation failed.
     #[error("{doing} {place} failed")]
     Io {
@@ -133,7 +139,7 @@ impl HomeError {
             Self::Locked { .. } => ErrorKind::Locked,
             Self::NewerFormat { .. } => ErrorKind::Failed,
             Self::NoFormat { .. } => ErrorKind::Integrity,
-            Self::NoFolder { .. } => ErrorKind::Usage,
+            Self::NoFolder { .. } | Self::NoHome { .. } => ErrorKind::Usage,
             Self::Io { source, .. } => ErrorKind::of_io(source),
         }
     }
@@ -174,6 +180,9 @@ impl Home {
             }
             _ => io_error(path, "making")(error),
         })?;
+        if is_something_else(path) {
+            return Err(HomeError::NoHome { place: path.display().to_string() });
+        }
         let lock = path.join("lock");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -218,8 +227,19 @@ impl Home {
         DiskStore::open_locked(&self.path, Some(self.lock.clone()))
     }
 
-    /// Opens the tables. Blocks the thread; a second opening at the same time is refused.
+    /// Opens the tables. Blocks the thread; a second opening at the same time is refused. A home with a key and blocks must have them:
+    /// without, everything in it would count as garbage.
     pub fn table(&self) -> Result<DiskTable, TableError> {
+        let path = self.path.join("tables.redb");
+        let packs = std::fs::read_dir(self.path.join("blocks")).is_ok_and(|mut packs| packs.next().is_some());
+        if packs && !path.exists() && self.path.join("registry.key").exists() {
+            return Err(TableError {
+                place: path.display().to_string(),
+                doing: "opening",
+                kind: ErrorKind::Integrity,
+                source: "it is missing, and the home holds a registry".into(),
+            });
+        }
         DiskTable::open_locked(&self.path.join("tables.redb"), Some(self.lock.clone()))
     }
 
@@ -243,6 +263,25 @@ impl Home {
             Err(_) => Err(HomeError::NoFormat { place: path.display().to_string() }),
         }
     }
+}
+
+/// Whether a folder holds things and nothing of a home: it is not made one.
+fn is_something_else(path: &Path) -> bool {
+    if path.join("lock").exists() || path.join("version").exists() {
+        return false;
+    }
+    let Ok(entries) = std::fs::read_dir(path) else { return false };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let (mut own, mut other) = (false, false);
+    for name in names {
+        match name.as_str() {
+            "config.toml" | "profile.json" | "blocks" | "tables.redb" | "index.redb" => own = true,
+            "lost+found" => {}
+            name if Path::new(name).extension().is_some_and(|extension| extension == "key") => own = true,
+            _ => other = true,
+        }
+    }
+    other && !own
 }
 
 fn name_holder(mut file: &File, command: &str) -> io::Result<()> {
@@ -285,6 +324,34 @@ mod tests {
         drop(table);
         assert_eq!(Home::holder(&path).unwrap(), None);
         Home::open(&path, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_folder_with_other_things_is_not_made_a_home() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("lost+found")).unwrap();
+        drop(Home::open(folder.path(), Duration::ZERO).unwrap());
+        let other = tempfile::tempdir().unwrap();
+        std::fs::write(other.path().join("letter.txt"), "dear").unwrap();
+        let refused = Home::open(other.path(), Duration::ZERO).unwrap_err();
+        assert_eq!((refused.kind(), other.path().read_dir().unwrap().count()), (ErrorKind::Usage, 1));
+        // Somebody keeps the settings and the keys there.
+        std::fs::write(other.path().join("config.toml"), "").unwrap();
+        Home::open(other.path(), Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn tables_that_are_lost_are_no_empty_tables() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path(), Duration::ZERO).unwrap();
+        drop(home.table().unwrap());
+        std::fs::write(folder.path().join("registry.key"), "").unwrap();
+        std::fs::create_dir_all(folder.path().join("blocks")).unwrap();
+        std::fs::remove_file(folder.path().join("tables.redb")).unwrap();
+        drop(home.table().unwrap());
+        std::fs::write(folder.path().join("blocks/00000000.pack"), "").unwrap();
+        std::fs::remove_file(folder.path().join("tables.redb")).unwrap();
+        assert_eq!(home.table().unwrap_err().kind, ErrorKind::Integrity);
     }
 
     #[test]

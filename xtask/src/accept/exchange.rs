@@ -9,10 +9,13 @@ use super::Figure;
 use super::lab::{Lab, Process, wait_for};
 use super::media::{Containerd, Podman};
 use super::site::{DOMAIN, number, require, same, text, warned};
+use super::watched::{self, STALL};
 use crate::shell::{Result, output, show};
 
 /// Size of the image where the size does not matter, in MiB.
 pub(super) const SMALL_MIB: u64 = 12;
+/// The domain whose record of 2020 is not below `_dnslink`.
+const BARE_DOMAIN: &str = "old.test";
 
 /// Line 4: archives as streams and files, for and from Docker, Podman and containerd.
 pub(crate) fn streams(lab: &Lab) -> Result<Figure> {
@@ -82,7 +85,7 @@ pub(crate) fn stock_recipe(lab: &Lab) -> Result<Figure> {
     Ok(Figure::ok(format!("same image ID, ipfs get {seconds:.1} s")))
 }
 
-/// Line 6: what the recipe of 2020 made is pulled like any other image.
+/// Line 6: what the recipe of 2020 made is pulled like any other image, by every kind of name, and bytes never stop coming.
 pub(crate) fn registry_of_2020(lab: &Lab) -> Result<Figure> {
     let id = lab.image("app:1", super::site::IMAGE_MIB)?;
     let kubo = Kubo::start(lab, "kubo2020")?;
@@ -96,25 +99,31 @@ pub(crate) fn registry_of_2020(lab: &Lab) -> Result<Figure> {
     require(cid.starts_with("Qm"), || format!("Kubo made {cid}"))?;
     fs::remove_dir_all(registry)?;
     let address = kubo.address()?;
-    lab.dns(&[("old.test", &format!("dnslink=/ipfs/{cid}"))])?;
-    let visitor = lab.visitor("2020-b")?.with(&["--peer", &address]);
-    let start = std::time::Instant::now();
-    let pulled = visitor.json(&["pull", &format!("ipfs/{cid}/app:1"), "--into", "none"])?;
-    let seconds = start.elapsed().as_secs_f64();
-    same("the image ID", text(&pulled, "image_id")?.as_str(), id.as_str())?;
-    let fetched = number(&pulled, "/bytes/fetched")?;
-    require(fetched > 200 << 20, || format!("only {fetched} bytes were fetched"))?;
-    let pulled = visitor.json(&["pull", "old.test/app:1", "--into", "none"])?;
-    same("the image ID by domain", text(&pulled, "image_id")?.as_str(), id.as_str())?;
-    require(warned(&pulled, "bare-domain").is_some(), || {
-        format!("no warning of the bare domain: {}", pulled["warnings"])
-    })?;
+    lab.dns(&[(BARE_DOMAIN, &format!("dnslink=/ipfs/{cid}"))])?;
     let name = kubo.output(&["key", "gen", "--type=rsa", "--size=2048", "--ipns-base=b58mh", "old"])?;
     require(name.starts_with("Qm"), || format!("Kubo made the key {name}"))?;
     kubo.output(&["name", "publish", "--allow-offline", "--key=old", &format!("/ipfs/{cid}")])?;
-    let pulled = visitor.json(&["pull", &format!("{name}/app:1"), "--into", "none"])?;
-    same("the image ID by RSA name", text(&pulled, "image_id")?.as_str(), id.as_str())?;
-    Ok(Figure::ok(format!("{} MiB in {seconds:.1} s", fetched >> 20)))
+    let (mut stall, mut times) = (0_f64, Vec::new());
+    let by_cid = format!("ipfs/{cid}");
+    for authority in [by_cid.as_str(), BARE_DOMAIN, name.as_str()] {
+        // Each time into a home that knows nothing, so that everything has to come by that name.
+        let visitor = lab.visitor("2020-b")?.with(&["--peer", &address]);
+        let watched = watched::pull(&visitor, &[&format!("{authority}/app:1"), "--into", "none"])?;
+        let pulled = &watched.result;
+        same(&format!("the image ID by {authority}"), text(pulled, "image_id")?.as_str(), id.as_str())?;
+        let fetched = number(pulled, "/bytes/fetched")?;
+        require(fetched > 200 << 20, || format!("only {fetched} bytes were fetched by {authority}"))?;
+        require(authority != BARE_DOMAIN || warned(pulled, "bare-domain").is_some(), || {
+            format!("no warning of the bare domain: {}", pulled["warnings"])
+        })?;
+        require(watched.stall <= STALL, || format!("no bytes came by {authority} for {:.2} s", watched.stall))?;
+        stall = stall.max(watched.stall);
+        times.push(format!("{} MiB in {:.1} s", fetched >> 20, watched.seconds));
+        fs::remove_dir_all(&visitor.dir)?;
+    }
+    let mut figure = Figure::at_most(stall, STALL, "s without bytes")?;
+    figure.found.push_str(&format!("; by CID, domain and RSA name {}", times.join(", ")));
+    Ok(figure)
 }
 
 /// Pipes one program into another; what the second prints, an error unless both succeed.

@@ -55,7 +55,8 @@ pub(crate) fn push_serve(lab: &Lab) -> Result<Figure> {
     same("the image ID", text(&pulled, "image_id")?.as_str(), id.as_str())?;
     process.signal("INT");
     let status = process.wait(Duration::from_secs(10))?;
-    require(matches!(status.code(), Some(0 | 130)), || format!("push --serve ended with {status}"))?;
+    // It has done what it was asked for.
+    require(status.code() == Some(0), || format!("push --serve ended with {status}"))?;
     Ok(Figure::ok("same image ID"))
 }
 
@@ -98,21 +99,25 @@ pub(crate) fn unchanged(lab: &Lab) -> Result<Figure> {
     Ok(figure)
 }
 
+/// How often a start is measured.
+const RUNS: usize = 10;
+
 /// Line 12: what needs no network is there at once.
 pub(crate) fn start(lab: &Lab) -> Result<Figure> {
     let home = lab.home("start");
     home.json(&["init"])?;
     let mut worst: f64 = 0.0;
     for args in [&["--help"][..], &["id"]] {
-        // The best of a few: what is measured is the program, not what else the machine does.
-        let mut best = f64::INFINITY;
-        for _ in 0..10 {
+        let mut times = Vec::new();
+        for _ in 0..RUNS {
             let start = Instant::now();
             let output = home.output(args)?;
-            best = best.min(start.elapsed().as_secs_f64() * 1000.0);
+            times.push(start.elapsed().as_secs_f64() * 1000.0);
             require(output.status.success(), || format!("ipcr {} ended with {}", args.join(" "), output.status))?;
         }
-        worst = worst.max(best);
+        // The median: what is measured is the program, not what else the machine does now and then.
+        times.sort_by(f64::total_cmp);
+        worst = worst.max(f64::midpoint(times[(RUNS - 1) / 2], times[RUNS / 2]));
     }
     Figure::at_most(worst, 50.0, "ms")
 }

@@ -4,17 +4,18 @@
 //! over the cable.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::Figure;
 use super::lab::{Engine, Home, Lab, inside};
 use super::site::{DOMAIN, IMAGE_MIB, number, require, same, text};
-use crate::shell::{Result, output, show};
+use super::watched::{self, STALL};
+use crate::shell::{Result, output};
 
 /// Where the DNS server of the hosts listens: nothing else does there.
 const DNS_PORT: u16 = 53;
@@ -22,8 +23,6 @@ const DNS_PORT: u16 = 53;
 const DELAY: Duration = Duration::from_millis(20);
 /// How long the image may take over the slow line, in seconds; were blocks asked for one after the other, it would be more than twice as long.
 const SLOW_LINE: f64 = 60.0;
-/// The longest time without news from a pull over the slow line.
-const STALL: Duration = Duration::from_secs(1);
 
 /// One of the hosts.
 struct Host {
@@ -157,28 +156,17 @@ pub(crate) fn slow_line(lab: &Lab) -> Result<Figure> {
     let relay = relay(port)?;
     let address = site.address.replace(&format!("/tcp/{port}/"), &format!("/tcp/{relay}/"));
     lab.dns(&[(&format!("_dnslink.{DOMAIN}"), &format!("dnslink=/ipns/{}", site.ipns))])?;
-    let visitor = lab.visitor("slow-b")?.with(&["--peer", &address, "--progress", "json", "-o", "json"]);
-    let mut command = visitor.command(&["pull", &format!("{DOMAIN}/app:1"), "--into", "none"]);
-    let start = Instant::now();
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let (mut news, mut longest) = (start, Duration::ZERO);
-    let mut talk = String::new();
-    for line in BufReader::new(child.stderr.take().ok_or("a piped output is there")?).lines() {
-        longest = longest.max(news.elapsed());
-        news = Instant::now();
-        talk = line?;
-    }
-    longest = longest.max(news.elapsed());
-    let pulled = child.wait_with_output()?;
-    let seconds = start.elapsed().as_secs_f64();
-    require(pulled.status.success(), || format!("{} ended with {}: {talk}", show(&command), pulled.status))?;
-    let pulled: serde_json::Value = serde_json::from_slice(&pulled.stdout)?;
+    let visitor = lab.visitor("slow-b")?.with(&["--peer", &address]);
+    let watched = watched::pull(&visitor, &[&format!("{DOMAIN}/app:1"), "--into", "none"])?;
+    let (pulled, seconds, stall) = (watched.result, watched.seconds, watched.stall);
     let through = pulled["peers"][0]["address"].as_str().unwrap_or_default();
     require(through.contains(&format!("/tcp/{relay}")), || format!("the bytes came from {through:?}"))?;
     require(seconds <= SLOW_LINE, || format!("it took {seconds:.1} s"))?;
-    require(longest <= STALL, || format!("there was no news for {:.1} s", longest.as_secs_f64()))?;
-    let mut figure = Figure::at_most(longest.as_secs_f64(), STALL.as_secs_f64(), "s without news")?;
-    figure.found.push_str(&format!(", {IMAGE_MIB} MiB in {seconds:.1} s, {} ms each way", DELAY.as_millis()));
+    require(stall <= STALL, || format!("no bytes came for {stall:.2} s"))?;
+    let mut figure = Figure::at_most(watched.silence, STALL, "s without news")?;
+    let delay = DELAY.as_millis();
+    let rest = format!(", {stall:.2} s without bytes, {IMAGE_MIB} MiB in {seconds:.1} s, {delay} ms each way");
+    figure.found.push_str(&rest);
     Ok(figure)
 }
 

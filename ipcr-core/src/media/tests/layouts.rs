@@ -70,6 +70,25 @@ async fn what_is_there_is_checked_and_only_what_is_wrong_is_asked_for() {
 }
 
 #[tokio::test]
+async fn another_image_with_the_same_tag_takes_nothing_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, many) = (blobs(&one_platform()).await, blobs(&many_platforms()).await);
+    let sink = || Box::new(LayoutSink::new(folder.path(), Some("1".into())).keeping_others(true));
+    deliver(&*one, sink(), Some("hub.test/app:1")).await.unwrap();
+    deliver(&*many, sink(), Some("hub.test/web:1")).await.unwrap();
+    // The same again, and a newer one of the same name.
+    deliver(&*many, sink(), Some("hub.test/web:1")).await.unwrap();
+    let root = async |want: &str| match LayoutFolder::new(folder.path(), Some(want.into())).open().await.unwrap() {
+        Opened::Blobs(blobs) => blobs.root().digest,
+        Opened::Export(_) => panic!("a layout"),
+    };
+    assert_eq!(root("1").await, one.root().digest);
+    assert_eq!(root("hub.test/web:1").await, many.root().digest);
+    deliver(&*many, sink(), Some("hub.test/app:1")).await.unwrap();
+    assert_eq!(root("1").await, many.root().digest);
+}
+
+#[tokio::test]
 async fn what_others_count_on_stays_when_a_writer_gives_up() {
     let folder = tempfile::tempdir().unwrap();
     let layout = folder.path().join("layout");

@@ -175,11 +175,11 @@ impl Failure {
     }
 }
 
-fn block_detail(error: &BlockError) -> Option<Detail> {
+fn block_detail(error: &BlockError) -> Detail {
     match error {
-        BlockError::TooLarge { cid, size } => Some(Detail::TooLarge { cid: cid.to_string(), size: *size }),
-        BlockError::UnknownHash { cid, code } => Some(Detail::UnknownHash { cid: cid.to_string(), code: *code }),
-        BlockError::Mismatch { cid } => Some(Detail::Mismatch { cid: cid.to_string() }),
+        BlockError::TooLarge { cid, size } => Detail::TooLarge { cid: cid.to_string(), size: *size },
+        BlockError::UnknownHash { cid, code } => Detail::UnknownHash { cid: cid.to_string(), code: *code },
+        BlockError::Mismatch { cid } => Detail::Mismatch { cid: cid.to_string() },
     }
 }
 
@@ -188,7 +188,7 @@ impl From<StoreError> for Failure {
         let detail = match &error {
             StoreError::Corrupt { cid } => Some(Detail::Corrupt { cid: cid.to_string() }),
             StoreError::Full { place, .. } => Some(Detail::Full { place: place.clone() }),
-            StoreError::Refused { source, .. } => block_detail(source),
+            StoreError::Refused { source, .. } => Some(block_detail(source)),
             _ => None,
         };
         Self::of(&error, error.kind(), Topic::Other, detail)
@@ -210,7 +210,7 @@ impl From<ExchangeError> for Failure {
             ExchangeError::Stalled { cid, waited, peers } => {
                 Some(Detail::Stalled { cid: cid.to_string(), waited: *waited, peers: *peers })
             }
-            ExchangeError::Refused { source, .. } => block_detail(source),
+            ExchangeError::Refused { source, .. } => Some(block_detail(source)),
             ExchangeError::Offline { reason } => Some(Detail::Offline { reason: reason.clone() }),
             ExchangeError::HolderGone { .. } => None,
         };

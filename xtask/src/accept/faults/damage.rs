@@ -1,7 +1,7 @@
 //! Upkeep: damage that `check` finds and the next push mends, and what `gc` gives back.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -11,6 +11,15 @@ use crate::accept::forge::{Image, flip};
 use crate::accept::lab::{Home, Lab, disk_usage};
 use crate::accept::site::{number, require, same, text};
 use crate::shell::Result;
+
+/// Parts of a tag folder that lead to everything else in it, and how they are found in a pack.
+const PARTS: [(&str, &[u8]); 2] = [
+    // A name of ten bytes, as dag-pb writes it into a link.
+    ("the block of the tag folder", b"\x12\x0aindex.json"),
+    ("index.json", br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json""#),
+];
+/// More than all of an image but its layers takes, in bytes.
+const SMALL: u64 = 64 << 10;
 
 /// A home with one image, and the command that pushed it.
 fn filled<'a>(lab: &'a Lab, name: &str) -> Result<(Home<'a>, Image, Vec<String>)> {
@@ -48,13 +57,15 @@ pub(crate) fn damage(lab: &Lab) -> Result<Figure> {
     let error = home.fails(5, &["check", "--read-data"])?;
     let message = text(&error, "message")?;
     require(message.contains("block baf") && message.contains("damaged"), || format!("it says {message:?}"))?;
-    let output = home.output(&["-o", "json", "check", "--read-data"])?;
-    let found: Value = serde_json::from_slice(&output.stdout)?;
-    require(found["problems"].to_string().contains("app:1"), || format!("the tag is not named: {found}"))?;
+    names_tag(&home)?;
     let out = lab.path("damage-out.tar");
     home.fails(5, &["--offline", "pull", "app:1", "--into", &format!("docker-archive:{}", out.display())])?;
     require(!out.exists(), || "damaged bytes were delivered".into())?;
     mended(&home, &image, &push).map_err(|error| format!("a bit: {error}"))?;
+    for (what, begin) in PARTS {
+        restore()?;
+        small_part(&home, &image, &push, begin).map_err(|error| format!("a bit of {what}: {error}"))?;
+    }
     // Packs that lost their end, or are gone.
     for lost in [false, true] {
         restore()?;
@@ -108,14 +119,53 @@ pub(crate) fn damage(lab: &Lab) -> Result<Figure> {
     Ok(Figure::ok("named, exit 5, and mended by the next push"))
 }
 
-fn mended(home: &Home<'_>, image: &Image, push: &[String]) -> Result {
+/// A full check finds damage and says which tag it hurts.
+fn names_tag(home: &Home<'_>) -> Result {
+    home.fails(5, &["check", "--read-data"])?;
+    let output = home.output(&["-o", "json", "check", "--read-data"])?;
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    require(found["problems"].to_string().contains("app:1"), || format!("the tag is not named: {found}"))
+}
+
+/// A part of the tag folder is damaged, without which nobody can tell what belongs to the tag: a collection takes nothing of it, and
+/// the next push stores that part and nothing else.
+fn small_part(home: &Home<'_>, image: &Image, push: &[String], begin: &[u8]) -> Result {
+    // Once to take what the registry was before the push.
+    home.json(&["gc"])?;
+    let blocks = home.dir.join("blocks");
+    let before = disk_usage(&blocks)?;
+    flip_in(&pack(home)?, begin)?;
+    names_tag(home)?;
+    let collected = home.json(&["gc"])?;
+    let (removed, after) = (number(&collected, "/removed_bytes")?, disk_usage(&blocks)?);
+    require(removed <= SMALL && after + SMALL >= before, || {
+        format!("gc removed {removed} bytes, and the packs have {after} bytes of {before}")
+    })?;
+    let pushed = mended(home, image, push)?;
+    let new = number(&pushed, "/bytes/new")?;
+    require(new <= SMALL, || format!("the push stored {new} bytes anew"))
+}
+
+/// Changes a bit of the only thing in a file that begins with these bytes.
+fn flip_in(file: &Path, begin: &[u8]) -> Result {
+    let bytes = fs::read(file)?;
+    let mut found = bytes.windows(begin.len()).enumerate().filter(|(_, window)| *window == begin);
+    let (Some((at, _)), None) = (found.next(), found.next()) else {
+        let what = String::from_utf8_lossy(begin);
+        return Err(format!("{} does not hold {what:?} exactly once", file.display()).into());
+    };
+    flip(file, Some(at + begin.len() / 2))
+}
+
+/// Pushes again, after which everything is as it should be. Returns what the push says.
+fn mended(home: &Home<'_>, image: &Image, push: &[String]) -> Result<Value> {
     let pushed = run(home, push)?;
     same("the image ID", text(&pushed, "image_id")?.as_str(), image.id().as_str())?;
     home.json(&["check", "--read-data"])?;
     home.json(&["pull", "app:1", "--into", "none"])?;
     home.json(&["gc"])?;
     home.json(&["check", "--read-data"])?;
-    Ok(())
+    Ok(pushed)
 }
 
 /// Line 9: `gc` gives back what nothing refers to, says so beforehand, and leaves everything else.
