@@ -19,7 +19,6 @@ use crate::commands;
     name = "ipcr",
     version,
     max_term_width = 100,
-    disable_help_subcommand = true,
     arg_required_else_help = true,
     subcommand_required = true,
     after_help = "Examples:
@@ -176,12 +175,21 @@ pub(crate) struct Global {
     pub(crate) lock_wait: Option<u64>,
 
     /// The longest time without progress in one stage [default: 60]
-    #[arg(long, global = true, value_name = "SECONDS", env = "IPCR_TIMEOUT", hide_env = true)]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = at_least_a_second, env = "IPCR_TIMEOUT", hide_env = true)]
     pub(crate) timeout: Option<u64>,
 
     /// Accepts a kept record that has expired when nothing newer is found
     #[arg(long, global = true, env = "IPCR_ALLOW_STALE", value_parser = BoolishValueParser::new(), hide_env = true, hide_short_help = true)]
     pub(crate) allow_stale: bool,
+}
+
+/// Reads a timeout.
+fn at_least_a_second(text: &str) -> Result<u64, String> {
+    match text.parse::<u64>() {
+        Ok(0) => Err("at least 1 second is needed".into()),
+        Ok(seconds) => Ok(seconds),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Form of the result on standard output.

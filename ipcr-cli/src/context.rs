@@ -110,6 +110,24 @@ impl<'a> Context<'a> {
         progress::watch(self.ui, operation).await.map_err(|error| self.failure(&error))
     }
 
+    /// Runs an operation on a source and shows it. The hints about missing images are for those of engines.
+    pub(crate) async fn watch_source<T>(
+        &self,
+        of_engine: bool,
+        operation: Operation<T>,
+    ) -> Result<(T, Vec<Warning>), Failure>
+    where
+        T: Send + 'static,
+    {
+        progress::watch(self.ui, operation).await.map_err(|error| {
+            let failure = self.failure(&error);
+            if of_engine || error.topic() != Topic::NoSourceImage {
+                return failure;
+            }
+            failure.with_hint("check the image's name or tag at the end of the source; an archive or layout with a single image needs none")
+        })
+    }
+
     /// A failure of this command.
     pub(crate) fn failure(&self, error: &RegistryError) -> Failure {
         Failure::registry(error, self.command)
@@ -128,6 +146,15 @@ impl<'a> Context<'a> {
     /// Reads a reference.
     pub(crate) fn reference(&self, text: &str) -> Result<Reference, Failure> {
         text.parse().map_err(|error: NameError| self.bad_name(&error))
+    }
+
+    /// Reads a reference to a registry or an image. `some.domain` alone is a registry: no image has a dot in a first component
+    /// without more.
+    pub(crate) fn registry_or_image(&self, text: &str) -> Result<Reference, Failure> {
+        match text.parse() {
+            Ok(authority) => Ok(Reference { authority: Some(authority), image: None, tag: None, digest: None }),
+            Err(_) => self.reference(text),
+        }
     }
 
     /// Reads a reference to an image of this registry, whose own domain or key may stand before it.

@@ -1,7 +1,7 @@
 //! The environment, read once: nothing else of ipcr looks at it, apart from the `IPCR_…` variables of global options, which
 //! the argument parser takes.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use etcetera::BaseStrategy;
@@ -56,6 +56,11 @@ impl Environment {
     /// `IPCR_PASSPHRASE`, read when it is needed and kept by nobody.
     pub(crate) fn passphrase() -> Option<String> {
         text("IPCR_PASSPHRASE")
+    }
+
+    /// Whether a variable is set to nothing, which is the same as not being set.
+    pub(crate) fn is_empty(variable: &OsStr) -> bool {
+        std::env::var_os(variable).is_some_and(|value| value.is_empty())
     }
 
     /// Whether `IPCR_OUTPUT` asks for JSON; for errors that occur before the options are known.

@@ -89,6 +89,13 @@ impl Failure {
         self
     }
 
+    /// Blames a setting, which makes it a usage error whatever it was.
+    pub(crate) fn of_setting(mut self, key: &str) -> Self {
+        self.kind = ErrorKind::Usage;
+        self.message = format!("`{key}`: {}", self.message);
+        self
+    }
+
     /// Adds advice.
     pub(crate) fn with_hint(mut self, hint: impl Display) -> Self {
         self.hint = Some(hint.to_string());

@@ -89,6 +89,9 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
         Topic::BadHome => "`--home DIR` takes a folder; it is made if it does not exist",
         Topic::Locked => "end the other process, wait longer with `--lock-wait SECONDS`, or use another `--home DIR`",
         Topic::HolderGone => "run the same command again: what it had stored is kept",
+        Topic::DiskFull if matches!(command, "pull" | "cp") => {
+            "make room where the image goes to; if that is the home's file system, `ipcr gc` may give space back"
+        }
         Topic::DiskFull => "`ipcr gc` gives space back; nothing that was acknowledged is lost",
         Topic::Access => {
             "check the owner and mode of the files, whether their file system can be written to, and that this user may use the engine"

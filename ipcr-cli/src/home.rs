@@ -1,13 +1,14 @@
 //! From settings and environment to what the library is opened with.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use ipcr_core::control::builder::Builder;
 use ipcr_core::engine::discovery::Discovery;
 use ipcr_core::media::registry::credentials::Credentials;
 use ipcr_core::naming::dns::DnsServer;
 use ipcr_core::net::addresses::{self, NetworkMode, SwarmKey};
-use multiaddr::Multiaddr;
+use multiaddr::{Multiaddr, Protocol};
 
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -15,27 +16,54 @@ use crate::settings::Settings;
 
 /// How the home is opened. With `remote`, docker's credentials are read for OCI registries.
 pub(crate) fn builder(settings: &Settings, environment: &Environment, remote: bool) -> Result<Builder, Failure> {
-    let dns = settings.dns.iter().map(|server| dns_server(server)).collect::<Result<Vec<_>, _>>()?;
-    let anchors = settings.dns_anchor.iter().map(|file| read(file, "trust anchors")).collect::<Result<Vec<_>, _>>()?;
-    let mut builder = Builder::new(&settings.home, mode(&settings.network)?)
-        .listen(multiaddrs("--listen", &settings.listen)?)
-        .peers(peers("--peer", &settings.peer)?)
-        .dns(dns)
-        .dns_anchors(anchors)
-        .routers(urls("--router", &settings.router)?)
-        .gateways(urls("--gateway", &settings.gateway)?)
+    let place = |key| settings.place(key);
+    let mut builder = Builder::new(&settings.home, mode(&place("network"), &settings.network)?)
+        .listen(multiaddrs(&place("listen"), &settings.listen)?)
+        .peers(peers(&place("peer"), &settings.peer)?)
+        .dns(dns_servers(&place("dns"), &settings.dns)?)
+        .dns_anchors(anchors(&settings.dns_anchor)?)
+        .routers(urls(&place("router"), &settings.router)?)
+        .gateways(urls(&place("gateway"), &settings.gateway)?)
         .offline(settings.offline)
         .allow_stale(settings.allow_stale)
         .stall(settings.timeout)
         .lock_wait(settings.lock_wait)
         .engines(engines(environment));
     if !settings.bootstrap.is_empty() {
-        builder = builder.bootstrap(peers("--bootstrap", &settings.bootstrap)?);
+        builder = builder.bootstrap(peers(&place("bootstrap"), &settings.bootstrap)?);
     }
     if let (true, Some(folder)) = (remote, &environment.docker_config) {
         builder = builder.credentials(credentials(&folder.join("config.json"))?);
     }
     Ok(builder)
+}
+
+/// Checks settings without opening anything. Of the first that makes no sense: its key, and why.
+pub(crate) fn check(settings: &Settings) -> Result<(), (&'static str, Failure)> {
+    let place = |key| settings.place(key);
+    let outcomes = [
+        ("network", mode(&place("network"), &settings.network).map(drop)),
+        ("listen", multiaddrs(&place("listen"), &settings.listen).map(drop)),
+        ("peer", peers(&place("peer"), &settings.peer).map(drop)),
+        ("bootstrap", peers(&place("bootstrap"), &settings.bootstrap).map(drop)),
+        ("router", urls(&place("router"), &settings.router).map(drop)),
+        ("gateway", urls(&place("gateway"), &settings.gateway).map(drop)),
+        ("dns", dns_servers(&place("dns"), &settings.dns).map(drop)),
+        ("dns-anchor", anchors(&settings.dns_anchor).map(drop)),
+        ("http", http(&place("http"), &settings.http).map(drop)),
+    ];
+    outcomes.into_iter().try_for_each(|(key, outcome)| outcome.map_err(|failure| (key, failure)))
+}
+
+/// Where the service answers.
+pub(crate) fn http(option: &str, text: &str) -> Result<SocketAddr, Failure> {
+    let hint = format!("{option} takes an address and a port, such as 127.0.0.1:5050");
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(address),
+        Ok(_) => Err(Failure::usage(format!("`{text}` is no loopback address"))
+            .with_hint("the service is for this machine alone: use a loopback address")),
+        Err(_) => Err(Failure::usage(format!("`{text}` is not an address and a port")).with_hint(hint)),
+    }
 }
 
 /// Where container engines may be.
@@ -62,17 +90,52 @@ fn credentials(file: &Path) -> Result<Credentials, Failure> {
     })
 }
 
-/// Addresses as `--announce` takes them.
-pub(crate) fn multiaddrs(option: &str, texts: &[String]) -> Result<Vec<Multiaddr>, Failure> {
+/// Addresses that others are to be told: those that can be dialled, without the node's own name.
+pub(crate) fn announced(option: &str, texts: &[String]) -> Result<Vec<Multiaddr>, Failure> {
+    let addresses = multiaddrs(option, texts)?;
+    for (text, address) in texts.iter().zip(&addresses) {
+        let refuse = |why: &str| Failure::usage(format!("`{text}` {why}"));
+        // A relay before it is a peer, too, and belongs there.
+        if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+            let hint = format!("leave out /p2p/… at the end in {option}: the node's own peer id is added");
+            return Err(refuse("names a peer").with_hint(hint));
+        }
+        if let Some(problem) = undialable(address) {
+            return Err(refuse(problem).with_hint(example(option)));
+        }
+    }
+    Ok(addresses)
+}
+
+/// Why nobody can dial an address, if it shows.
+fn undialable(address: &Multiaddr) -> Option<&'static str> {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) if ip.is_unspecified() => return Some("is no address that others can dial"),
+        Some(Protocol::Ip6(ip)) if ip.is_unspecified() => return Some("is no address that others can dial"),
+        Some(Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)) => {}
+        // Its ports are in DNS.
+        Some(Protocol::Dnsaddr(_)) => return None,
+        _ => return Some("does not begin with an IP address or a domain"),
+    }
+    let port = |part: Protocol<'_>| matches!(part, Protocol::Tcp(port) | Protocol::Udp(port) if port != 0);
+    (!address.iter().any(port)).then_some("has no TCP or UDP port")
+}
+
+fn example(option: &str) -> String {
+    format!("{option} takes addresses such as /ip4/203.0.113.7/tcp/4001")
+}
+
+fn multiaddrs(option: &str, texts: &[String]) -> Result<Vec<Multiaddr>, Failure> {
     texts.iter().map(|text| multiaddr(option, text)).collect()
 }
 
 fn multiaddr(option: &str, text: &str) -> Result<Multiaddr, Failure> {
-    text.parse().map_err(|error| {
-        Failure::usage(format!("`{text}` is not a multiaddr"))
-            .caused_by(&error)
-            .with_hint(format!("{option} takes addresses such as /ip4/203.0.113.7/tcp/4001"))
-    })
+    let refused = || Failure::usage(format!("`{text}` is not a multiaddr")).with_hint(example(option));
+    match text.parse::<Multiaddr>() {
+        Ok(address) if address.is_empty() => Err(refused()),
+        Ok(address) => Ok(address),
+        Err(error) => Err(refused().caused_by(&error)),
+    }
 }
 
 fn peers(option: &str, texts: &[String]) -> Result<Vec<Multiaddr>, Failure> {
@@ -88,18 +151,29 @@ fn peers(option: &str, texts: &[String]) -> Result<Vec<Multiaddr>, Failure> {
 }
 
 fn urls(option: &str, texts: &[String]) -> Result<Vec<String>, Failure> {
-    let good = |text: &&String| text.starts_with("https://") || text.starts_with("http://");
+    let good = |text: &str| {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        rest.is_some_and(|rest| rest.starts_with(|first: char| first.is_alphanumeric() || first == '['))
+    };
     match texts.iter().find(|text| !good(text)) {
         Some(bad) => Err(Failure::usage(format!("{option} takes an http or https URL, not `{bad}`"))),
         None => Ok(texts.to_vec()),
     }
 }
 
-fn dns_server(text: &str) -> Result<DnsServer, Failure> {
-    text.parse().map_err(|error: ipcr_core::naming::dns::ParseServerError| Failure::usage(error.to_string()))
+fn dns_servers(option: &str, texts: &[String]) -> Result<Vec<DnsServer>, Failure> {
+    let server = |text: &String| {
+        let hint = || format!("{option} takes servers such as 9.9.9.9");
+        text.parse::<DnsServer>().map_err(|error| Failure::usage(error.to_string()).with_hint(hint()))
+    };
+    texts.iter().map(server).collect()
 }
 
-fn mode(text: &str) -> Result<NetworkMode, Failure> {
+fn anchors(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
+    files.iter().map(|file| read(file, "trust anchors")).collect()
+}
+
+fn mode(option: &str, text: &str) -> Result<NetworkMode, Failure> {
     match text.split_once(':') {
         None if text == "public" => Ok(NetworkMode::Public),
         None if text == "lan" => Ok(NetworkMode::Lan),
@@ -109,11 +183,31 @@ fn mode(text: &str) -> Result<NetworkMode, Failure> {
             key.map(NetworkMode::Private).map_err(|error| Failure::usage(format!("{file}: {error}")))
         }
         _ => Err(Failure::usage(format!("`{text}` is not a network"))
-            .with_hint("--network takes public, lan, loopback or private:KEYFILE")),
+            .with_hint(format!("{option} takes public, lan, loopback or private:KEYFILE"))),
     }
 }
 
 fn read(file: &Path, what: &str) -> Result<String, Failure> {
     let failed = |error: std::io::Error| Failure::io(format!("reading {what} from {} failed", file.display()), &error);
     std::fs::read_to_string(file).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_dialled_is_announced() {
+        for good in ["/ip4/192.0.2.1/tcp/4001", "/dns4/hub.test/udp/4001/quic-v1", "/dnsaddr/hub.test"] {
+            assert!(announced("--announce", &[good.to_owned()]).is_ok(), "{good}");
+        }
+        for bad in
+            ["/ip4/0.0.0.0/tcp/4001", "/ip6/::/tcp/1", "/ip4/192.0.2.1", "/ip4/192.0.2.1/tcp/0", "/tcp/4001", "", "x"]
+        {
+            assert!(announced("--announce", &[bad.to_owned()]).is_err(), "{bad}");
+        }
+        let other = "/ip4/192.0.2.1/tcp/4001/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+        let refused = announced("--announce", &[other.to_owned()]).unwrap_err();
+        assert!(refused.hint().unwrap().contains("added"));
+    }
 }

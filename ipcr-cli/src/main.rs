@@ -21,10 +21,11 @@ mod signals;
 mod text;
 mod ui;
 
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind as ClapKind;
-use clap::{CommandFactory, FromArgMatches};
+use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command};
 use crate::environment::Environment;
@@ -34,8 +35,7 @@ use crate::settings::Settings;
 use crate::ui::Ui;
 
 fn main() -> ExitCode {
-    let parsed = Cli::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
-    let (cli, matches) = match parsed {
+    let (cli, matches) = match parse() {
         Ok(parsed) => parsed,
         Err(error) => return refuse(&error),
     };
@@ -44,7 +44,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => args.http.as_deref(),
         _ => None,
     };
-    let settings = match Settings::gather(&cli.global, http, &matches, &environment) {
+    let repairing = matches!(&cli.command, Command::Config(args) if args.repairs());
+    let settings = match Settings::gather(&cli.global, http, &matches, &environment, repairing) {
         Ok(settings) => settings,
         Err(failure) => {
             let json = cli.global.output.map_or_else(wants_json, |output| output == args::Output::Json);
@@ -71,6 +72,53 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit())
         }
     }
+}
+
+/// Reads the command line and the variables of its options.
+fn parse() -> Result<(Cli, ArgMatches), clap::Error> {
+    let matches = tree(|_| true).try_get_matches().map_err(blame)?;
+    Ok((Cli::from_arg_matches(&matches)?, matches))
+}
+
+/// The command tree with those variables of options that are `heeded` and not empty.
+fn tree(heeded: impl Fn(&OsStr) -> bool) -> clap::Command {
+    Cli::command().mut_args(|argument| {
+        let skipped = |variable: &OsStr| !heeded(variable) || Environment::is_empty(variable);
+        if argument.get_env().is_some_and(skipped) { argument.env(None::<&'static str>) } else { argument }
+    })
+}
+
+/// Mends what the argument parser says about variables: a bad value of one is not the option's fault, and none of them is an
+/// argument.
+fn blame(mut error: clap::Error) -> clap::Error {
+    match error.kind() {
+        ClapKind::MissingSubcommand => {
+            let bare = tree(|_| false).try_get_matches().err();
+            bare.filter(|bare| bare.kind() == ClapKind::DisplayHelpOnMissingArgumentOrSubcommand).unwrap_or(error)
+        }
+        ClapKind::InvalidValue | ClapKind::ValueValidation => {
+            if let Some(variable) = culprit(&error) {
+                let variable = variable.to_string_lossy().into_owned();
+                error.insert(ContextKind::InvalidArg, ContextValue::String(variable));
+            }
+            error
+        }
+        _ => error,
+    }
+}
+
+/// The variable from which a refused value comes; `None` if it comes from the command line.
+fn culprit(error: &clap::Error) -> Option<OsString> {
+    let Some(ContextValue::String(blamed)) = error.get(ContextKind::InvalidArg) else { return None };
+    // Such as `--timeout <SECONDS>`.
+    let end = |letter: char| !letter.is_ascii_alphanumeric() && letter != '-';
+    let long = blamed.strip_prefix("--")?.split(end).next()?;
+    let command = Cli::command();
+    let argument = command.get_arguments().find(|argument| argument.get_long() == Some(long))?;
+    let variable = argument.get_env()?;
+    let again = tree(|other| other != variable).try_get_matches().err();
+    let same = again.is_some_and(|again| again.get(ContextKind::InvalidArg) == error.get(ContextKind::InvalidArg));
+    (!same).then(|| variable.to_owned())
 }
 
 fn dispatch(purpose: Purpose<'_>, command: &Command) -> Result<(), Failure> {
@@ -114,17 +162,34 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 /// Whether JSON is asked for, found without parsing: errors of parsing have to know.
 fn wants_json() -> bool {
-    let mut previous = String::new();
+    let mut follows = false;
     for argument in std::env::args_os().skip(1).take_while(|argument| argument != "--") {
         let argument = argument.to_string_lossy();
-        let value = match previous.as_str() {
-            "-o" | "--output" => &*argument,
-            _ => argument.strip_prefix("--output=").or_else(|| argument.strip_prefix("-o")).unwrap_or_default(),
-        };
-        if value.trim_start_matches('=') == "json" {
+        let short = short_output(&argument);
+        let value = if follows { Some(&*argument) } else { argument.strip_prefix("--output=").or(short) };
+        if value.is_some_and(|value| value.trim_start_matches('=') == "json") {
             return true;
         }
-        previous = argument.into_owned();
+        follows = argument == "--output" || short == Some("");
     }
     Environment::wants_json()
+}
+
+/// What follows `-o` in one argument, before which other short options may stand.
+fn short_output(argument: &str) -> Option<&str> {
+    let (before, value) = argument.strip_prefix('-')?.split_once('o')?;
+    before.chars().all(|flag| matches!(flag, 'q' | 'v')).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_options_are_combined() {
+        assert_eq!(short_output("-o"), Some(""));
+        assert_eq!(short_output("-qvojson"), Some("json"));
+        assert_eq!(short_output("--output"), None);
+        assert_eq!(short_output("foo"), None);
+    }
 }

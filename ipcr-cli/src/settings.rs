@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::args::{Color, Global, Output, Progress};
 use crate::environment::Environment;
@@ -42,9 +43,18 @@ pub(crate) struct Layer {
     dns_anchor: Option<Vec<PathBuf>>,
     offline: Option<bool>,
     lock_wait: Option<u64>,
+    #[serde(deserialize_with = "timeout")]
     timeout: Option<u64>,
     allow_stale: Option<bool>,
     http: Option<String>,
+}
+
+/// Reads a timeout.
+fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match Option::deserialize(deserializer)? {
+        Some(0) => Err(D::Error::custom("a timeout needs at least 1 second")),
+        seconds => Ok(seconds),
+    }
 }
 
 /// All keys, in the order in which they are listed.
@@ -109,12 +119,13 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Merges the three sources. `http` is the option of `serve`.
+    /// Merges the three sources. `http` is the option of `serve`. With `repairing`, what makes no sense in the file is passed over.
     pub(crate) fn gather(
         global: &Global,
         http: Option<&str>,
         matches: &ArgMatches,
         environment: &Environment,
+        repairing: bool,
     ) -> Result<Self, Failure> {
         let (mut given, mut origins) = Layer::of_options(global, http, matches);
         if given.http.is_none() && environment.http.is_some() {
@@ -126,7 +137,10 @@ impl Settings {
             (None, Some(config)) => config.join("ipcr").join(FILE),
             (None, None) => return Err(Failure::no_home()),
         };
-        let written = Layer::read(&file)?;
+        let mut written = if repairing { Layer::salvage(&file) } else { Layer::read(&file)? };
+        if repairing && given.home.is_some() {
+            written.home = None;
+        }
         if given.home.is_some() && written.home.is_some() {
             let message = format!("`home` makes no sense in {}, which belongs to a home", file.display());
             return Err(Failure::usage(message).with_hint("remove the line"));
@@ -136,9 +150,24 @@ impl Settings {
             origins.entry(key).or_insert_with(from_file);
         }
         let default_home = environment.data_dir.as_ref().map(|data| data.join("ipcr"));
-        let home = given.home.or(written.home).or(default_home).ok_or_else(Failure::no_home)?;
-        Ok(Self {
-            home: std::path::absolute(&home).unwrap_or(home),
+        let home = given.home.take().or(written.home.take()).or(default_home).ok_or_else(Failure::no_home)?;
+        Ok(Self::merge(given, written, std::path::absolute(&home).unwrap_or(home), file, origins))
+    }
+
+    /// The settings that the configuration file alone would make, if it said this.
+    pub(crate) fn of_file(&self, written: Layer) -> Self {
+        Self::merge(Layer::default(), written, self.home.clone(), self.file.clone(), BTreeMap::new())
+    }
+
+    fn merge(
+        given: Layer,
+        written: Layer,
+        home: PathBuf,
+        file: PathBuf,
+        origins: BTreeMap<&'static str, Origin>,
+    ) -> Self {
+        Self {
+            home,
             quiet: given.quiet.or(written.quiet).unwrap_or_default(),
             verbose: given.verbose.or(written.verbose).unwrap_or_default(),
             output: given.output.or(written.output).unwrap_or_default(),
@@ -159,7 +188,22 @@ impl Settings {
             http: given.http.or(written.http).unwrap_or_else(|| HTTP.into()),
             file,
             origins,
-        })
+        }
+    }
+
+    /// Whether the configuration file belongs to a home, and so cannot say where that is.
+    pub(crate) fn is_of_home(&self) -> bool {
+        matches!(self.origins.get("home"), Some(Origin::Flag | Origin::Environment))
+    }
+
+    /// Where a setting was made, for messages: its option, its variable or its line in the file.
+    pub(crate) fn place(&self, key: &str) -> String {
+        match self.origins.get(key) {
+            Some(Origin::Flag | Origin::Default) => format!("--{key}"),
+            Some(Origin::Environment) => format!("IPCR_{}", key.to_uppercase().replace('-', "_")),
+            Some(Origin::File) => format!("`{key}` in {}", self.file.display()),
+            None => format!("`{key}`"),
+        }
     }
 
     /// The value of a key and where it comes from; `None` if there is no such key.
@@ -243,6 +287,22 @@ impl Layer {
             let message = format!("{}, line {line}: {}", file.display(), error.message());
             Failure::usage(message).with_hint("`ipcr config get` lists all keys")
         })
+    }
+
+    /// Reads one setting of a configuration file.
+    pub(crate) fn single(key: &str, value: &toml::Value) -> Result<Self, Failure> {
+        let table: toml::Table = std::iter::once((key.to_owned(), value.clone())).collect();
+        table.try_into().map_err(|error: toml::de::Error| {
+            Failure::usage(format!("`{key}` cannot be `{value}`: {}", error.message().trim()))
+        })
+    }
+
+    /// What makes sense in a configuration file that is about to be repaired.
+    fn salvage(file: &Path) -> Self {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let table: toml::Table = toml::from_str(&text).unwrap_or_default();
+        let good: toml::Table = table.into_iter().filter(|(key, value)| Self::single(key, value).is_ok()).collect();
+        good.try_into().unwrap_or_default()
     }
 
     /// The value of a key, if this source says something about it.

@@ -301,7 +301,8 @@ fn color_choice(color: Color) -> ColorChoice {
 fn written(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::io("writing to standard output failed", &error))
+            Err(Failure::io("writing to standard output failed", &error)
+                .with_hint("check what standard output leads to, and whether there is room"))
         }
         _ => Ok(()),
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::home;
 use crate::settings::{KEYS, Layer, Origin, Settings};
 use crate::text;
 use crate::ui::Ui;
@@ -24,6 +25,13 @@ Every global option is a setting; the option wins over its IPCR_… variable, an
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) action: Action,
+}
+
+impl Args {
+    /// Whether a file that makes no sense is no obstacle, because this may mend it.
+    pub(crate) fn repairs(&self) -> bool {
+        matches!(self.action, Action::Set { .. })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,21 +129,27 @@ fn get_all(ui: &Ui, settings: &Settings) -> Result<(), Failure> {
 }
 
 fn set(ui: &Ui, settings: &Settings, key: &str, value: &str) -> Result<(), Failure> {
-    let (known, _) = settings.lookup(key).ok_or_else(|| unknown(key))?;
     let file = &settings.file;
     let text = match std::fs::read_to_string(file) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         read => read.map_err(|error| Failure::io(format!("reading {} failed", file.display()), &error))?,
     };
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| Failure::usage(error.to_string()))?;
-    let (value, previous) = if value.is_empty() {
-        (None, table.remove(key))
-    } else {
-        let value = typed(key, value, &known)?;
-        (Some(value.clone()), table.insert(key.to_owned(), value))
+    let (value, previous) = match (settings.lookup(key), value) {
+        // Whatever else is wrong with the file, this does not make it worse.
+        (known, "") => match table.remove(key) {
+            None if known.is_none() => return Err(unknown(key)),
+            previous => (None, previous),
+        },
+        (None, _) => return Err(unknown(key)),
+        (Some((known, _)), value) => {
+            let value = typed(key, value, &known)?;
+            let previous = table.insert(key.to_owned(), value.clone());
+            check(settings, key, &table)?;
+            (Some(value), previous)
+        }
     };
     let text = toml::to_string(&table).expect("a table of plain values");
-    Layer::parse(&text, file)?;
     write(file, &text).map_err(|error| Failure::io(format!("writing {} failed", file.display()), &error))?;
     if ui.is_json() {
         return ui.object(&Changed { key, value, previous, path: file }, None);
@@ -144,6 +158,31 @@ fn set(ui: &Ui, settings: &Settings, key: &str, value: &str) -> Result<(), Failu
         Some(value) => ui.line(format!("{key} = {value}")),
         None => ui.line(format!("{key} is no longer set")),
     }
+}
+
+/// Refuses a file that the next command could not work with, in which the setting `changed` is new.
+fn check(settings: &Settings, changed: &str, table: &toml::Table) -> Result<(), Failure> {
+    let file = &settings.file;
+    let blame = |key: &str, failure: Failure| {
+        if key == changed {
+            return failure;
+        }
+        failure.with_hint(format!("`ipcr config set {key} ''` takes it out of {}", file.display()))
+    };
+    for (key, value) in table {
+        if !KEYS.contains(&key.as_str()) {
+            return Err(blame(key, unknown(key)));
+        }
+        Layer::single(key, value).map_err(|failure| blame(key, failure))?;
+        if key == "home" && settings.is_of_home() {
+            let message = format!("`home` cannot be `{value}` in {}, which belongs to a home", file.display());
+            let hint = "choose a home with `--home DIR` or IPCR_HOME";
+            return Err(blame(key, Failure::usage(message).with_hint(hint)));
+        }
+    }
+    let text = toml::to_string(table).expect("a table of plain values");
+    let written = Layer::parse(&text, file)?;
+    home::check(&settings.of_file(written)).map_err(|(key, failure)| blame(key, failure.of_setting(key)))
 }
 
 /// Reads a value as what the setting holds.

@@ -34,14 +34,16 @@ pub(crate) struct Args {
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
     let source = ImageSpec::source(&args.source).map_err(|error| context.bad_spec(&error))?;
     let sink = ImageSpec::sink(&args.sink).map_err(|error| context.bad_spec(&error))?;
+    let of_engine = medium::is_of_engine(&source);
     let source = medium::source(source)?;
     let (outcome, warnings) = match sink {
-        ImageSpec::Ipcr(name) => into_registry(context, args, source, &name).await?,
+        ImageSpec::Ipcr(name) => into_registry(context, args, (source, of_engine), &name).await?,
         sink => {
             let mut options = CopyOptions::default();
             options.platform.clone_from(&args.platform);
             options.all_platforms = args.platform.is_none();
-            context.watch(context.registry.copy(source, medium::sink(context.ui, sink)?, options)).await?
+            let copying = context.registry.copy(source, medium::sink(context.ui, sink)?, options);
+            context.watch_source(of_engine, copying).await?
         }
     };
     context.show(&outcome, &warnings, |ui, outcome| {
@@ -58,14 +60,14 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
 async fn into_registry(
     context: &Context<'_>,
     args: &Args,
-    source: Source,
+    (source, of_engine): (Source, bool),
     name: &str,
 ) -> Result<(CopyOutcome, Vec<Warning>), Failure> {
     let mut options = PushOptions::default();
     options.target = Some(context.target(name).await?);
     options.platform.clone_from(&args.platform);
     options.publish = context.publishing()?;
-    let (pushed, warnings) = context.watch(context.registry.push(source, options)).await?;
+    let (pushed, warnings) = context.watch_source(of_engine, context.registry.push(source, options)).await?;
     let (digest, image_id, bytes) = (pushed.digest, pushed.image_id, pushed.bytes.image);
     Ok((CopyOutcome { source: args.source.clone(), sink: pushed.reference, digest, image_id, bytes }, warnings))
 }

@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     let mut options = InitOptions::default();
     options.domain.clone_from(&args.domain);
     options.title.clone_from(&args.title);
-    options.announce = home::multiaddrs("--announce", &args.announce)?;
+    options.announce = home::announced("--announce", &args.announce)?;
     options.import = args.import.as_deref().map(|file| identity::read_keys(context.ui, file)).transpose()?;
     init(context, options).await
 }

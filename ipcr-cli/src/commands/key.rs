@@ -1,7 +1,7 @@
 //! `ipcr key`: the registry's keys as a file, and their replacement.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -117,7 +117,13 @@ fn export(ui: &Ui, home: &Path, file: &str) -> Result<(), Failure> {
         ui.take_stdout();
         ui.bytes(&sealed)?;
     } else {
-        write_new(Path::new(file), &sealed).map_err(|error| Failure::io(format!("writing {file} failed"), &error))?;
+        write_new(Path::new(file), &sealed).map_err(|error| {
+            let failure = Failure::io(format!("writing {file} failed"), &error);
+            match error.kind() {
+                io::ErrorKind::AlreadyExists => failure.with_hint("choose another file, or remove this one first"),
+                _ => failure,
+            }
+        })?;
     }
     if ui.is_json() {
         return ui.object(&Exported { ipns: &ipns, file }, None);

@@ -31,12 +31,9 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     context.show(&listing, &warnings, lines)
 }
 
-/// A registry, or an image of one. `some.domain` alone is a registry: no image has a dot in a first component without more.
+/// A registry, or an image of one.
 fn target(context: &Context<'_>, text: &str) -> Result<(Option<Authority>, Option<ImageName>), Failure> {
-    if let Ok(authority) = text.parse() {
-        return Ok((Some(authority), None));
-    }
-    let reference = context.reference(text)?;
+    let reference = context.registry_or_image(text)?;
     if reference.tag.is_some() || reference.digest.is_some() {
         let hint = format!("`ipcr inspect {text}` shows one image");
         return Err(Failure::usage("`ls` lists registries and images, not tags").with_hint(hint));

@@ -42,6 +42,11 @@ fn file(stream: impl AsFd) -> Result<tokio::fs::File, Failure> {
     Ok(tokio::fs::File::from_std(File::from(descriptor)))
 }
 
+/// Whether a source is an image of a container engine.
+pub(crate) fn is_of_engine(spec: &ImageSpec) -> bool {
+    matches!(spec, ImageSpec::Engine { .. })
+}
+
 /// Whether a source or sink is in an OCI registry.
 pub(crate) fn is_remote(spelling: &str) -> bool {
     spelling.starts_with("docker://")

@@ -13,6 +13,8 @@ pub(crate) struct Publication<'a> {
     pub(crate) ipns: &'a str,
     pub(crate) sequence: u64,
     pub(crate) published: bool,
+    /// Whether it was not to be published.
+    pub(crate) withheld: bool,
     pub(crate) holders: &'a [String],
     pub(crate) findable: Option<bool>,
 }
@@ -22,12 +24,12 @@ impl Publication<'_> {
     pub(crate) fn lines(&self, ui: &Ui) -> Result<(), Failure> {
         ui.detail(format!("root       {}", self.root))?;
         ui.detail(format!("registry   {}", self.ipns))?;
-        let published = match (self.published, self.sequence) {
-            (true, sequence) => format!("yes, sequence {sequence}"),
-            (false, 0) => "no".into(),
-            (false, sequence) => format!("not taken by anyone else yet, sequence {sequence}"),
-        };
-        ui.detail(format!("published  {published}"))?;
+        ui.detail(match (self.published, self.sequence) {
+            (true, sequence) => format!("published  yes, sequence {sequence}"),
+            (false, _) if self.withheld => "not published; `ipcr publish` does that".into(),
+            (false, 0) => "published  no".into(),
+            (false, sequence) => format!("published  not taken by anyone else yet, sequence {sequence}"),
+        })?;
         if !self.holders.is_empty() {
             ui.detail(format!("held by    {}", self.holders.join(", ")))?;
         }
@@ -46,6 +48,7 @@ pub(crate) fn edit_lines(ui: &Ui, outcome: &EditOutcome) -> Result<(), Failure> 
         ipns: &outcome.ipns,
         sequence: outcome.sequence,
         published: outcome.published,
+        withheld: false,
         holders: &outcome.holders,
         findable: outcome.findable,
     };

@@ -3,6 +3,7 @@
 use ipcr_core::image::platform::Platform;
 use ipcr_core::media::spec::ImageSpec;
 use ipcr_core::port::engine::EngineKind;
+use ipcr_core::reference::Authority;
 use ipcr_core::registry::options::PullOptions;
 use ipcr_core::registry::outcome::PullOutcome;
 
@@ -45,7 +46,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
-    let reference = context.reference(&args.reference)?;
+    let text = &args.reference;
+    if !text.contains('/') && text.parse::<Authority>().is_ok() {
+        return Err(Failure::usage(format!("`{text}` names a registry; say which image: {text}/IMAGE:TAG"))
+            .with_hint(format!("`ipcr ls {text}` lists its images")));
+    }
+    let reference = context.reference(text)?;
     let spec = match &args.into {
         Some(into) => ImageSpec::sink(into).map_err(|error| context.bad_spec(&error))?,
         None => ImageSpec::Engine { kind: EngineKind::Docker, name: None },

@@ -10,7 +10,6 @@ use ipcr_core::limits;
 use ipcr_core::media::spec::ImageSpec;
 use ipcr_core::registry::options::PushOptions;
 use ipcr_core::registry::outcome::{PushOutcome, PushPlan};
-use ipcr_core::registry::places::Source;
 use serde::Serialize;
 
 use super::publication::Publication;
@@ -92,14 +91,27 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     let spec = ImageSpec::push_source(&args.source).map_err(|error| context.bad_spec(&error))?;
     let options = options(context, args).await?;
     if args.dry_run {
-        return plan(context, medium::source(spec)?, options).await;
+        return plan(context, args, spec, options).await;
     }
     if args.serve {
         context.set_serving();
     }
-    let (outcome, warnings) = context.watch(context.registry.push(medium::source(spec)?, options)).await?;
-    context.show(&outcome, &warnings, lines)?;
-    if args.serve { serve::serve(context, args.no_publish).await } else { Ok(()) }
+    let of_engine = medium::is_of_engine(&spec);
+    let pushing = context.registry.push(medium::source(spec)?, options);
+    let (outcome, warnings) = context.watch_source(of_engine, pushing).await?;
+    context.show(&outcome, &warnings, |ui, outcome| lines(ui, outcome, args.no_publish))?;
+    if !args.serve {
+        return Ok(());
+    }
+    let addresses = context.registry.holder().start_node().await.map_err(|error| context.failure(&error))?;
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let heading = if addresses.is_empty() {
+        "serving at no address; Ctrl-C ends it"
+    } else {
+        "serving at these addresses; Ctrl-C ends it"
+    };
+    serve::tell(context.ui, Some(heading), addresses);
+    serve::serve(context, args.no_publish).await
 }
 
 async fn options(context: &Context<'_>, args: &Args) -> Result<PushOptions, Failure> {
@@ -132,13 +144,21 @@ fn readme(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-async fn plan(context: &Context<'_>, source: Source, options: PushOptions) -> Result<(), Failure> {
-    let (plan, warnings) = context.watch(context.registry.plan_push(source, options)).await?;
+async fn plan(context: &Context<'_>, args: &Args, spec: ImageSpec, options: PushOptions) -> Result<(), Failure> {
+    let (of_engine, streamed) = (medium::is_of_engine(&spec), spec == ImageSpec::Stream);
+    let planning = context.registry.plan_push(medium::source(spec)?, options);
+    let (mut plan, warnings) = context.watch_source(of_engine, planning).await?;
+    // Whether the texts are those that the image has is not looked up.
+    plan.unchanged &= args.description.is_none() && args.readme.is_none();
     let plan = DryRun { dry_run: true, plan };
     context.show(&plan, &warnings, |ui, DryRun { plan, .. }| {
         let known = plan.layers.iter().filter(|layer| layer.known).count();
         ui.detail(format!("source     {}", plan.source))?;
-        ui.detail(format!("layers     {}, of which {known} are stored already", plan.layers.len()))?;
+        ui.detail(if streamed {
+            "layers     not known before it is read".to_owned()
+        } else {
+            format!("layers     {}, of which {known} are stored already", plan.layers.len())
+        })?;
         for layer in &plan.layers {
             let digest = layer.digest.map_or_else(|| "(not known before reading)".into(), |digest| digest.to_string());
             let size = layer.size.map(text::bytes).unwrap_or_default();
@@ -162,7 +182,7 @@ async fn plan(context: &Context<'_>, source: Source, options: PushOptions) -> Re
     })
 }
 
-fn lines(ui: &Ui, outcome: &PushOutcome) -> Result<(), Failure> {
+fn lines(ui: &Ui, outcome: &PushOutcome, withheld: bool) -> Result<(), Failure> {
     let bytes = outcome.bytes;
     let unchanged = if outcome.unchanged { ", unchanged" } else { "" };
     ui.detail(format!("image      {}, {} new{unchanged}", text::bytes(bytes.image), text::bytes(bytes.new)))?;
@@ -172,6 +192,7 @@ fn lines(ui: &Ui, outcome: &PushOutcome) -> Result<(), Failure> {
         ipns: &outcome.ipns,
         sequence: outcome.sequence,
         published: outcome.published,
+        withheld,
         holders: &outcome.holders,
         findable: outcome.findable,
     };

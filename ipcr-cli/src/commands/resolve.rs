@@ -18,7 +18,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
-    let reference = context.reference(&args.reference)?;
+    let reference = context.registry_or_image(&args.reference)?;
     let (outcome, warnings) = context.watch(context.registry.resolve(reference, context.resolving())).await?;
     context.show(&outcome, &warnings, lines)
 }

@@ -4,14 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipcr_core::event::{Event, Stage};
 use ipcr_core::net::addresses;
 use ipcr_core::registry::error::Topic;
 use ipcr_core::serve::{ServeError, Service};
 use multiaddr::Multiaddr;
 use serde::Serialize;
 
+use crate::args::Progress;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::home;
+use crate::ui::Ui;
 
 /// How often the registry's record is signed anew.
 const REFRESH: Duration = Duration::from_secs(4 * 3600);
@@ -53,11 +57,7 @@ struct Node {
 
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
     context.set_serving();
-    let text = &context.settings.http;
-    let address = text.parse().map_err(|_| {
-        Failure::usage(format!("`{text}` is not an address and a port"))
-            .with_hint("for example `--http 127.0.0.1:5050`")
-    })?;
+    let address = home::http(&context.settings.place("http"), &context.settings.http)?;
     let addresses = context.registry.holder().start_node().await.map_err(|error| context.failure(&error))?;
     let service = Service::start(Arc::clone(context.registry.holder()), address).await.map_err(|error| {
         let hint = match error {
@@ -68,6 +68,8 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     })?;
     let http = service.url();
     let ipns = context.registry.identity().await.ok().map(|identity| identity.ipns);
+    let mut told: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    told.push(http.clone());
     let peer_id = addresses.iter().find_map(addresses::peer).map(|peer| peer.to_string());
     let ready =
         Line { ready: true, http: &http, ipns, node: Node { peer_id, addresses }, home: &context.settings.home };
@@ -78,7 +80,23 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
         let registry = ready.ipns.as_deref().unwrap_or("no registry yet");
         context.ui.line(format!("ready: {registry} at {} addresses as {peer}, {http}", ready.node.addresses.len()))?;
     }
+    tell(context.ui, None, told);
     serve(context, args.no_publish).await
+}
+
+/// Says where is served, on standard error: as lines, or as events for programs.
+pub(crate) fn tell(ui: &Ui, heading: Option<&str>, addresses: Vec<String>) {
+    if ui.progress() == Progress::Json {
+        ui.progress_object(&Event::Stage { stage: Stage::Serving });
+        ui.progress_object(&Event::Ready { addresses });
+        return;
+    }
+    if let Some(heading) = heading {
+        ui.talk(heading);
+    }
+    for address in addresses {
+        ui.talk(format!("  {address}"));
+    }
 }
 
 /// Keeps the registry's record fresh, for as long as it is not interrupted; with `only_published`, that of what is published already.

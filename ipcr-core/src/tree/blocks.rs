@@ -72,11 +72,6 @@ impl<'a> Overlay<'a> {
         Ok(Link { cid: edited.cid, name: String::new(), tsize: edited.tsize })
     }
 
-    /// All new blocks, in no order.
-    pub(super) fn into_blocks(self) -> Vec<Block> {
-        self.fresh.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
-    }
-
     /// The new blocks that `root` reaches, children before parents.
     pub(super) fn into_reachable(self, root: &Cid) -> Vec<Block> {
         let fresh = self.fresh.into_inner().unwrap_or_else(PoisonError::into_inner);

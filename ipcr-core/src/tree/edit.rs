@@ -163,13 +163,15 @@ pub async fn apply(blocks: &dyn ReadBlocks, root: &Cid, edits: &[Edit]) -> Resul
 /// The blocks of the tag folders that edits make, which are the same in every registry: what is damaged of a folder that is there
 /// already is whole again for whoever stores them first.
 pub async fn folders_of(blocks: &dyn ReadBlocks, edits: &[Edit]) -> Result<Vec<Block>, TreeError> {
-    let overlay = Overlay::new(blocks);
+    let mut parts = Vec::new();
     for edit in edits {
         if let Edit::SetTag { image, tag, stored, .. } = edit {
-            Checked::new(stored)?.folder(&overlay, &stored.root, Some((image, tag))).await?;
+            let overlay = Overlay::new(blocks);
+            let folder = Checked::new(stored)?.folder(&overlay, &stored.root, Some((image, tag))).await?;
+            parts.extend(overlay.into_reachable(&folder.link.cid));
         }
     }
-    Ok(overlay.into_blocks())
+    Ok(parts)
 }
 
 async fn apply_one(overlay: &Overlay<'_>, root: &Cid, edit: &Edit) -> Result<(Cid, Option<Cid>), TreeError> {
