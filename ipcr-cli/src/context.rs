@@ -47,6 +47,9 @@ impl<'a> Context<'a> {
         let builder = home::builder(settings, environment, remote)?.command(format!("ipcr {command}"));
         let home = if holds { builder.hold().await } else { builder.open().await };
         let home = home.map_err(|error| Failure::registry(&error, command))?;
+        if settings.offline && home.remote.is_some() {
+            ui.warning("another process holds the home, and its network is what counts: `--offline` has no effect");
+        }
         let registry = home.registry.clone();
         Ok(Self { ui, settings, environment, registry, command, serving: AtomicBool::new(false), home })
     }

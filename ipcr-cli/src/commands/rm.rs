@@ -15,7 +15,8 @@ use crate::failure::Failure;
   ipcr rm app:1
   ipcr rm app --all-tags --dry-run
 
-A tag that is taken away leaves its manifest pullable by digest; NAME@DIGEST takes that away too.")]
+A tag that is taken away leaves its manifest pullable by digest; NAME@DIGEST takes that away too,
+with every tag that names it.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Args {
     /// NAME:TAG, NAME@DIGEST, or with `--all-tags` NAME

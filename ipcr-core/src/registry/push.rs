@@ -38,6 +38,7 @@ pub(super) async fn push(
     events.stage(Stage::Inspecting).await;
     let identity = this.holder.identity().await?;
     let source = this.open_source(source, &events).await?;
+    check_platform(&source, &options)?;
     let known_name = known_target(&options, &source)?;
     for repo_digest in source.lost_digests() {
         events.warn(Warning::DigestLost { repo_digest: repo_digest.to_string() }).await;
@@ -165,6 +166,7 @@ pub(super) async fn plan(
     events.stage(Stage::Inspecting).await;
     let identity = this.holder.identity().await?;
     let source = this.open_source(source, &events).await?;
+    check_platform(&source, &options)?;
     let ledger = Ledger::new(this.holder.tables(), this.holder.blocks());
     let encoding = Encoding::current(options.compression).to_string();
     let mut target = known_target(&options, &source)?;
@@ -255,6 +257,18 @@ fn known_target(options: &PushOptions, source: &OpenedSource) -> Result<Option<T
 fn named_by_source(name: Option<&str>, source: &OpenedSource) -> Result<TargetName, RegistryError> {
     let needed = || RegistryError::NameNeeded { source_name: source.describe() };
     TargetName::from_engine(name.ok_or_else(needed)?).map_err(|_| needed())
+}
+
+/// Refuses an engine's image that is for another platform than the one that was asked for, before it is read.
+fn check_platform(source: &OpenedSource, options: &PushOptions) -> Result<(), RegistryError> {
+    let (Some(wanted), Some(image), Some(_)) = (&options.platform, source.engine_image(), source.image_id()) else {
+        return Ok(());
+    };
+    if !image.platform.is_known() || image.platform.serves(wanted) {
+        return Ok(());
+    }
+    let (wanted, available) = (wanted.to_string(), vec![image.platform.to_string()]);
+    Err(step("looking at the source", TransferError::NoPlatform { wanted, available }))
 }
 
 fn check_texts(options: &PushOptions) -> Result<(), RegistryError> {

@@ -126,7 +126,10 @@ pub(crate) fn names(lab: &Lab) -> Result<Figure> {
         home.fails(2, &["push", "small:1", "--as", name])?;
     }
     home.fails(3, &["push", "no-such-image:1"])?;
+    for dry in [&["--dry-run"][..], &[]] {
+        home.fails(3, &[&["push", "small:1", "--as", "n:9", "--platform", "linux/s390x"], dry].concat())?;
+    }
     home.through(&lab.path("nobody.sock")).fails(7, &["push", "small:1", "--as", "n:2"])?;
     home.json(&["check", "--read-data"])?;
-    Ok(Figure::ok(format!("{} refusals", cases.len() + 7)))
+    Ok(Figure::ok(format!("{} refusals", cases.len() + 9)))
 }
