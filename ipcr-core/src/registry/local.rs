@@ -100,6 +100,7 @@ impl LocalHolder {
     /// Opens the store and the tables of a locked home.
     pub async fn open(home: Home, config: HomeConfig) -> Result<Arc<Self>, RegistryError> {
         let opened = tokio::task::spawn_blocking(move || {
+            home.reserve();
             let blocks = home.blocks().map_err(|error| RegistryError::from_store("opening the store", error))?;
             let tables = home.table().map_err(|error| RegistryError::from_table("opening the tables", error))?;
             Ok::<_, RegistryError>((home, Arc::new(blocks) as Arc<dyn BlockStore>, Arc::new(tables) as Arc<dyn Table>))
@@ -376,7 +377,12 @@ impl Holder for LocalHolder {
     async fn collect(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError> {
         // What a push is about to name is in its session until the change is made; no change is made between marking and sweeping.
         let _turn = self.turn.write().await;
-        let done = collect(&self.blocks, &self.tables, self.cache_limit(), keep_leases, dry_run).await;
+        let collected = || collect(&self.blocks, &self.tables, self.cache_limit(), keep_leases, dry_run);
+        let mut done = collected().await;
+        if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::DiskFull) && self.home.release() {
+            done = collected().await;
+        }
+        self.home.reserve();
         let done = done.map_err(|error| upkeep("collecting", error))?;
         Ok(GcOutcome {
             kept_blocks: done.kept,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -35,6 +35,9 @@ pub const FORMAT: u32 = 1;
 const RETRY: Duration = Duration::from_millis(50);
 /// Bytes of a lock or version file that are read.
 const SMALL_FILE: u64 = 4096;
+/// The file that keeps room, and its bytes: more than a collection writes before it gives the first space back.
+const RESERVE: &str = "reserve";
+const RESERVE_BYTES: u64 = 1 << 20;
 
 /// A home directory, locked by this process for as long as this value, or a store or table opened through it, lives.
 #[derive(Debug)]
@@ -243,6 +246,25 @@ impl Home {
         DiskTable::open_locked(&self.path.join("tables.redb"), Some(self.lock.clone()))
     }
 
+    /// Keeps some room for the day on which the disk is full: taking things away has to be written down first. Does nothing where it is
+    /// kept already, or where there is none.
+    pub fn reserve(&self) {
+        let path = self.path.join(RESERVE);
+        if path.exists() {
+            return;
+        }
+        let reserved = File::create(&path)
+            .and_then(|file| Ok(rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES)?));
+        if reserved.is_err() {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+
+    /// Gives that room up; false if there was none.
+    pub fn release(&self) -> bool {
+        std::fs::remove_file(self.path.join(RESERVE)).is_ok()
+    }
+
     fn check_format(&self) -> Result<(), HomeError> {
         let path = self.path.join("version");
         let mut text = String::new();
@@ -338,6 +360,17 @@ mod tests {
         // Somebody keeps the settings and the keys there.
         std::fs::write(other.path().join("config.toml"), "").unwrap();
         Home::open(other.path(), Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn room_is_kept_and_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path(), Duration::ZERO).unwrap();
+        assert!(!home.release());
+        home.reserve();
+        home.reserve();
+        assert_eq!(folder.path().join(RESERVE).metadata().unwrap().len(), RESERVE_BYTES);
+        assert!(home.release() && !home.release());
     }
 
     #[test]

@@ -97,8 +97,8 @@ impl<'a> Calm<'a> {
 
 /// Whether a file has its place in a home.
 fn belongs(path: &Path) -> bool {
-    const HOME: [&str; 7] =
-        ["encryption.key", "index.redb", "lock", "registry.key", "tables.redb", "version", "config.toml"];
+    const HOME: [&str; 8] =
+        ["encryption.key", "index.redb", "lock", "registry.key", "tables.redb", "version", "config.toml", "reserve"];
     let name = path.to_string_lossy();
     let pack = name.strip_prefix("blocks/").and_then(|name| name.strip_suffix(".pack"));
     HOME.contains(&&*name)
