@@ -175,21 +175,12 @@ pub(crate) struct Global {
     pub(crate) lock_wait: Option<u64>,
 
     /// The longest time without progress in one stage [default: 60]
-    #[arg(long, global = true, value_name = "SECONDS", value_parser = at_least_a_second, env = "IPCR_TIMEOUT", hide_env = true)]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..), env = "IPCR_TIMEOUT", hide_env = true)]
     pub(crate) timeout: Option<u64>,
 
     /// Accepts a kept record that has expired when nothing newer is found
     #[arg(long, global = true, env = "IPCR_ALLOW_STALE", value_parser = BoolishValueParser::new(), hide_env = true, hide_short_help = true)]
     pub(crate) allow_stale: bool,
-}
-
-/// Reads a timeout.
-fn at_least_a_second(text: &str) -> Result<u64, String> {
-    match text.parse::<u64>() {
-        Ok(0) => Err("at least 1 second is needed".into()),
-        Ok(seconds) => Ok(seconds),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 /// Form of the result on standard output.

@@ -34,6 +34,12 @@ use crate::session::Purpose;
 use crate::settings::Settings;
 use crate::ui::Ui;
 
+/// Blocks are made in one thread and dropped in another, all the time. The allocator of glibc keeps the more memory for that, the
+/// larger the image is (docs/design/007-where-the-time-goes.md).
+#[cfg(not(target_env = "msvc"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let (cli, matches) = match parse() {
         Ok(parsed) => parsed,

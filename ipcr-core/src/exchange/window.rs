@@ -10,8 +10,8 @@ pub const DEFAULT_BYTES: usize = 32 << 20;
 /// A budget of block bytes that are asked for or wait to be consumed, shared by several files.
 ///
 /// A file that is being read may use all of it; one that was only opened so far leaves half to others, so that what is fetched
-/// ahead never holds up what is needed now, in whatever order files happened to be opened. A file may always ask for the very block that it needs next, even when
-/// nothing is left: the true bound is the budget plus one block per open file.
+/// ahead never holds up what is needed now, in whatever order files happened to be opened. A file may always ask for the very
+/// block that it needs next, even when nothing is left: the true bound is the budget plus one block per open file.
 #[derive(Clone, Debug)]
 pub struct Window(Arc<Mutex<State>>);
 

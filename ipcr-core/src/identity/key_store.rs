@@ -120,6 +120,15 @@ impl KeyStore {
         self.save(ENCRYPTION, &identity.to_bytes(), false)
     }
 
+    /// Saves the encryption identity that belongs to keys about to be imported, in place of one that is there: that was of an `init` that
+    /// failed, unless there is a registry key, which is [`IdentityError::Exists`].
+    pub fn import_encryption(&self, identity: &EncryptionIdentity) -> Result<(), IdentityError> {
+        if self.registry()?.is_some() {
+            return Err(IdentityError::Exists { path: self.directory.join(REGISTRY) });
+        }
+        self.save(ENCRYPTION, &identity.to_bytes(), true)
+    }
+
     fn load(&self, name: &str) -> Result<Option<SecretBytes>, IdentityError> {
         let path = self.directory.join(name);
         let file = match File::open(&path) {

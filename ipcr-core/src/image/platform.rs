@@ -39,6 +39,11 @@ impl Platform {
         !self.os.is_empty() && !self.architecture.is_empty()
     }
 
+    /// Whether an image of this platform is certainly for another one than `wanted`.
+    pub fn is_other_than(&self, wanted: &Self) -> bool {
+        self.is_known() && !self.serves(wanted)
+    }
+
     /// Whether an image of this platform serves a request for `wanted`: equal, or `wanted` leaves the variant open, or the
     /// variant is the architecture's default (arm64 means v8).
     pub fn serves(&self, wanted: &Self) -> bool {

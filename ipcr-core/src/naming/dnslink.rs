@@ -135,8 +135,12 @@ fn read(domain: &Domain, answer: &TxtAnswer) -> Result<Option<Target>, LinkError
 /// The addresses to dial first, from `_dnsaddr.<domain>`, with their host names resolved. Hints are a help: what fails, cannot be
 /// read, may not be dialled in this mode or takes longer than [`HINT_TIME`] is left out.
 pub async fn hints(dns: &dyn Dns, domain: &Domain, mode: &NetworkMode) -> Vec<Multiaddr> {
+    hints_within(HINT_TIME, dns, domain, mode).await
+}
+
+async fn hints_within(limit: Duration, dns: &dyn Dns, domain: &Domain, mode: &NetworkMode) -> Vec<Multiaddr> {
     let found = Mutex::default();
-    if timeout(HINT_TIME, name_all(dns, domain, &found)).await.is_err() {
+    if timeout(limit, name_all(dns, domain, &found)).await.is_err() {
         tracing::debug!(%domain, "not all dial hints came in time");
     }
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -320,5 +324,30 @@ mod tests {
         assert!(shown[5..].iter().all(|address| address == "/ip4/127.0.0.2/tcp/1") && shown.len() < 10);
         dns.set_down(true);
         assert!(hints(&dns, &domain(), &NetworkMode::Loopback).await.is_empty());
+    }
+
+    /// A zone with a host about which nobody answers.
+    #[derive(Debug)]
+    struct Silent(MemoryDns);
+
+    #[async_trait::async_trait]
+    impl Dns for Silent {
+        async fn txt(&self, name: &str) -> Result<TxtAnswer, DnsError> {
+            self.0.txt(name).await
+        }
+
+        async fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, DnsError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_does_not_answer_holds_up_no_other_hint() {
+        let dns = MemoryDns::new();
+        let hint = |start: &str| format!("dnsaddr={start}/p2p/{PEER}");
+        dns.set_txt("_dnsaddr.hub.test", &[&hint("/dns4/black-hole.test/tcp/1"), &hint("/ip4/127.0.0.1/tcp/4001")]);
+        let limit = Duration::from_millis(50);
+        let found = hints_within(limit, &Silent(dns), &domain(), &NetworkMode::Loopback).await;
+        assert_eq!(found, [format!("/ip4/127.0.0.1/tcp/4001/p2p/{PEER}").parse().unwrap()]);
     }
 }

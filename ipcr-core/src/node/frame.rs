@@ -38,28 +38,28 @@ pub(super) async fn read_length<R: AsyncRead + Unpin>(reader: &mut R, limit: usi
 /// Reads the bytes of a message; a sender that pauses longer than [`PROGRESS`], or is slower than [`SLOWEST`], is an error.
 pub(super) async fn read_body<R: AsyncRead + Unpin>(reader: &mut R, length: usize) -> io::Result<Vec<u8>> {
     let mut body = vec![0; length];
-    in_time(length, async {
-        let mut filled = 0;
-        while filled < length {
-            match read_some(reader, &mut body[filled..]).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => filled += count,
-            }
-        }
-        Ok(())
-    })
-    .await?;
+    within(longest(length), fill(reader, &mut body)).await?;
     Ok(body)
 }
 
-/// How long a message of this length may take.
+async fn fill<R: AsyncRead + Unpin>(reader: &mut R, body: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < body.len() {
+        match read_some(reader, &mut body[filled..]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => filled += count,
+        }
+    }
+    Ok(())
+}
+
+/// How long a message of this length may take: as long as it does, it holds up others by the budgets that it is counted against.
 fn longest(length: usize) -> Duration {
     PROGRESS + Duration::from_secs((length / SLOWEST) as u64)
 }
 
-/// Bounds how long a message of this length may hold up others by the budgets that it is counted against.
-async fn in_time<T>(length: usize, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(longest(length), work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(limit, work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// Reads one message of at most `limit` bytes.
@@ -76,12 +76,12 @@ pub(super) async fn write<W: AsyncWrite + Unpin>(writer: &mut W, parts: &[&[u8]]
     let whole: usize = parts.iter().map(|part| part.len()).sum();
     let mut length = Vec::with_capacity(10);
     super::protobuf::put_varint(&mut length, whole as u64);
-    in_time(whole, async {
+    within(longest(whole), async {
         write_all(writer, &length).await?;
         for part in parts {
             write_all(writer, part).await?;
         }
-        timeout(PROGRESS, writer.flush()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        within(PROGRESS, writer.flush()).await
     })
     .await
 }
@@ -99,7 +99,7 @@ async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, mut bytes: &[u8]) -> i
 }
 
 async fn read_some<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut [u8]) -> io::Result<usize> {
-    timeout(PROGRESS, reader.read(buffer)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    within(PROGRESS, reader.read(buffer)).await
 }
 
 fn invalid(what: &'static str) -> io::Error {
@@ -132,10 +132,24 @@ mod tests {
         assert!(read(&mut Cursor::new(vec![0xff; 12]), 128).await.is_err());
     }
 
-    #[test]
-    fn whoever_sends_drop_by_drop_is_left() {
+    #[tokio::test]
+    async fn whoever_sends_drop_by_drop_is_left() {
         // A byte each 29 seconds is progress, and would hold a message of 4 MiB for years.
-        assert_eq!(longest(0), PROGRESS);
         assert_eq!(longest(4 << 20), PROGRESS + Duration::from_secs(256));
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let dripping = async {
+            while tokio::io::AsyncWriteExt::write_all(&mut theirs, &[0]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let mut reader = tokio_util::compat::TokioAsyncReadCompatExt::compat(ours);
+        let mut body = vec![0; 4 << 20];
+        let reading = async {
+            let read = within(Duration::from_millis(100), fill(&mut reader, &mut body)).await;
+            drop(reader);
+            read
+        };
+        let (read, ()) = tokio::join!(reading, dripping);
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

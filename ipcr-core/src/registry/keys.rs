@@ -1,6 +1,5 @@
 //! The keys of a home: making, importing, exporting.
 
-use std::fs;
 use std::path::Path;
 
 use super::error::{RegistryError, Topic};
@@ -13,9 +12,6 @@ use crate::identity::{EncryptionIdentity, IdentityError, KeyStore, NodeKey, Pass
 use crate::publish::Keys;
 use crate::reference::Domain;
 use crate::tree::edit::RegistryInfo;
-
-/// The file of the encryption identity, as [`KeyStore`] names it.
-const ENCRYPTION: &str = "encryption.key";
 
 /// Makes the keys of a home and notes what was chosen. No registry that is there is changed. Blocks the thread.
 pub(super) fn create(home: &Path, options: &InitOptions) -> Result<(), RegistryError> {
@@ -38,35 +34,18 @@ pub(super) fn create(home: &Path, options: &InitOptions) -> Result<(), RegistryE
         profile.announce.clone_from(&options.announce);
     }
     keys.node_or_new().map_err(making)?;
-    settle_encryption(home, encryption.as_ref()).map_err(making)?;
+    match &encryption {
+        Some(imported) => keys.import_encryption(imported).map_err(making)?,
+        // A home that a crash left without its registry key is no registry, and is made anew with what is there.
+        None if keys.encryption().map_err(making)?.is_some() => {}
+        None => keys.create_encryption(&EncryptionIdentity::generate()).map_err(making)?,
+    }
     for key in &former {
         keys.add_former(key).map_err(making)?;
     }
     // Not before: what fails earlier leaves the profile as it was.
     profile.save(home)?;
     keys.create_registry(&registry).map_err(making)
-}
-
-/// Sees to it that there is an encryption identity: the imported one, else the one that is there, else a new one.
-fn settle_encryption(home: &Path, imported: Option<&EncryptionIdentity>) -> Result<(), IdentityError> {
-    let keys = KeyStore::new(home);
-    let found = keys.encryption()?;
-    let Some(imported) = imported else {
-        // A home that a crash left without its registry key is no registry, and is made anew with what is there.
-        return if found.is_some() { Ok(()) } else { keys.create_encryption(&EncryptionIdentity::generate()) };
-    };
-    if let Some(found) = found {
-        if found.recipient() == imported.recipient() {
-            return Ok(());
-        }
-        let path = home.join(ENCRYPTION);
-        if keys.registry()?.is_some() {
-            return Err(IdentityError::Exists { path });
-        }
-        // An earlier init died with it: there never was a registry for which anything was encrypted.
-        fs::remove_file(&path).map_err(|source| IdentityError::Io { doing: "removing", path, source })?;
-    }
-    keys.create_encryption(imported)
 }
 
 /// The registry key of a home and those before it; [`RegistryError::NoRegistry`] without one. Blocks the thread.
@@ -121,25 +100,26 @@ pub(super) fn failed(doing: &'static str, error: IdentityError) -> RegistryError
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn imports_replace_what_a_dead_init_left() {
-        let folder = tempfile::tempdir().unwrap();
-        let keys = KeyStore::new(folder.path());
-        let recipient = || keys.encryption().unwrap().unwrap().recipient();
-        settle_encryption(folder.path(), None).unwrap();
-        let left = recipient();
-        settle_encryption(folder.path(), None).unwrap();
-        assert_eq!(recipient(), left, "without an import it is used");
-        let imported = EncryptionIdentity::generate();
-        settle_encryption(folder.path(), Some(&imported)).unwrap();
-        assert_eq!(recipient(), imported.recipient());
-        settle_encryption(folder.path(), Some(&imported)).unwrap();
-        keys.create_registry(&RegistryKey::generate()).unwrap();
-        let refused = settle_encryption(folder.path(), Some(&EncryptionIdentity::generate())).unwrap_err();
+        let [source, folder] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        create(source.path(), &InitOptions::default()).unwrap();
+        let recipient = |home: &Path| KeyStore::new(home).encryption().unwrap().unwrap().recipient();
+        // An init that died left this, and no registry key.
+        KeyStore::new(folder.path()).create_encryption(&EncryptionIdentity::generate()).unwrap();
+        assert_ne!(recipient(folder.path()), recipient(source.path()));
+        let bundle = export(source.path(), "secret".into()).unwrap();
+        let options = InitOptions { import: Some((bundle, Some("secret".into()))), ..InitOptions::default() };
+        create(folder.path(), &options).unwrap();
+        assert_eq!(recipient(folder.path()), recipient(source.path()));
+        let other = EncryptionIdentity::generate();
+        let refused = KeyStore::new(folder.path()).import_encryption(&other).unwrap_err();
         assert!(matches!(refused, IdentityError::Exists { .. }), "{refused:?}");
-        assert_eq!(recipient(), imported.recipient(), "a registry keeps its own");
+        assert_eq!(recipient(folder.path()), recipient(source.path()), "a registry keeps its own");
     }
 
     #[test]

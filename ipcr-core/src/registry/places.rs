@@ -302,11 +302,7 @@ impl Registry {
         let info = engine.info().await.map_err(|error| looking(error.into()))?;
         let source = EngineSource::new(engine, name.clone(), describe.clone());
         let image = source.inspect().await.map_err(looking)?;
-        let plain = name.split('@').next().unwrap_or_default();
-        // An image that is named by its ID goes by any of its names; one that is not, by no other than that.
-        let known = image.names.iter().find(|listed| is_same_name(listed, plain)).cloned();
-        let by_id = image.id.to_string().contains(plain.trim_start_matches("sha256:"));
-        let known = known.or_else(|| if by_id { image.names.first().cloned() } else { Some(plain.to_owned()) });
+        let known = name_of(&image, &name);
         let delivered_name = known.clone();
         Ok(OpenedSource {
             describe,
@@ -405,6 +401,16 @@ impl PreparedSink {
     }
 }
 
+/// The name of an engine's image that was asked for: one that is named by its ID goes by any of its names, another by no other
+/// than that, whatever else it is called.
+fn name_of(image: &EngineImage, asked: &str) -> Option<String> {
+    let plain = asked.split('@').next().unwrap_or_default();
+    let listed = image.names.iter().find(|listed| is_same_name(listed, plain));
+    let by_id = image.id.hex().starts_with(plain.trim_start_matches("sha256:"));
+    let first = if by_id { image.names.first() } else { None };
+    listed.or(first).cloned().or_else(|| Some(plain.to_owned()).filter(|_| !by_id))
+}
+
 fn scheme(kind: EngineKind) -> &'static str {
     match kind {
         EngineKind::Docker => "docker-daemon",
@@ -419,4 +425,37 @@ pub(super) fn engine_name(text: &str) -> Result<String, RegistryError> {
 
 fn usage(message: &str) -> RegistryError {
     RegistryError::Usage { message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::platform::Platform;
+
+    #[test]
+    fn an_image_goes_by_the_name_that_was_asked_for() {
+        let image = EngineImage {
+            id: Digest::sha256(b"image"),
+            names: ["localhost/foo:1", "localhost/app:latest", "docker.io/library/web:2"].map(str::to_owned).into(),
+            repo_digests: Vec::new(),
+            diff_ids: Vec::new(),
+            platform: Platform::host(),
+            size: 0,
+        };
+        let name = |asked: &str| name_of(&image, asked);
+        let id = image.id.to_string();
+        for (asked, known) in [
+            ("app", "localhost/app:latest"),
+            ("localhost/app", "localhost/app:latest"),
+            ("web:2", "docker.io/library/web:2"),
+            // The engine found it by rules of its own.
+            ("short:1", "short:1"),
+            (&id, "localhost/foo:1"),
+            (&image.id.hex()[..12], "localhost/foo:1"),
+        ] {
+            assert_eq!(name(asked).as_deref(), Some(known), "{asked}");
+        }
+        let nameless = EngineImage { names: Vec::new(), ..image.clone() };
+        assert_eq!(name_of(&nameless, &id), None);
+    }
 }

@@ -18,7 +18,7 @@ use crate::limits;
 use crate::port::blocks::StoreSession;
 use crate::port::image::{Blobs, Opened};
 use crate::reference::TargetName;
-use crate::transfer::error::TransferError;
+use crate::transfer::error::{TransferError, check_platform};
 use crate::transfer::ingest::{IngestOptions, Ingested, Intake};
 use crate::transfer::ledger::Ledger;
 use crate::transfer::manifests::{ManifestTree, read_blob, read_tree};
@@ -38,7 +38,7 @@ pub(super) async fn push(
     events.stage(Stage::Inspecting).await;
     let identity = this.holder.identity().await?;
     let source = this.open_source(source, &events).await?;
-    check_platform(&source, &options)?;
+    check_engine(&source, &options)?;
     let known_name = known_target(&options, &source)?;
     for repo_digest in source.lost_digests() {
         events.warn(Warning::DigestLost { repo_digest: repo_digest.to_string() }).await;
@@ -166,7 +166,7 @@ pub(super) async fn plan(
     events.stage(Stage::Inspecting).await;
     let identity = this.holder.identity().await?;
     let source = this.open_source(source, &events).await?;
-    check_platform(&source, &options)?;
+    check_engine(&source, &options)?;
     let ledger = Ledger::new(this.holder.tables(), this.holder.blocks());
     let encoding = Encoding::current(options.compression).to_string();
     let mut target = known_target(&options, &source)?;
@@ -260,15 +260,12 @@ fn named_by_source(name: Option<&str>, source: &OpenedSource) -> Result<TargetNa
 }
 
 /// Refuses an engine's image that is for another platform than the one that was asked for, before it is read.
-fn check_platform(source: &OpenedSource, options: &PushOptions) -> Result<(), RegistryError> {
-    let (Some(wanted), Some(image), Some(_)) = (&options.platform, source.engine_image(), source.image_id()) else {
-        return Ok(());
-    };
-    if !image.platform.is_known() || image.platform.serves(wanted) {
-        return Ok(());
+fn check_engine(source: &OpenedSource, options: &PushOptions) -> Result<(), RegistryError> {
+    match (source.engine_image(), source.image_id()) {
+        (Some(image), Some(_)) => check_platform(&image.platform, options.platform.as_ref())
+            .map_err(|error| step("looking at the source", error)),
+        _ => Ok(()),
     }
-    let (wanted, available) = (wanted.to_string(), vec![image.platform.to_string()]);
-    Err(step("looking at the source", TransferError::NoPlatform { wanted, available }))
 }
 
 fn check_texts(options: &PushOptions) -> Result<(), RegistryError> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 
-use super::error::{TransferError, unpacks_to};
+use super::error::{TransferError, check_platform, unpacks_to};
 use super::manifests::{ManifestTree, for_platform, parse, read_blob, read_tree, too_large};
 use super::plain::measure;
 use super::progress::Progress;
@@ -243,11 +243,8 @@ impl Delivery {
     async fn check_platform(&self, found: Option<&Platform>, abilities: &Abilities) -> Result<(), TransferError> {
         let Some(found) = found else { return Ok(()) };
         if let Some(wanted) = &self.platform {
-            if self.extent != Extent::Everything && !found.serves(wanted) {
-                return Err(TransferError::NoPlatform {
-                    wanted: wanted.to_string(),
-                    available: vec![found.to_string()],
-                });
+            if self.extent != Extent::Everything {
+                check_platform(found, Some(wanted))?;
             }
         } else if let Some(runs) = &abilities.platform
             && (found.os != runs.os || found.architecture != runs.architecture)

@@ -2,6 +2,7 @@
 
 use crate::dag::encode::EncodeError;
 use crate::digest::Digest;
+use crate::image::platform::Platform;
 use crate::kind::{Cause, ErrorKind};
 use crate::port::blocks::StoreError;
 use crate::port::engine::EngineError;
@@ -78,6 +79,16 @@ pub enum TransferError {
         /// What it was doing.
         doing: &'static str,
     },
+}
+
+/// Refuses what is certainly for another platform than the one that was asked for.
+pub(crate) fn check_platform(found: &Platform, wanted: Option<&Platform>) -> Result<(), TransferError> {
+    match wanted.filter(|wanted| found.is_other_than(wanted)) {
+        None => Ok(()),
+        Some(wanted) => {
+            Err(TransferError::NoPlatform { wanted: wanted.to_string(), available: vec![found.to_string()] })
+        }
+    }
 }
 
 /// A layer that unpacks to other bytes than its configuration names.

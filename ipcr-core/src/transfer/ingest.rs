@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::io::AsyncRead;
 
-use super::error::TransferError;
+use super::error::{TransferError, check_platform};
 use super::ledger::{KnownLayer, Ledger};
 use super::manifests::{read_blob, read_tree};
 use super::progress::Progress;
@@ -138,7 +138,7 @@ impl Intake {
                 check_layer_count(manifest.layers.len())?;
             }
         }
-        if let [Parsed::Manifest(manifest)] = &tree.parsed[..]
+        if let (Some(_), [Parsed::Manifest(manifest)]) = (&self.options.platform, &tree.parsed[..])
             && manifest.is_image()
         {
             let config = read_blob(source.as_ref(), &manifest.config, limits::CONFIG_BYTES).await?;
@@ -164,13 +164,9 @@ impl Intake {
 
     /// Refuses a single image that is for another platform than the one that was asked for.
     fn check_platform(&self, config: Bytes) -> Result<(), TransferError> {
-        let Some(wanted) = &self.options.platform else { return Ok(()) };
-        match parse_config(config).map(|config| config.platform) {
-            Ok(found) if found.is_known() && !found.serves(wanted) => {
-                Err(TransferError::NoPlatform { wanted: wanted.to_string(), available: vec![found.to_string()] })
-            }
-            _ => Ok(()),
-        }
+        // What is wrong with a configuration is told where it is used.
+        let Ok(config) = parse_config(config) else { return Ok(()) };
+        check_platform(&config.platform, self.options.platform.as_ref())
     }
 
     /// Keeps blobs byte for byte, in the order of their digests; which of them had to be stored. Of those that must not be

@@ -207,8 +207,10 @@ async fn platform_of(source: &dyn Blobs, descriptor: &Descriptor) -> Result<Opti
 }
 
 pub(super) fn too_large(root: &Descriptor) -> TransferError {
-    let (nodes, depth) = (limits::INDEX_NODES, limits::INDEX_DEPTH);
-    let reason = format!("it has more than {nodes} manifests, or is nested deeper than {depth}");
+    let (nodes, depth, bytes) = (limits::INDEX_NODES, limits::INDEX_DEPTH, limits::IMAGE_DOCUMENT_BYTES);
+    let reason = format!(
+        "it has more than {nodes} manifests, is nested deeper than {depth}, or its manifests and configurations have more than {bytes} bytes"
+    );
     TransferError::Invalid { what: root.digest.to_string(), reason }
 }
 

@@ -222,6 +222,16 @@ async fn a_taken_port_is_replaced_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_was_asked_for_and_is_taken_is_an_error() {
+    let (node, _) = start(config(&[TCP])).await;
+    let taken = node.addresses().await.into_iter().map(|address| addresses::without_peer(&address)).next().unwrap();
+    let mut second = config(&[]);
+    second.listen = vec![taken];
+    let refused = Node::start(second, Arc::new(MemoryBlocks::new()), Arc::new(NoRecords), Arc::new(NoDns)).await;
+    assert!(matches!(refused, Err(NodeError::Listen { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_node_conforms_as_a_carrier_of_records() {
     let (records, _) = start(config(&[TCP])).await;
     let shelf = MemoryRecords::new();

@@ -12,8 +12,9 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinitio
 use super::record::{self, Key, Place};
 use crate::store::database::{Database, Failure};
 
-/// Bytes of index pages that are kept in memory.
-const CACHE_BYTES: usize = 32 << 20;
+/// Bytes of index pages that are kept in memory. The system caches the file as well; these count as memory of the process, and
+/// fill up with what a large image writes.
+const CACHE_BYTES: usize = 4 << 20;
 /// Rows that are read at once.
 const PAGE: usize = 4096;
 /// The newest format of packs and index that this version knows.
@@ -23,8 +24,10 @@ pub(super) const FORMAT: u32 = 1;
 const BLOCKS: TableDefinition<'_, &[u8], (u32, u64, u32)> = TableDefinition::new("blocks");
 /// Pack -> [`PackRow`].
 const PACKS: TableDefinition<'_, u32, (u64, u64, u64, bool)> = TableDefinition::new("packs");
-/// Session, multihash.
-const LEASES: TableDefinition<'_, (u64, &[u8]), ()> = TableDefinition::new("leases");
+/// Session, first multihash -> this and up to [`LEASES_PER_ROW`] - 1 more multihashes. A commit deletes all rows of its session
+/// at once, and needs memory for the pages that they are on.
+const LEASES: TableDefinition<'_, (u64, &[u8]), &[u8]> = TableDefinition::new("leases");
+const LEASES_PER_ROW: usize = 64;
 /// Session -> when its leases end, in milliseconds since 1970.
 const SESSIONS: TableDefinition<'_, u64, u64> = TableDefinition::new("sessions");
 /// Multihashes of blocks that were found damaged and have not been added again.
@@ -60,7 +63,7 @@ impl PackRow {
 pub(super) struct LeaseRows {
     pub(super) session: u64,
     pub(super) until: u64,
-    pub(super) keys: HashSet<Key>,
+    pub(super) keys: Vec<Key>,
 }
 
 /// One durable step.
@@ -207,12 +210,11 @@ impl Index {
         self.0.read(|transaction| {
             let mut keys = HashSet::new();
             for row in transaction.open_table(LEASES)?.iter()? {
-                let (key, _) = row?;
-                let (session, hash) = key.value();
-                if sessions.contains(&session)
-                    && let Ok(key) = Key::from_bytes(hash)
-                {
-                    keys.insert(key);
+                let (key, hashes) = row?;
+                if sessions.contains(&key.value().0) {
+                    let mut hashes = hashes.value();
+                    // A reader at the end of the row is an error, too.
+                    keys.extend(std::iter::from_fn(|| Key::read(&mut hashes).ok()));
                 }
             }
             Ok(keys)
@@ -248,8 +250,9 @@ impl Index {
             let mut sessions = transaction.open_table(SESSIONS)?;
             for lease in &step.leases {
                 sessions.insert(lease.session, lease.until)?;
-                for key in &lease.keys {
-                    leases.insert((lease.session, &key.to_bytes()[..]), ())?;
+                for keys in lease.keys.chunks(LEASES_PER_ROW) {
+                    let hashes: Vec<u8> = keys.iter().flat_map(Key::to_bytes).collect();
+                    leases.insert((lease.session, &keys[0].to_bytes()[..]), &hashes[..])?;
                 }
             }
             Ok(())
@@ -308,7 +311,7 @@ fn release(transaction: &WriteTransaction, released: &[u64]) -> Result<(), Failu
     let mut sessions = transaction.open_table(SESSIONS)?;
     for session in released {
         sessions.remove(session)?;
-        leases.retain_in((*session, &[][..])..(session + 1, &[][..]), |_, ()| false)?;
+        leases.retain_in((*session, &[][..])..(session + 1, &[][..]), |_, _| false)?;
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ pub(super) fn open(folder: &Path, pack_bytes: u64, lock: Option<Arc<home::Lock>>
         let lease = u64::try_from(limits::LEASE.as_millis()).unwrap_or(u64::MAX);
         let session = state.next_session;
         state.next_session += 1;
-        state.orphans.push(Orphan { session, until: state::millis() + lease, keys: leased });
+        state.orphans.push(Orphan { session, until: state::millis() + lease, keys: leased.into_iter().collect() });
     }
     Ok(Shared {
         folder: packs,

@@ -13,7 +13,7 @@ use cid::Cid;
 use super::append::{self, Appender, Dirty};
 use super::index::{Index, LeaseRows, Step};
 use super::record::{self, Key, Place};
-use super::state::{self, State};
+use super::state::{self, Members, State};
 use crate::kind::ErrorKind;
 use crate::port::blocks::{Put, StoreError, Usage};
 use crate::store::database::Failure;
@@ -209,23 +209,24 @@ impl Shared {
         moved: Vec<(Key, Place, Place)>,
         condemned: Vec<u32>,
     ) -> Result<(), StoreError> {
-        let (dirty, mut step, fresh, orphans) = {
+        let (dirty, mut step, ended, orphans) = {
             let appender = lock(&self.appender);
-            let state = self.state();
+            let mut state = self.state();
+            check_whole(&state, commit)?;
             let mut step = leases(&state, commit);
             (step.moved, step.condemned) = (moved, condemned);
             step.places = state.pending.iter().map(|(key, place)| (*key, *place)).collect();
             let orphans: HashSet<u64> = state.orphans.iter().map(|orphan| orphan.session).collect();
-            (appender.dirty(), step, fresh(&state, commit)?, orphans)
+            let ended: HashMap<u64, u32> =
+                state.sessions.iter_mut().map(|(session, members)| (*session, members.end_step())).collect();
+            (appender.dirty(), step, ended, orphans)
         };
         step.ends = dirty.packs.iter().map(|(pack, (_, end))| (*pack, *end)).collect();
-        if step.is_empty() {
-            self.commit_members(commit, &fresh);
-            return Ok(());
+        if !step.is_empty() {
+            self.sync(&dirty)?;
+            self.index.apply(&step).map_err(|error| self.index_error("indexing blocks", error))?;
+            lock(&self.appender).flushed(&dirty);
         }
-        self.sync(&dirty)?;
-        self.index.apply(&step).map_err(|error| self.index_error("indexing blocks", error))?;
-        lock(&self.appender).flushed(&dirty);
         let mut state = self.state();
         for (key, place) in &step.places {
             if state.pending.get(key) == Some(place) {
@@ -233,31 +234,16 @@ impl Shared {
             }
         }
         // A session that ended meanwhile is an orphan now, and written once more with all its blocks.
-        for rows in &step.leases {
-            if let Some(members) = state.sessions.get_mut(&rows.session) {
-                members.on_disk = true;
-                members.unleased.retain(|key| !rows.keys.contains(key));
+        let mut tell = |session: u64, what: fn(&mut Members, u32)| {
+            if let (Some(members), Some(step)) = (state.sessions.get_mut(&session), ended.get(&session)) {
+                what(members, *step);
             }
-        }
+        };
+        step.leases.iter().for_each(|rows| tell(rows.session, Members::has_leased));
+        commit.into_iter().for_each(|session| tell(session, Members::has_committed));
         state.orphans.retain(|orphan| !orphans.contains(&orphan.session));
         state.released.retain(|session| !step.released.contains(session));
-        drop(state);
-        self.commit_members(commit, &fresh);
         Ok(())
-    }
-
-    fn commit_members(&self, commit: Option<u64>, fresh: &HashSet<Key>) {
-        let mut state = self.state();
-        if let Some(members) = commit.and_then(|session| state.sessions.get_mut(&session)) {
-            members.on_disk = false;
-            if members.fresh.len() == fresh.len() {
-                members.fresh.clear();
-                members.unleased.clear();
-            } else {
-                members.fresh.retain(|key| !fresh.contains(key));
-                members.unleased.retain(|key| !fresh.contains(key));
-            }
-        }
     }
 
     /// Brings the packs to the disk. What fails here may be lost, whatever a second attempt says: the sessions that
@@ -274,7 +260,8 @@ impl Shared {
             state.pending.iter().filter(|(_, place)| packs.contains(&place.pack)).map(|(key, _)| *key).collect();
         state.pending.retain(|key, _| !lost.contains(key));
         for members in state.sessions.values_mut() {
-            members.broken |= members.fresh.iter().any(|key| lost.contains(key));
+            let has_lost = members.fresh().any(|key| lost.contains(key));
+            members.broken |= has_lost;
         }
         Err(io_error(&self.folder, "writing blocks to the disk", error))
     }
@@ -335,16 +322,15 @@ fn known(state: &State, key: &Key) -> Option<bool> {
     }
 }
 
-/// The blocks that a commit makes permanent.
-fn fresh(state: &State, commit: Option<u64>) -> Result<HashSet<Key>, StoreError> {
+/// Refuses to commit a session whose blocks may be lost.
+fn check_whole(state: &State, commit: Option<u64>) -> Result<(), StoreError> {
     match commit.and_then(|session| state.sessions.get(&session)) {
         Some(members) if members.broken => Err(StoreError::Backend {
             doing: "committing blocks",
             kind: ErrorKind::Failed,
             source: "an earlier write to the disk failed, and blocks of this session may be lost".into(),
         }),
-        Some(members) => Ok(members.fresh.clone()),
-        None => Ok(HashSet::new()),
+        _ => Ok(()),
     }
 }
 
@@ -357,9 +343,12 @@ fn leases(state: &State, commit: Option<u64>) -> Step {
             if members.on_disk {
                 step.released.push(*session);
             }
-        } else if !members.unleased.is_empty() {
+            continue;
+        }
+        let keys: Vec<Key> = members.unleased().copied().collect();
+        if !keys.is_empty() {
             let until = now.saturating_add(u64::try_from(members.lease.as_millis()).unwrap_or(u64::MAX));
-            step.leases.push(LeaseRows { session: *session, until, keys: members.unleased.clone() });
+            step.leases.push(LeaseRows { session: *session, until, keys });
         }
     }
     for orphan in &state.orphans {

@@ -22,17 +22,19 @@ pub(super) struct State {
     pub(super) next_session: u64,
 }
 
-/// The blocks of an open session.
+/// The blocks of an open session. Each has the number of the step in which it was added, so that what a flush has done for all of
+/// them is one number, too.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     /// How long the blocks stay when the session just ends.
     pub(super) lease: Duration,
-    /// All of them.
-    pub(super) all: HashSet<Key>,
-    /// Those added since the last commit.
-    pub(super) fresh: HashSet<Key>,
-    /// Those of `fresh` that have no lease row yet.
-    pub(super) unleased: HashSet<Key>,
+    added: HashMap<Key, u32>,
+    /// The step that is going on; the first is 1.
+    step: u32,
+    /// Up to this step, all are durable and belong to whoever pins them.
+    committed: u32,
+    /// Up to this step, all have lease rows, unless they are committed.
+    leased: u32,
     /// Whether the index has lease rows of this session.
     pub(super) on_disk: bool,
     /// Blocks of it did not reach the disk: it cannot be committed any more.
@@ -46,21 +48,60 @@ pub(super) struct Orphan {
     /// Milliseconds since 1970.
     pub(super) until: u64,
     /// All its leased blocks.
-    pub(super) keys: HashSet<Key>,
+    pub(super) keys: Vec<Key>,
 }
 
 impl Members {
+    fn new(lease: Duration) -> Self {
+        Self { lease, step: 1, ..Self::default() }
+    }
+
+    /// Adds a block; one that was committed before counts as new.
     pub(super) fn add(&mut self, key: Key) {
-        self.all.insert(key);
-        if self.fresh.insert(key) {
-            self.unleased.insert(key);
+        let added = self.added.entry(key).or_insert(self.step);
+        if *added <= self.committed {
+            *added = self.step;
         }
     }
 
     pub(super) fn remove(&mut self, key: &Key) {
-        self.all.remove(key);
-        self.fresh.remove(key);
-        self.unleased.remove(key);
+        self.added.remove(key);
+    }
+
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        self.added.contains_key(key)
+    }
+
+    /// Those added since the last commit.
+    pub(super) fn fresh(&self) -> impl Iterator<Item = &Key> {
+        self.since(self.committed)
+    }
+
+    /// Those of [`fresh`](Self::fresh) that have no lease row yet.
+    pub(super) fn unleased(&self) -> impl Iterator<Item = &Key> {
+        self.since(self.committed.max(self.leased))
+    }
+
+    fn since(&self, step: u32) -> impl Iterator<Item = &Key> {
+        self.added.iter().filter(move |(_, added)| **added > step).map(|(key, _)| key)
+    }
+
+    /// Ends a step, and begins the next. Its number is for [`has_committed`](Self::has_committed) and [`has_leased`](Self::has_leased).
+    pub(super) fn end_step(&mut self) -> u32 {
+        self.step += 1;
+        self.step - 1
+    }
+
+    /// All blocks up to the end of this step are durable, and their lease rows are gone.
+    pub(super) fn has_committed(&mut self, step: u32) {
+        self.committed = step;
+        self.on_disk = false;
+    }
+
+    /// All blocks up to the end of this step have lease rows.
+    pub(super) fn has_leased(&mut self, step: u32) {
+        self.leased = step;
+        self.on_disk = true;
     }
 }
 
@@ -68,32 +109,33 @@ impl State {
     pub(super) fn begin(&mut self, lease: Duration) -> u64 {
         let session = self.next_session;
         self.next_session += 1;
-        self.sessions.insert(session, Members { lease, ..Members::default() });
+        self.sessions.insert(session, Members::new(lease));
         session
     }
 
     /// Ends a session; its fresh blocks stay leased. Says whether there is anything to write down.
     pub(super) fn orphan(&mut self, session: u64) -> bool {
         let Some(members) = self.sessions.remove(&session) else { return false };
-        if members.fresh.is_empty() {
+        let keys: Vec<Key> = members.fresh().copied().collect();
+        if keys.is_empty() {
             return false;
         }
         let until = millis().saturating_add(u64::try_from(members.lease.as_millis()).unwrap_or(u64::MAX));
-        self.orphans.push(Orphan { session, until, keys: members.fresh });
+        self.orphans.push(Orphan { session, until, keys });
         true
     }
 
     /// Ends a session; its blocks lose their leases.
     pub(super) fn abort(&mut self, session: u64) {
         // Even without rows: a flush under way may be about to write some.
-        if self.sessions.remove(&session).is_some_and(|members| !members.all.is_empty()) {
+        if self.sessions.remove(&session).is_some_and(|members| !members.added.is_empty()) {
             self.released.push(session);
         }
     }
 
     /// Whether an open session has this block.
     pub(super) fn in_session(&self, key: &Key) -> bool {
-        self.sessions.values().any(|members| members.all.contains(key))
+        self.sessions.values().any(|members| members.contains(key))
     }
 }
 
