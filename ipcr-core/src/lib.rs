@@ -38,3 +38,6 @@ pub mod registry;
 pub mod control;
 // rank 11
 pub mod serve;
+// what fuzzing feeds
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;

@@ -26,7 +26,7 @@ const RANKS: [&[&str]; 13] = [
     &["registry"],
     &["http"],
     &["control", "distribution", "gateway"],
-    &["serve"],
+    &["fuzzing", "serve"],
 ];
 
 /// Libraries and the only places (files or folders of `src`) that may name them.

@@ -76,7 +76,7 @@ impl DirectoryError {
 }
 
 /// A node of a directory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// A whole directory, by name.
     Flat(BTreeMap<String, Link>),

@@ -23,6 +23,13 @@ mod records;
 mod resolve;
 mod traffic;
 
+/// What fuzzing feeds to the messages of the network.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing {
+    pub use super::bitswap::fuzz as bitswap_message;
+    pub use super::kad::fuzz as kademlia_message;
+}
+
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;

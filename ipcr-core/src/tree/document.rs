@@ -242,6 +242,24 @@ pub(super) fn write<T: Document>(document: &T) -> Bytes {
     serde_json::to_vec(document).expect("maps with text keys are written to memory without failing").into()
 }
 
+/// For `fuzzing`: the JSON files of a registry.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn fuzz(bytes: &[u8]) {
+    fn round_trip<T: Document + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+        match parse::<T>("document", bytes) {
+            Ok(document) => {
+                let again: T = parse("document", &write(&document)).expect("what was written is a document");
+                assert_eq!(again, document, "a document comes back");
+            }
+            Err(error) => assert_eq!(error.kind(), crate::kind::ErrorKind::Integrity, "{error}"),
+        }
+    }
+    round_trip::<RegistryDocument>(bytes);
+    round_trip::<HandoversDocument>(bytes);
+    round_trip::<CatalogueShard>(bytes);
+    round_trip::<ImageDocument>(bytes);
+}
+
 /// Times as the format spells them: `2026-11-23T12:00:00Z`.
 pub(super) mod time {
     use std::borrow::Cow;

@@ -113,20 +113,22 @@ impl Round<'_> {
         let both = [own[0], kubo.id()];
         let get = ["get", "-o", &out, &format!("/ipfs/{cid}")];
         self.note(IpfsGetFromIpcr, &mut kubo.command(&get)?, Helpers { own: &both, engine: None })?;
-        drop((kubo, site));
-        fs::remove_dir_all(lab.path("bench-kubo-a"))?;
+        drop(site);
 
-        let giver = Kubo::start(lab, "bench-kubo-a")?;
-        let add = ["add", "-r", "-Q", "--cid-version=1", "--raw-leaves", "--chunker=size-1048576", &out];
-        self.note(IpfsAdd, giver.command(&add)?.stderr(Stdio::null()), Helpers { own: &[giver.id()], engine: None })?;
-        let added = giver.output(&add)?;
+        // The very same blocks, so that nothing but who gives them differs.
+        kubo.output(&["pin", "add", &cid])?;
         fs::remove_dir_all(&folder)?;
         let taker = Kubo::start(lab, "bench-kubo-b")?;
-        taker.output(&["swarm", "connect", &giver.address()?])?;
-        let both = [giver.id(), taker.id()];
-        let get = ["get", "-o", &out, &format!("/ipfs/{added}")];
+        taker.output(&["swarm", "connect", &kubo.address()?])?;
+        let both = [kubo.id(), taker.id()];
         self.note(IpfsGet, taker.command(&get)?.stderr(Stdio::null()), Helpers { own: &both, engine: None })?;
-        drop((giver, taker));
+        drop((kubo, taker));
+        fs::remove_dir_all(lab.path("bench-kubo-a"))?;
+
+        let kubo = Kubo::start(lab, "bench-kubo-a")?;
+        let add = ["add", "-r", "-Q", "--cid-version=1", "--raw-leaves", "--chunker=size-1048576", &out];
+        self.note(IpfsAdd, kubo.command(&add)?.stderr(Stdio::null()), Helpers { own: &[kubo.id()], engine: None })?;
+        drop(kubo);
         for name in ["bench-kubo-a", "bench-kubo-b", "bench-folder", "bench-a", "bench-b"] {
             fs::remove_dir_all(lab.path(name))?;
         }

@@ -263,6 +263,15 @@ impl Want {
     }
 }
 
+/// For `fuzzing`: a message comes back, without what was stepped over.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn fuzz(bytes: &[u8]) {
+    if let Ok(message) = Message::decode(&Bytes::copy_from_slice(bytes)) {
+        let again = Message::decode(&message.encode().concat().into());
+        assert_eq!(again, Ok(Message { skipped: 0, ..message }), "a message comes back");
+    }
+}
+
 #[cfg(test)]
 #[path = "message_tests.rs"]
 mod tests;

@@ -33,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::ledger::Ledger;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::message::fuzz;
 use self::message::{Message, Payload};
 pub(super) use self::reach::{Discovery, Found};
 pub(super) use self::session::Session;

@@ -134,6 +134,14 @@ impl Contact {
     }
 }
 
+/// For `fuzzing`: a message comes back.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn fuzz(bytes: &[u8]) {
+    if let Ok(message) = Message::decode(bytes) {
+        assert_eq!(Message::decode(&message.encode()), Ok(message), "a message comes back");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;

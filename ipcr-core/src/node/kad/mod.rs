@@ -26,6 +26,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 pub(super) use self::message::Contact;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::message::fuzz;
 use self::message::{Kind, Message};
 use super::{frame, resolve};
 use crate::net::addresses::NetworkMode;
