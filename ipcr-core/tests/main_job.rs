@@ -325,6 +325,27 @@ async fn what_was_pulled_is_not_fetched_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pulled_images_do_not_fill_the_disk() {
+    let world = World::new().await;
+    let image = world.push("source", "app:1", 1).await;
+    world.push("other", "app:2", 2).await;
+    let size = world.pull("hub.test/app:1", "one").await.bytes.image;
+    let home = builder(&world.path("carol"), world.dns).cache_bytes(size * 3 / 2).open().await.unwrap();
+    let fetched =
+        async |reference: &str, folder: &str| pull(&home.registry, reference, &world.path(folder)).await.bytes.fetched;
+    assert!(fetched("hub.test/app:1", "two").await >= size);
+    assert_eq!(fetched("hub.test/app:1", "three").await, 0);
+    // There is room for one of them only: the one that was used last.
+    assert!(fetched("hub.test/app:2", "four").await >= size / 2);
+    assert_eq!(fetched("hub.test/app:2", "five").await, 0);
+    assert!(fetched("hub.test/app:1", "six").await >= size);
+    assert_eq!(blobs(&world.path("six")), blobs(&world.path("source")));
+    assert_eq!(blobs(&world.path("six")).0, image.digest.to_string());
+    home.registry.shutdown().await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_registry_outlives_its_process() {
     let world = World::new().await;
     let first = world.push("source", "app:1", 1).await;

@@ -85,6 +85,10 @@ impl Holder for Parts {
         Ok(domain == "hub.test")
     }
 
+    async fn trim(&self) -> Result<(), RegistryError> {
+        Ok(())
+    }
+
     async fn collect(&self, _: bool, _: bool) -> Result<GcOutcome, RegistryError> {
         let swept = self.blocks.sweep(&Live::default(), false).await;
         let swept = swept.map_err(|_| later())?;

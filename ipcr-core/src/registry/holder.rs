@@ -53,6 +53,8 @@ pub trait Holder: Debug + Send + Sync + 'static {
     /// Forgets a domain's key; false if there was none.
     async fn trust_remove(&self, domain: &str) -> Result<bool, RegistryError>;
 
+    /// Lets go of pulled images, the least recently used first, when they are more than the cache may have.
+    async fn trim(&self) -> Result<(), RegistryError>;
     /// Collects what nothing refers to; with `dry_run` only counts it.
     async fn collect(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError>;
 

@@ -28,6 +28,7 @@ use crate::naming::dns::DnsOptions;
 use crate::naming::handover::Handover;
 use crate::naming::trust::{Anchor, Remembered, TrustTable};
 use crate::node::NodeConfig;
+use crate::pin::cache::CacheEntry;
 use crate::pin::state::State;
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
@@ -372,6 +373,16 @@ impl Holder for LocalHolder {
     async fn trust_remove(&self, domain: &str) -> Result<bool, RegistryError> {
         let domain: Domain = domain.parse().map_err(RegistryError::from_name)?;
         self.trust().remove(&domain).await.map_err(RegistryError::from_trust)
+    }
+
+    async fn trim(&self) -> Result<(), RegistryError> {
+        let cached = CacheEntry::all(&self.tables).await;
+        let cached = cached.map_err(|error| RegistryError::from_table("looking at pulled images", error))?;
+        let bytes = cached.iter().fold(0_u64, |sum, (_, entry)| sum.saturating_add(entry.size));
+        if bytes > self.cache_limit().bytes {
+            self.collect(false, true).await?;
+        }
+        Ok(())
     }
 
     async fn collect(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError> {

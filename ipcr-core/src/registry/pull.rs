@@ -7,7 +7,7 @@ use super::error::RegistryError;
 use super::options::PullOptions;
 use super::outcome::{PullBytes, PullOutcome};
 use super::places::{Sink, engine_name};
-use crate::event::Emitter;
+use crate::event::{Emitter, Warning};
 use crate::kind::ErrorKind;
 use crate::pin::cache::CacheEntry;
 use crate::reference::Reference;
@@ -41,6 +41,10 @@ pub(super) async fn pull(
         let entry = CacheEntry { root: opened.at.root, size: summary.image_bytes, used: Utc::now() };
         let written = entry.write(&this.holder.tables(), &opened.found.folder).await;
         written.map_err(|error| RegistryError::from_table("keeping the image", error))?;
+        if let Err(error) = this.holder.trim().await {
+            let message = format!("pulled images beyond the limit of the cache are still there: {error}");
+            events.warn(Warning::Other { message }).await;
+        }
     }
     let traffic = opened.at.reader.traffic();
     Ok(PullOutcome {

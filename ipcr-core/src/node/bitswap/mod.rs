@@ -18,7 +18,7 @@ mod schedule;
 mod session;
 mod wants;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -29,6 +29,7 @@ use ipcr_swarm::{Hub, Inbound, StreamProtocol};
 use libp2p_identity::PeerId;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -58,6 +59,10 @@ const INBOUND_BYTES: usize = 128 << 20;
 const OUTBOUND_BYTES: usize = 32 * limits::QUEUED_BYTES_PER_PEER;
 /// Wrong things that a peer may send before it is dropped.
 const STRIKES: u32 = 3;
+/// How long such a peer is remembered when it has gone.
+const BAD_TIME: Duration = Duration::from_secs(3600);
+/// How many of them are.
+const BAD_PEERS: usize = 1024;
 
 /// The exchange of one node.
 pub(super) struct Bitswap {
@@ -65,6 +70,8 @@ pub(super) struct Bitswap {
     store: Arc<dyn BlockStore>,
     counters: Arc<Counters>,
     peers: Mutex<HashMap<PeerId, Arc<Peer>>>,
+    /// Peers that were dropped, and when; the oldest first.
+    bad: Mutex<VecDeque<(Instant, PeerId)>>,
     sessions: Mutex<Sessions>,
     inbound: Arc<Semaphore>,
     outbound: Arc<Semaphore>,
@@ -122,6 +129,7 @@ impl Bitswap {
             store,
             counters,
             peers: Mutex::default(),
+            bad: Mutex::default(),
             sessions: Mutex::default(),
             inbound: Arc::new(Semaphore::new(INBOUND_BYTES)),
             outbound: Arc::new(Semaphore::new(OUTBOUND_BYTES)),
@@ -187,17 +195,21 @@ impl Bitswap {
         sessions.open.insert(id, Arc::downgrade(session));
     }
 
-    /// Forgets peers that are gone: what they wanted, and what they were asked.
+    /// Forgets peers that are gone: what they wanted, and what they were asked; but not who misbehaved, for a while.
     async fn watch(self: Arc<Self>) {
         let mut changes = self.hub.changes();
         while changes.changed().await.is_ok() {
-            let connected: std::collections::HashSet<_> = self.hub.connected().into_iter().collect();
+            let connected: HashSet<_> = self.hub.connected().into_iter().collect();
             let gone: Vec<Arc<Peer>> = {
                 let peers = lock(&self.peers);
                 peers.values().filter(|peer| !connected.contains(&peer.id)).cloned().collect()
             };
+            let bad = self.remembered();
             for peer in gone {
                 peer.ledger.clear();
+                if bad.contains(&peer.id) {
+                    continue;
+                }
                 let mut peers = lock(&self.peers);
                 // One is this task's, one the table's; a peer in use by a stream or a session stays.
                 if Arc::strong_count(&peer) == 2 {
@@ -205,6 +217,17 @@ impl Bitswap {
                 }
             }
         }
+    }
+
+    /// The peers that were dropped lately.
+    fn remembered(&self) -> HashSet<PeerId> {
+        let mut bad = lock(&self.bad);
+        let surplus = bad.len().saturating_sub(BAD_PEERS);
+        bad.drain(..surplus);
+        while bad.front().is_some_and(|(since, _)| since.elapsed() > BAD_TIME) {
+            bad.pop_front();
+        }
+        bad.iter().map(|(_, peer)| *peer).collect()
     }
 
     /// Takes an inbound stream.
@@ -222,7 +245,7 @@ impl Bitswap {
     async fn receive(self: Arc<Self>, inbound: Inbound) -> std::io::Result<()> {
         let Inbound { peer, mut stream, slot: _slot } = inbound;
         let peer = self.peer(peer);
-        // Nothing of a peer that misbehaved too often is looked at any more, for as long as it is connected.
+        // Nothing of a peer that misbehaved too often is looked at any more.
         while !peer.is_bad()
             && let Some(length) = frame::read_length(&mut stream, limits::BITSWAP_FRAME_BYTES).await?
         {
@@ -286,13 +309,15 @@ impl Bitswap {
         tracing::debug!(peer = %peer.id, strikes, reason, "a peer misbehaved");
         if strikes == STRIKES {
             peer.ledger.clear();
+            lock(&self.bad).push_back((Instant::now(), peer.id));
             for session in self.open_sessions() {
                 session.on_bad_peer(peer.id, reason);
             }
         }
     }
 
-    fn is_bad(&self, peer: PeerId) -> bool {
+    /// Whether a peer misbehaved too often.
+    pub(super) fn is_bad(&self, peer: PeerId) -> bool {
         let known = lock(&self.peers).get(&peer).cloned();
         known.is_some_and(|peer| peer.is_bad())
     }

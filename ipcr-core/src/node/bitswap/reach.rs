@@ -122,15 +122,12 @@ impl Shared {
     /// Connects to a holder, and again whenever the connection is lost.
     async fn keep_connected(self: Arc<Self>, found: Found, dials: usize) {
         let Found { peer, addresses } = found;
-        if self.bitswap.is_bad(peer) {
-            return;
-        }
         let hub = &self.bitswap.hub;
         let _hold = hub.hold(peer);
         self.tried.fetch_add(1, Ordering::AcqRel);
         let mut changes = hub.changes();
         let (mut pause, mut failures, mut told) = (REDIAL.0, 0, false);
-        loop {
+        while !self.bitswap.is_bad(peer) {
             match hub.dial(peer, &addresses).await {
                 Ok(()) => {
                     (pause, failures) = (REDIAL.0, 0);

@@ -341,4 +341,19 @@ async fn a_liar_is_dropped_and_told() {
         }
     }
     assert_eq!(bad, [liar.peer_id().to_string()]);
+
+    // It is known when it comes back.
+    let mut changes = hub.changes();
+    liar.shutdown().await;
+    let gone = async {
+        while hub.connected().contains(&liar.peer_id()) {
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), gone).await.expect("it has gone");
+    // Whoever has gone is forgotten with the next change.
+    let (another, _) = start(config(&[TCP])).await;
+    hub.dial(another.peer_id(), &another.addresses().await).await.unwrap();
+    assert!(client.online.as_ref().unwrap().bitswap.is_bad(liar.peer_id()));
+    assert!(!client.online.as_ref().unwrap().bitswap.is_bad(honest.peer_id()));
 }

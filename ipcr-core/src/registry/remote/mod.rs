@@ -109,6 +109,10 @@ impl Holder for RemoteHolder {
         self.ask(Call::TrustRemove { domain: domain.into() }, &Emitter::silent()).await
     }
 
+    async fn trim(&self) -> Result<(), RegistryError> {
+        self.ask(Call::Trim, &Emitter::silent()).await
+    }
+
     async fn collect(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError> {
         self.ask(Call::Collect { dry_run, keep_leases }, &Emitter::silent()).await
     }

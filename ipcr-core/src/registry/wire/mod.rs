@@ -244,6 +244,7 @@ pub(crate) enum Call {
     TrustRemove {
         domain: String,
     },
+    Trim,
     Collect {
         dry_run: bool,
         keep_leases: bool,

@@ -23,26 +23,12 @@ pub struct EngineSource {
     engine: Arc<dyn Engine>,
     place: Place,
     name: String,
-    config: Option<bytes::Bytes>,
 }
 
 impl EngineSource {
     /// The image that `engine` knows as `name` or by this ID; people call the source `place`.
     pub fn new(engine: Arc<dyn Engine>, name: impl Into<String>, place: impl Into<String>) -> Self {
-        Self { engine, place: Place::new(place), name: name.into(), config: None }
-    }
-
-    /// Tells what the configuration is thought to be, if the same image was stored before: its top layer is recognised then,
-    /// too.
-    #[must_use]
-    pub fn with_config(mut self, config: bytes::Bytes) -> Self {
-        self.config = Some(config);
-        self
-    }
-
-    /// The engine that holds it.
-    pub fn engine(&self) -> &Arc<dyn Engine> {
-        &self.engine
+        Self { engine, place: Place::new(place), name: name.into() }
     }
 
     /// What the engine tells about the image, without exporting it.
@@ -65,7 +51,7 @@ impl ImageSource for EngineSource {
         // many platforms, of which the engine chooses only by name.
         let exported = if by_manifest { self.name.clone() } else { image.id.to_string() };
         let stream = self.engine.export(&exported).await?;
-        let hints = self.hints(&image);
+        let hints = Self::hints(&image);
         let inner = StreamExport::new(stream, self.place.clone(), None, hints);
         Ok(Opened::Export(Box::new(EngineExport { inner, image, by_manifest, place: self.place.clone() })))
     }
@@ -73,18 +59,13 @@ impl ImageSource for EngineSource {
 
 impl EngineSource {
     /// Uncompressed digests by the names of the folders in which Docker up to 24 puts layers. Below the top layer these
-    /// depend on nothing but the digests; for the top one the configuration is needed.
-    fn hints(&self, image: &EngineImage) -> HashMap<String, Digest> {
-        let known = self.config.clone().filter(|config| image.id.matches(config));
-        let complete = known.is_some();
-        let config = known.unwrap_or_else(|| {
-            let rootfs = serde_json::json!({ "type": "layers", "diff_ids": image.diff_ids });
-            let config = serde_json::json!({ "os": "linux", "architecture": "amd64", "rootfs": rootfs });
-            config.to_string().into()
-        });
-        let names = parse_config(config).and_then(|config| v1_ids(&config)).unwrap_or_default();
-        let told = names.len().saturating_sub(usize::from(!complete));
-        names.into_iter().take(told).zip(image.diff_ids.iter().copied()).collect()
+    /// depend on nothing but the digests; for the top one the configuration would be needed.
+    fn hints(image: &EngineImage) -> HashMap<String, Digest> {
+        let rootfs = serde_json::json!({ "type": "layers", "diff_ids": image.diff_ids });
+        let config = serde_json::json!({ "os": "linux", "architecture": "amd64", "rootfs": rootfs });
+        let names = parse_config(config.to_string().into()).and_then(|config| v1_ids(&config)).unwrap_or_default();
+        let below = names.len().saturating_sub(1);
+        names.into_iter().take(below).zip(image.diff_ids.iter().copied()).collect()
     }
 }
 
