@@ -37,6 +37,8 @@ pub(crate) struct Context<'a> {
     pub(crate) command: &'static str,
     /// Whether the command serves until it is interrupted, which is then how it succeeds.
     pub(crate) serving: AtomicBool,
+    /// Warnings that were told before the command began.
+    notices: Vec<Warning>,
     home: OpenHome,
 }
 
@@ -47,11 +49,18 @@ impl<'a> Context<'a> {
         let builder = home::builder(settings, environment, remote)?.command(format!("ipcr {command}"));
         let home = if holds { builder.hold().await } else { builder.open().await };
         let home = home.map_err(|error| Failure::registry(&error, command))?;
-        if settings.offline && home.remote.is_some() {
-            ui.warning("another process holds the home, and its network is what counts: `--offline` has no effect");
+        let mut notices = Vec::new();
+        if home.remote.is_some() {
+            let lost = [("--offline", settings.offline), ("--dns", settings.is_given("dns"))];
+            for (option, _) in lost.into_iter().filter(|(_, given)| *given) {
+                let message =
+                    format!("another process holds the home, and its network is what counts: `{option}` has no effect");
+                ui.warning(&message);
+                notices.push(Warning::Other { message });
+            }
         }
         let registry = home.registry.clone();
-        Ok(Self { ui, settings, environment, registry, command, serving: AtomicBool::new(false), home })
+        Ok(Self { ui, settings, environment, registry, command, serving: AtomicBool::new(false), notices, home })
     }
 
     /// Ends gracefully, when all are done who work through this process.
@@ -143,7 +152,11 @@ impl<'a> Context<'a> {
         warnings: &[Warning],
         lines: impl FnOnce(&Ui, &T) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        if self.ui.is_json() { self.ui.object(outcome, Some(warnings)) } else { lines(self.ui, outcome) }
+        if !self.ui.is_json() {
+            return lines(self.ui, outcome);
+        }
+        let warnings: Vec<Warning> = self.notices.iter().chain(warnings).cloned().collect();
+        self.ui.object(outcome, Some(&warnings))
     }
 
     /// Reads a reference.

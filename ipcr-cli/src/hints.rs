@@ -6,7 +6,7 @@ use ipcr_core::registry::error::Topic;
 
 /// Advice for a failure of `command`, where there is any.
 pub(crate) fn hint(kind: ErrorKind, topic: Topic, command: &str) -> Option<String> {
-    match (by_topic(topic, command).or_else(|| by_kind(kind)), kind) {
+    match (by_topic(topic, command).or_else(|| by_kind(kind, command)), kind) {
         (None, ErrorKind::Usage) => Some(format!("`ipcr {command} --help` has an example")),
         (hint, _) => hint.map(str::to_owned),
     }
@@ -17,6 +17,9 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
     Some(match topic {
         Topic::NoRegistry => "`ipcr init` makes one",
         Topic::AlreadyInitialised => "`ipcr id` shows it; another one needs another `--home DIR`",
+        Topic::KeyLost => {
+            "bring the key back: `ipcr init --import FILE`, or registry.key from a backup; another registry needs another `--home DIR`"
+        }
         Topic::NameNeeded => "name it: `--as NAME:TAG`",
         Topic::BadName if command == "push" => {
             "registry names look like `app:1` or `team/app:1`; give one with `--as NAME:TAG`"
@@ -29,6 +32,9 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
         Topic::NoSourceImage => "`docker images` lists the images of the engine, `ipcr ls` own ones",
         Topic::Ambiguous => {
             "choose one of them by appending its name: `oci:DIR:NAME`, `docker-archive:FILE:NAME`; a stream has to hold one image"
+        }
+        Topic::NoPlatform if matches!(command, "push" | "cp") => {
+            "choose one that it has with `--platform`, or leave the option out"
         }
         Topic::NoPlatform => {
             "`ipcr inspect REF` lists the platforms; choose one with `--platform`, or take all with `--all-platforms`"
@@ -84,6 +90,7 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
             "`ipcr check --read-data` says what is damaged"
         }
         Topic::Corrupt if command == "push" => "make or download the source again; nothing was stored under a tag",
+        Topic::Corrupt if command == "cp" => "make or download the source again; nothing was delivered",
         Topic::Corrupt => "nothing was delivered; try another peer, or tell the publisher",
         Topic::Limit => "docs/operating.md lists the limits; nothing was delivered",
         Topic::BadHome => "`--home DIR` takes a folder; it is made if it does not exist",
@@ -100,10 +107,12 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
     })
 }
 
-fn by_kind(kind: ErrorKind) -> Option<&'static str> {
+fn by_kind(kind: ErrorKind, command: &str) -> Option<&'static str> {
     Some(match kind {
         ErrorKind::NotFound => "check how the file, image or name is spelt",
         ErrorKind::Access => "check the passphrase, the owner and mode of files, and whether they can be written to",
+        ErrorKind::Unavailable if command == "serve" => "another address: port 0 takes any that is free",
+        ErrorKind::Unavailable if matches!(command, "push" | "cp") => "try again when it can be reached",
         ErrorKind::Unavailable => "try again later, or add an address with `--peer`",
         ErrorKind::Engine => "the engine's own log may say more",
         ErrorKind::Locked => "end the other process, or wait longer with `--lock-wait SECONDS`",

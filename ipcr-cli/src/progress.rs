@@ -93,7 +93,7 @@ fn stage_name(stage: Stage) -> &'static str {
         Stage::Inspecting => "looking at the source",
         Stage::Resolving => "resolving",
         Stage::Connecting => "connecting",
-        Stage::Exporting => "waiting for the engine to export",
+        Stage::Exporting => "waiting for the first layer",
         Stage::Storing => "storing",
         Stage::Fetching => "fetching",
         Stage::Loading => "loading",

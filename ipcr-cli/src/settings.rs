@@ -191,6 +191,11 @@ impl Settings {
         }
     }
 
+    /// Whether an option or a variable of this run says something about it.
+    pub(crate) fn is_given(&self, key: &str) -> bool {
+        matches!(self.origins.get(key), Some(Origin::Flag | Origin::Environment))
+    }
+
     /// Whether the configuration file belongs to a home, and so cannot say where that is.
     pub(crate) fn is_of_home(&self) -> bool {
         matches!(self.origins.get("home"), Some(Origin::Flag | Origin::Environment))

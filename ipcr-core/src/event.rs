@@ -25,7 +25,7 @@ pub enum Stage {
     Resolving,
     /// Finding and dialling peers that hold the root.
     Connecting,
-    /// Waiting for the engine's first exported byte.
+    /// Waiting for the first layer of an engine's export, or of an archive.
     Exporting,
     /// Cutting, compressing, hashing and storing layers.
     Storing,

@@ -2,7 +2,7 @@
 //!
 //! Each holds for any input: the bytes are read and what was read comes back the same when it is written and read again, or they are
 //! refused with a kind. Compiled for tests, which replay the seeds in `fuzz/seeds`, and with the feature `fuzzing`, for the targets in
-//! `fuzz` (`cargo fuzz run TARGET fuzz/seeds/TARGET`).
+//! `fuzz` (fuzz/README.md).
 
 use std::io;
 

@@ -154,7 +154,7 @@ async fn plan(context: &Context<'_>, args: &Args, spec: ImageSpec, options: Push
     context.show(&plan, &warnings, |ui, DryRun { plan, .. }| {
         let known = plan.layers.iter().filter(|layer| layer.known).count();
         ui.detail(format!("source     {}", plan.source))?;
-        ui.detail(if streamed {
+        ui.detail(if streamed || (plan.layers.is_empty() && plan.digest.is_none()) {
             "layers     not known before it is read".to_owned()
         } else {
             format!("layers     {}, of which {known} are stored already", plan.layers.len())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipcr_core::event::{Event, Stage};
 use ipcr_core::net::addresses;
-use ipcr_core::registry::error::Topic;
+use ipcr_core::registry::error::{RegistryError, Topic};
 use ipcr_core::serve::{ServeError, Service};
 use multiaddr::Multiaddr;
 use serde::Serialize;
@@ -59,6 +59,11 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     context.set_serving();
     let address = home::http(&context.settings.place("http"), &context.settings.http)?;
     let addresses = context.registry.holder().start_node().await.map_err(|error| context.failure(&error))?;
+    let ipns = match context.registry.identity().await {
+        Ok(identity) => Some(identity.ipns),
+        Err(RegistryError::NoRegistry) => None,
+        Err(error) => return Err(context.failure(&error)),
+    };
     let service = Service::start(Arc::clone(context.registry.holder()), address).await.map_err(|error| {
         let hint = match error {
             ServeError::Remote { .. } => "the service is for this machine alone: use a loopback address",
@@ -67,7 +72,6 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
         Failure::of(&error, error.kind(), Topic::Other, context.command).with_hint(hint)
     })?;
     let http = service.url();
-    let ipns = context.registry.identity().await.ok().map(|identity| identity.ipns);
     let mut told: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     told.push(http.clone());
     let peer_id = addresses.iter().find_map(addresses::peer).map(|peer| peer.to_string());

@@ -32,7 +32,10 @@ fn select(place: &Place, mut entries: Vec<ArchiveImage>, want: Option<&str>) -> 
         let found = entries.into_iter().find(|entry| {
             entry.repo_tags.iter().any(|tag| is_same_name(tag, want)) || (id.len() == 64 && entry.config.contains(id))
         });
-        return found.ok_or_else(|| ImageError::NoImage { place: place.to_string(), name: want.to_owned() });
+        let mut found = found.ok_or_else(|| ImageError::NoImage { place: place.to_string(), name: want.to_owned() })?;
+        // It goes by the name that was asked for, which need not be its first.
+        found.repo_tags.sort_by_key(|tag| !is_same_name(tag, want));
+        return Ok(found);
     }
     match entries.len() {
         0 => Err(place.malformed("it holds no image")),
@@ -96,6 +99,20 @@ fn digest_of(path: &str) -> Option<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_goes_by_the_name_that_was_asked_for() {
+        let entry = ArchiveImage {
+            config: "config.json".into(),
+            repo_tags: ["app:1", "app:2", "docker.io/library/app:3"].map(str::to_owned).into(),
+            layers: Vec::new(),
+        };
+        let first =
+            |want| select(&Place::new("archive"), vec![entry.clone()], Some(want)).unwrap().repo_tags[0].clone();
+        assert_eq!(first("app:2"), "app:2");
+        assert_eq!(first("app:3"), "docker.io/library/app:3");
+        assert_eq!(first("app:1"), "app:1");
+    }
 
     #[test]
     fn names_are_compared_as_people_write_them() {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::parts;
 use super::place::{Place, on_disk};
-use super::temporary::Temporary;
+use super::temporary::{Temporary, is_temporary};
 use crate::digest::{Digest, Hasher};
 use crate::image::descriptor::Descriptor;
 use crate::image::layout::{
@@ -171,11 +171,17 @@ fn prepare(path: &Path, place: &Place, undo: &mut Undo) -> Result<(), ImageError
     let writing = |error| place.io("writing", error);
     let marker = path.join(OCI_LAYOUT_FILE);
     match std::fs::read_dir(path) {
-        Ok(mut entries) => {
+        Ok(entries) => {
+            let mut foreign = false;
+            for entry in entries {
+                // Another writer makes these before the layout's own file.
+                let name = entry.map_err(writing)?.file_name();
+                foreign |= name != "blobs" && !is_temporary(&name);
+            }
             if marker.try_exists().map_err(writing)? {
                 let bytes = read_bounded(&marker, limits::METADATA_BYTES).map_err(|error| place.reading(error))?;
                 check_oci_layout(&bytes).map_err(|error| place.refused(&error))?;
-            } else if entries.next().is_some() {
+            } else if foreign {
                 let reason = "the folder holds other things and is no OCI image layout".to_owned();
                 return Err(ImageError::Unfit { place: place.to_string(), reason, kind: ErrorKind::Usage });
             }

@@ -1,5 +1,6 @@
 //! Files that are seen when they are complete, and not before: [`Temporary`].
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,11 @@ impl Drop for Temporary {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Whether a file's name is that of a [`Temporary`].
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(".ipcr-"))
 }
 
 /// Does something with a name that is free.

@@ -157,11 +157,6 @@ pub fn without_peer(address: &Multiaddr) -> Multiaddr {
     address
 }
 
-/// Whether the address goes through a relay.
-pub fn is_relayed(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::P2pCircuit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,8 +37,12 @@ pub(super) async fn read_length<R: AsyncRead + Unpin>(reader: &mut R, limit: usi
 
 /// Reads the bytes of a message; a sender that pauses longer than [`PROGRESS`], or is slower than [`SLOWEST`], is an error.
 pub(super) async fn read_body<R: AsyncRead + Unpin>(reader: &mut R, length: usize) -> io::Result<Vec<u8>> {
+    read_body_within(longest(length), reader, length).await
+}
+
+async fn read_body_within<R: AsyncRead + Unpin>(limit: Duration, reader: &mut R, length: usize) -> io::Result<Vec<u8>> {
     let mut body = vec![0; length];
-    within(longest(length), fill(reader, &mut body)).await?;
+    within(limit, fill(reader, &mut body)).await?;
     Ok(body)
 }
 
@@ -143,9 +147,8 @@ mod tests {
             }
         };
         let mut reader = tokio_util::compat::TokioAsyncReadCompatExt::compat(ours);
-        let mut body = vec![0; 4 << 20];
         let reading = async {
-            let read = within(Duration::from_millis(100), fill(&mut reader, &mut body)).await;
+            let read = read_body_within(Duration::from_millis(100), &mut reader, 4 << 20).await;
             drop(reader);
             read
         };

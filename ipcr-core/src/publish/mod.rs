@@ -173,7 +173,9 @@ impl Publisher {
             let sequence = state.published.as_ref().map_or(0, |published| published.sequence);
             return Ok(Publication { root, unchanged, sequence, accepted: Vec::new(), reach: Reach::default() });
         };
+        let before = state.published.as_ref().map(|published| published.sequence);
         let (sequence, accepted) = self.publish(&mut state, root, &known, network, events).await?;
+        let unchanged = unchanged && before == Some(sequence);
         let reach = announce(&self.keys.key.name(), &root, network).await;
         Ok(Publication { root, unchanged, sequence, accepted, reach })
     }

@@ -94,6 +94,8 @@ pub enum Topic {
     NoRegistry,
     /// A registry here already.
     AlreadyInitialised,
+    /// The key of the registry that is here is missing.
+    KeyLost,
     /// `--as` is needed.
     NameNeeded,
     /// A reference or name does not follow the grammar.

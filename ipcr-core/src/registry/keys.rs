@@ -9,12 +9,14 @@ use super::profile::{self, Profile};
 use crate::identity::bundle::{self, Bundle};
 use crate::identity::did_document::DidDocument;
 use crate::identity::{EncryptionIdentity, IdentityError, KeyStore, NodeKey, Passphrase, RegistryKey};
+use crate::kind::ErrorKind;
 use crate::publish::Keys;
-use crate::reference::Domain;
+use crate::reference::{Domain, IpnsName};
 use crate::tree::edit::RegistryInfo;
 
-/// Makes the keys of a home and notes what was chosen. No registry that is there is changed. Blocks the thread.
-pub(super) fn create(home: &Path, options: &InitOptions) -> Result<(), RegistryError> {
+/// Makes the keys of a home and notes what was chosen. No registry that is there is changed; one that has `lost` its key gets this key
+/// only. Blocks the thread.
+pub(super) fn create(home: &Path, options: &InitOptions, lost: Option<&IpnsName>) -> Result<(), RegistryError> {
     let making = |error| failed("making the keys", error);
     let keys = KeyStore::new(home);
     let (registry, former, encryption) = match &options.import {
@@ -26,6 +28,14 @@ pub(super) fn create(home: &Path, options: &InitOptions) -> Result<(), RegistryE
         }
         None => (RegistryKey::generate(), Vec::new(), None),
     };
+    if let Some(lost) = lost.filter(|lost| **lost != registry.name()) {
+        return Err(RegistryError::Step {
+            doing: "making the keys",
+            kind: ErrorKind::Integrity,
+            topic: Topic::KeyLost,
+            source: format!("the registry of this home belongs to the key {lost}, and registry.key is missing").into(),
+        });
+    }
     let domain = options.domain.as_deref().map(str::parse::<Domain>).transpose().map_err(RegistryError::from_name)?;
     let mut profile = Profile::load(home)?;
     profile.domain = domain.map(|domain| domain.to_string()).or(profile.domain);
@@ -107,14 +117,14 @@ mod tests {
     #[test]
     fn imports_replace_what_a_dead_init_left() {
         let [source, folder] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        create(source.path(), &InitOptions::default()).unwrap();
+        create(source.path(), &InitOptions::default(), None).unwrap();
         let recipient = |home: &Path| KeyStore::new(home).encryption().unwrap().unwrap().recipient();
         // An init that died left this, and no registry key.
         KeyStore::new(folder.path()).create_encryption(&EncryptionIdentity::generate()).unwrap();
         assert_ne!(recipient(folder.path()), recipient(source.path()));
         let bundle = export(source.path(), "secret".into()).unwrap();
         let options = InitOptions { import: Some((bundle, Some("secret".into()))), ..InitOptions::default() };
-        create(folder.path(), &options).unwrap();
+        create(folder.path(), &options, None).unwrap();
         assert_eq!(recipient(folder.path()), recipient(source.path()));
         let other = EncryptionIdentity::generate();
         let refused = KeyStore::new(folder.path()).import_encryption(&other).unwrap_err();
@@ -123,15 +133,29 @@ mod tests {
     }
 
     #[test]
+    fn a_registry_that_lost_its_key_gets_that_one_only() {
+        let [source, folder] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        create(source.path(), &InitOptions::default(), None).unwrap();
+        let lost = KeyStore::new(source.path()).registry().unwrap().unwrap().name();
+        let refused = create(folder.path(), &InitOptions::default(), Some(&lost)).unwrap_err();
+        assert_eq!((refused.kind(), refused.topic()), (ErrorKind::Integrity, Topic::KeyLost));
+        assert!(fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing was made");
+        let bundle = export(source.path(), "secret".into()).unwrap();
+        let options = InitOptions { import: Some((bundle, Some("secret".into()))), ..InitOptions::default() };
+        create(folder.path(), &options, Some(&lost)).unwrap();
+        assert_eq!(KeyStore::new(folder.path()).registry().unwrap().unwrap().name(), lost);
+    }
+
+    #[test]
     fn inits_that_fail_leave_the_profile() {
         let folder = tempfile::tempdir().unwrap();
         let node = folder.path().join("node.key");
         fs::write(&node, "no key").unwrap();
         let options = InitOptions { title: Some("Images".into()), ..InitOptions::default() };
-        create(folder.path(), &options).unwrap_err();
+        create(folder.path(), &options, None).unwrap_err();
         assert_eq!(Profile::load(folder.path()).unwrap(), Profile::default());
         fs::remove_file(&node).unwrap();
-        create(folder.path(), &options).unwrap();
+        create(folder.path(), &options, None).unwrap();
         assert_eq!(Profile::load(folder.path()).unwrap().title, options.title);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cid::Cid;
 use multiaddr::Multiaddr;
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::{Mutex, OwnedRwLockWriteGuard, RwLock};
 
 use super::error::{RegistryError, Topic};
 use super::holder::{Activity, ChangeRequest, Changed, Holder, ResolveRequest, ResolvedRoot};
@@ -40,7 +40,7 @@ use crate::reference::{Authority, Domain, IpnsName};
 use crate::store::home::Home;
 use crate::tree::edit::{Edit, NewKey};
 use crate::tree::handover::handovers;
-use crate::upkeep::collect::{CacheLimit, collect};
+use crate::upkeep::collect::{CacheLimit, Collected, Terms, UpkeepError, collect};
 use crate::upkeep::inspect::check;
 
 /// How a home is opened. Plain data: make one with [`HomeConfig::new`] and change its fields.
@@ -86,9 +86,9 @@ impl HomeConfig {
 pub struct LocalHolder {
     config: HomeConfig,
     /// Held for its lock.
-    home: Home,
+    home: Arc<Home>,
     blocks: Arc<dyn BlockStore>,
-    tables: Arc<dyn Table>,
+    tables: Arc<GatedTable>,
     network: Arc<LazyNetwork>,
     publisher: Mutex<Option<Arc<Publisher>>>,
     init: Mutex<()>,
@@ -107,10 +107,11 @@ impl LocalHolder {
             Ok::<_, RegistryError>((home, Arc::new(blocks) as Arc<dyn BlockStore>, Arc::new(tables) as Arc<dyn Table>))
         });
         let (home, blocks, tables) = opened.await.map_err(|error| step("opening the home", error))??;
-        let network = Arc::new(LazyNetwork::new(config.clone(), Arc::clone(&blocks), Arc::clone(&tables)));
+        let tables = Arc::new(GatedTable { tables, gate: Arc::default() });
+        let network = Arc::new(LazyNetwork::new(config.clone(), Arc::clone(&blocks), tables.clone()));
         Ok(Arc::new(Self {
             config,
-            home,
+            home: Arc::new(home),
             blocks,
             tables,
             network,
@@ -130,8 +131,11 @@ impl LocalHolder {
             Err(RegistryError::NoRegistry) => {}
             Err(error) => return Err(error),
         }
+        // A registry without its key is not to be taken over by another one.
+        let state = self.state().await?;
+        let lost = if state.root.is_some() { state.key } else { None };
         let path = self.config.path.clone();
-        tokio::task::spawn_blocking(move || super::keys::create(&path, &options))
+        tokio::task::spawn_blocking(move || super::keys::create(&path, &options, lost.as_ref()))
             .await
             .map_err(|error| step("making the keys", error))??;
         let publisher = self.publisher().await?;
@@ -147,8 +151,11 @@ impl LocalHolder {
     /// Publishes the registry again, so that its record does not run out; false if nobody took the record. With `only_published`, a
     /// root that was not published yet stays so.
     pub async fn refresh(&self, only_published: bool) -> Result<bool, RegistryError> {
-        if self.config.node.offline || profile::identity(&self.config.path).is_err() {
-            return Ok(true);
+        match profile::identity(&self.config.path) {
+            Err(RegistryError::NoRegistry) => return Ok(true),
+            Err(error) => return Err(error),
+            Ok(_) if self.config.node.offline => return Ok(true),
+            Ok(_) => {}
         }
         let state = self.state().await?;
         if only_published && state.published.is_none_or(|published| Some(published.root) != state.root) {
@@ -169,7 +176,7 @@ impl LocalHolder {
         }
         let keys = super::keys::of_registry(&self.config.path)?;
         let info = super::keys::registry_info(&self.config.path, &keys.key)?;
-        let stores = (Arc::clone(&self.blocks), Arc::clone(&self.tables), self.exchange());
+        let stores = (Arc::clone(&self.blocks), self.own_tables(), self.exchange());
         let made = Arc::new(Publisher::new(stores, keys, info, self.config.records));
         *publisher = Some(Arc::clone(&made));
         Ok(made)
@@ -264,7 +271,7 @@ impl LocalHolder {
     }
 
     async fn state(&self) -> Result<State, RegistryError> {
-        let state = State::load(&self.tables).await;
+        let state = State::load(&self.own_tables()).await;
         state.map_err(|error| RegistryError::from_table("reading the registry's state", error))
     }
 
@@ -301,8 +308,32 @@ impl LocalHolder {
         })
     }
 
+    /// The tables for the holder itself, which has a turn where one is needed.
+    fn own_tables(&self) -> Arc<dyn Table> {
+        self.tables.clone()
+    }
+
+    /// Collects, for whoever has the turn alone. It goes on when nobody waits for it any more: what it has begun to remove must not be
+    /// needed meanwhile.
+    async fn collect_alone(&self, turn: OwnedRwLockWriteGuard<()>, terms: Terms) -> Result<Collected, RegistryError> {
+        let (home, blocks) = (Arc::clone(&self.home), Arc::clone(&self.blocks));
+        let (tables, gate) = (Arc::clone(&self.tables.tables), Arc::clone(&self.tables.gate));
+        let collection = tokio::spawn(async move {
+            let _turn = turn;
+            let _gate = gate.write().await;
+            let mut done = collect(&blocks, &tables, terms).await;
+            if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::DiskFull) && home.release() {
+                done = collect(&blocks, &tables, terms).await;
+            }
+            home.reserve();
+            done
+        });
+        let done = collection.await.map_err(|error| step("collecting", error))?;
+        done.map_err(|error| upkeep("collecting", error))
+    }
+
     fn trust(&self) -> TrustTable {
-        TrustTable::new(Arc::clone(&self.tables), Clock::default())
+        TrustTable::new(self.own_tables(), Clock::default())
     }
 
     fn cache_limit(&self) -> CacheLimit {
@@ -321,7 +352,7 @@ impl Holder for LocalHolder {
     }
 
     fn tables(&self) -> Arc<dyn Table> {
-        Arc::new(TurnTable { tables: Arc::clone(&self.tables), turn: Arc::clone(&self.turn) })
+        Arc::new(TurnTable { tables: self.own_tables(), turn: Arc::clone(&self.turn) })
     }
 
     fn exchange(&self) -> Arc<dyn Exchange> {
@@ -337,7 +368,9 @@ impl Holder for LocalHolder {
             let identity = self.identity().await?;
             let state = self.state().await?;
             let root = state.root.ok_or(RegistryError::NoRegistry)?;
-            return Ok(own_root(root, &identity, state.published.map(|published| published.sequence), &self.config));
+            // What is here may be newer than the record.
+            let published = state.published.filter(|published| published.root == root);
+            return Ok(own_root(root, &identity, published.map(|published| published.sequence), &self.config));
         };
         let authority: Authority = authority.parse().map_err(RegistryError::from_name)?;
         self.network.resolve(&authority, request.hints, request.allow_stale, &events).await
@@ -376,25 +409,25 @@ impl Holder for LocalHolder {
     }
 
     async fn trim(&self) -> Result<(), RegistryError> {
-        let cached = CacheEntry::all(&self.tables).await;
+        // Nobody waits for this: whoever pulls next does it otherwise.
+        let Ok(turn) = Arc::clone(&self.turn).try_write_owned() else { return Ok(()) };
+        let cached = CacheEntry::all(&self.own_tables()).await;
         let cached = cached.map_err(|error| RegistryError::from_table("looking at pulled images", error))?;
         let bytes = cached.iter().fold(0_u64, |sum, (_, entry)| sum.saturating_add(entry.size));
-        if bytes > self.cache_limit().bytes {
-            self.collect(false, true).await?;
+        let limit = self.cache_limit().bytes;
+        if bytes > limit {
+            // With some room for the next ones, because each collection looks at everything.
+            let limit = CacheLimit { bytes: limit - limit / 10 };
+            self.collect_alone(turn, Terms { limit, keep_leases: true, dry_run: false, careful: true }).await?;
         }
         Ok(())
     }
 
     async fn collect(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError> {
         // What a push is about to name is in its session until the change is made; no change is made between marking and sweeping.
-        let _turn = self.turn.write().await;
-        let collected = || collect(&self.blocks, &self.tables, self.cache_limit(), keep_leases, dry_run);
-        let mut done = collected().await;
-        if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::DiskFull) && self.home.release() {
-            done = collected().await;
-        }
-        self.home.reserve();
-        let done = done.map_err(|error| upkeep("collecting", error))?;
+        let turn = Arc::clone(&self.turn).write_owned().await;
+        let terms = Terms { limit: self.cache_limit(), keep_leases, dry_run, careful: false };
+        let done = self.collect_alone(turn, terms).await?;
         Ok(GcOutcome {
             kept_blocks: done.kept,
             removed_blocks: done.swept.blocks,
@@ -404,8 +437,15 @@ impl Holder for LocalHolder {
     }
 
     async fn check(&self, read_data: bool) -> Result<CheckOutcome, RegistryError> {
-        let found = check(&self.blocks, &self.tables, read_data).await.map_err(|error| upkeep("checking", error))?;
-        let (blocks, bytes_read, tags, problems) = (found.blocks, found.bytes_read, found.tags, found.problems);
+        let found =
+            check(&self.blocks, &self.own_tables(), read_data).await.map_err(|error| upkeep("checking", error))?;
+        let (blocks, bytes_read, tags, mut problems) = (found.blocks, found.bytes_read, found.tags, found.problems);
+        match profile::identity(&self.config.path) {
+            Ok(_) => {}
+            Err(RegistryError::NoRegistry) if self.state().await?.root.is_none() => {}
+            Err(RegistryError::NoRegistry) => problems.push("registry.key is missing".into()),
+            Err(error) => problems.push(unreadable_keys(&error)),
+        }
         Ok(CheckOutcome { blocks, bytes_read, tags, problems })
     }
 
@@ -421,6 +461,37 @@ impl Holder for LocalHolder {
     async fn shutdown(&self) -> Result<(), RegistryError> {
         self.network.stop().await;
         Ok(())
+    }
+}
+
+/// The tables, with writes that go on when nobody waits for them any more. Whoever has the gate alone knows that none is under way.
+#[derive(Debug)]
+struct GatedTable {
+    tables: Arc<dyn Table>,
+    gate: Arc<RwLock<()>>,
+}
+
+#[async_trait]
+impl Table for GatedTable {
+    async fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
+        self.tables.get(space, key).await
+    }
+
+    async fn scan(&self, space: Space, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError> {
+        self.tables.scan(space, prefix).await
+    }
+
+    async fn write(&self, batch: Vec<Change>) -> Result<(), TableError> {
+        let gate = Arc::clone(&self.gate).read_owned().await;
+        let tables = Arc::clone(&self.tables);
+        let writing = tokio::spawn(async move {
+            let _gate = gate;
+            tables.write(batch).await
+        });
+        writing.await.unwrap_or_else(|error| {
+            let (place, source) = ("the tables".to_owned(), Box::new(error));
+            Err(TableError { place, doing: "writing", kind: ErrorKind::Interrupted, source })
+        })
     }
 }
 
@@ -446,6 +517,12 @@ impl Table for TurnTable {
         let _turn = self.turn.read().await;
         self.tables.write(batch).await
     }
+}
+
+/// What is wrong with the keys, with all causes.
+fn unreadable_keys(error: &RegistryError) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Why nothing is published in a home without a network.
@@ -482,7 +559,7 @@ fn own_root(root: Cid, identity: &Identity, sequence: Option<u64>, config: &Home
         value: format!("/ipfs/{root}"),
         sequence,
         valid_until: None,
-        age: Some(0),
+        age: None,
         source: "own".into(),
     };
     let end = ChainStep {
@@ -502,6 +579,6 @@ fn step(doing: &'static str, source: impl std::error::Error + Send + Sync + 'sta
     RegistryError::Step { doing, kind: ErrorKind::Failed, topic: Topic::Other, source: Box::new(source) }
 }
 
-fn upkeep(doing: &'static str, error: crate::upkeep::collect::UpkeepError) -> RegistryError {
+fn upkeep(doing: &'static str, error: UpkeepError) -> RegistryError {
     RegistryError::Step { doing, kind: error.kind(), topic: Topic::Other, source: Box::new(error) }
 }

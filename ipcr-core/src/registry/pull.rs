@@ -38,7 +38,10 @@ pub(super) async fn pull(
     let keeping = |error| RegistryError::from_store("keeping the image", error);
     opened.at.session.commit().await.map_err(keeping)?;
     if opened.at.is_foreign() {
-        let entry = CacheEntry { root: opened.at.root, size: summary.image_bytes, used: Utc::now() };
+        // What was read, not what a manifest claims.
+        let read = opened.at.reader.traffic();
+        let size = summary.image_bytes.min(read.fetched.saturating_add(read.local));
+        let entry = CacheEntry { root: opened.at.root, size, used: Utc::now() };
         let written = entry.write(&this.holder.tables(), &opened.found.folder).await;
         written.map_err(|error| RegistryError::from_table("keeping the image", error))?;
         if let Err(error) = this.holder.trim().await {

@@ -189,7 +189,8 @@ pub(super) async fn plan(
             target = Some(named_by_source(blobs.name().as_deref(), &source)?);
         }
         let diff_ids = if options.recompress { recompressed(blobs.as_ref(), &tree).await? } else { HashMap::new() };
-        for layer in tree.blobs() {
+        let configs = tree.configs();
+        for layer in tree.blobs().into_iter().filter(|blob| !configs.contains(&blob.digest)) {
             let known = match diff_ids.get(&layer.digest) {
                 Some(diff_id) => ledger.layer(diff_id, &encoding).await.map_err(looking)?.is_some(),
                 None => ledger.blob(&layer.digest).await.map_err(looking)?.is_some(),

@@ -39,6 +39,15 @@ impl ManifestTree {
         blobs.into_values().collect()
     }
 
+    /// Digests of the configurations.
+    pub(crate) fn configs(&self) -> HashSet<Digest> {
+        let manifests = self.parsed.iter().filter_map(|parsed| match parsed {
+            Parsed::Manifest(manifest) => Some(manifest.config.digest),
+            Parsed::Index(_) => None,
+        });
+        manifests.collect()
+    }
+
     /// Digests of the root and of everything below it; the other manifests refer to one of them.
     pub(crate) fn below_root(&self) -> HashSet<Digest> {
         let parsed: BTreeMap<Digest, &Parsed> =

@@ -26,6 +26,9 @@ pub enum UpkeepError {
     /// A DAG could not be followed.
     #[error("following what is kept failed")]
     Walk(#[from] WalkError),
+    /// Part of the registry is damaged or missing, and this collection was told to be careful.
+    #[error("part of the registry is damaged or missing; nothing was removed")]
+    Torn,
 }
 
 impl UpkeepError {
@@ -35,6 +38,7 @@ impl UpkeepError {
             Self::Store(error) => error.kind(),
             Self::Table(error) => error.kind(),
             Self::Walk(error) => error.kind(),
+            Self::Torn => ErrorKind::Integrity,
         }
     }
 }
@@ -55,30 +59,50 @@ pub struct Collected {
     pub swept: Swept,
 }
 
-/// Collects. With `dry_run` nothing is removed, and leased blocks count as removed.
+/// How a collection is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// What is kept of what was pulled.
+    pub limit: CacheLimit,
+    /// The blocks of interrupted pulls and pushes stay.
+    pub keep_leases: bool,
+    /// Nothing is removed, and leased blocks count as removed.
+    pub dry_run: bool,
+    /// Nothing is removed, and this is an error, when part of the registry is damaged or missing. For collections that nobody asked for.
+    pub careful: bool,
+}
+
+/// Collects.
 pub async fn collect(
     blocks: &Arc<dyn BlockStore>,
     tables: &Arc<dyn Table>,
-    limit: CacheLimit,
-    keep_leases: bool,
-    dry_run: bool,
+    terms: Terms,
 ) -> Result<Collected, UpkeepError> {
+    let Terms { limit, keep_leases, dry_run, careful } = terms;
     let mut live = Live::default();
-    if let Some(root) = State::load(tables).await?.root
-        && mark(blocks.as_ref(), &root, &mut live).await?.damaged > 0
-    {
-        // What is below a damaged block is not known; what was pushed here is, and can be tagged again.
-        for file in files::all(tables).await? {
-            mark(blocks.as_ref(), &file, &mut live).await?;
+    let state = State::load(tables).await?;
+    if let Some(root) = state.root {
+        let walked = mark(blocks.as_ref(), &root, &mut live).await?;
+        // Of what another home put into it, not all has to be here.
+        if walked.damaged > 0 || (walked.missing > 0 && !state.shared) {
+            if careful {
+                return Err(UpkeepError::Torn);
+            }
+            // What is below such a block is not known; what was pushed here is, and can be tagged again.
+            for file in files::all(tables).await? {
+                mark(blocks.as_ref(), &file, &mut live).await?;
+            }
         }
     }
     let mut forgotten = Vec::new();
     let mut cached = CacheEntry::all(tables).await?;
     cached.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.used));
     let mut bytes = 0_u64;
-    for (folder, entry) in cached {
-        bytes = bytes.saturating_add(entry.size);
-        if bytes > limit.bytes {
+    for (index, (folder, entry)) in cached.into_iter().enumerate() {
+        // The last one is kept, and takes no room from others, even if it is larger than all that may be kept.
+        let too_large = entry.size > limit.bytes;
+        bytes = bytes.saturating_add(if too_large { 0 } else { entry.size });
+        if bytes > limit.bytes || (too_large && index > 0) {
             forgotten.push(Change::Delete(Space::Cache, folder.to_bytes()));
             continue;
         }
@@ -144,12 +168,13 @@ mod tests {
             entry.write(&tables, folder).await.unwrap();
         }
         let limit = CacheLimit { bytes: 1 << 20 };
-        let collected = collect(&blocks, &tables, limit, false, false).await.unwrap();
+        let terms = Terms { limit, keep_leases: false, dry_run: false, careful: true };
+        let collected = collect(&blocks, &tables, terms).await.unwrap();
         let kept: Vec<Cid> = CacheEntry::all(&tables).await.unwrap().into_iter().map(|(folder, _)| folder).collect();
         assert_eq!(kept, [*good.cid()]);
         assert!(blocks.has(&[*good.cid()]).await.unwrap()[0]);
         // Its one block was marked before it was read; it goes the next time.
-        let again = collect(&blocks, &tables, limit, false, false).await.unwrap();
+        let again = collect(&blocks, &tables, terms).await.unwrap();
         assert_eq!((collected.swept.blocks + again.swept.blocks, again.kept), (1, 1));
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::lock;
 use super::schedule::Standing;
 use super::session::{FOUND_PEERS, Shared, TICK};
-use crate::event::Event;
+use crate::event::{Event, Warning};
 use crate::net::addresses;
 
 /// How long to wait before a lost or unreachable peer is dialled again, at first and at most.
@@ -122,6 +122,10 @@ impl Shared {
     /// Connects to a holder, and again whenever the connection is lost.
     async fn keep_connected(self: Arc<Self>, found: Found, dials: usize) {
         let Found { peer, addresses } = found;
+        if self.bitswap.is_bad(peer) {
+            let warning = Warning::BadPeer { peer: peer.to_string(), reason: "it sent wrong things before".into() };
+            return self.request.events.warn(warning).await;
+        }
         let hub = &self.bitswap.hub;
         let _hold = hub.hold(peer);
         self.tried.fetch_add(1, Ordering::AcqRel);

@@ -23,7 +23,7 @@ use crate::port::table::{Change, Space};
 pub(crate) mod failure;
 
 /// Changed whenever the meaning of anything here, or of a type that travels, changes.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 /// Events of one call that may be under way without having been paid for.
 pub(crate) const EVENT_CREDIT: usize = 256;
 /// Frames that wait to be written.

@@ -24,9 +24,9 @@ pub(super) const FORMAT: u32 = 1;
 const BLOCKS: TableDefinition<'_, &[u8], (u32, u64, u32)> = TableDefinition::new("blocks");
 /// Pack -> [`PackRow`].
 const PACKS: TableDefinition<'_, u32, (u64, u64, u64, bool)> = TableDefinition::new("packs");
-/// Session, first multihash -> this and up to [`LEASES_PER_ROW`] - 1 more multihashes. A commit deletes all rows of its session
-/// at once, and needs memory for the pages that they are on.
-const LEASES: TableDefinition<'_, (u64, &[u8]), &[u8]> = TableDefinition::new("leases");
+/// Session, number of the row -> up to [`LEASES_PER_ROW`] multihashes. A commit deletes all rows of its session at once, and needs
+/// memory for the pages that they are on.
+const LEASES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("lease-rows");
 const LEASES_PER_ROW: usize = 64;
 /// Session -> when its leases end, in milliseconds since 1970.
 const SESSIONS: TableDefinition<'_, u64, u64> = TableDefinition::new("sessions");
@@ -213,8 +213,10 @@ impl Index {
                 let (key, hashes) = row?;
                 if sessions.contains(&key.value().0) {
                     let mut hashes = hashes.value();
-                    // A reader at the end of the row is an error, too.
-                    keys.extend(std::iter::from_fn(|| Key::read(&mut hashes).ok()));
+                    while !hashes.is_empty() {
+                        let key = Key::read(&mut hashes);
+                        keys.insert(key.map_err(|_| redb::StorageError::Corrupted("a row of leases".into()))?);
+                    }
                 }
             }
             Ok(keys)
@@ -250,9 +252,11 @@ impl Index {
             let mut sessions = transaction.open_table(SESSIONS)?;
             for lease in &step.leases {
                 sessions.insert(lease.session, lease.until)?;
-                for keys in lease.keys.chunks(LEASES_PER_ROW) {
+                let last = leases.range(rows_of(lease.session))?.next_back().transpose()?;
+                let next = last.map_or(0, |(row, _)| row.value().1 + 1);
+                for (row, keys) in (next..).zip(lease.keys.chunks(LEASES_PER_ROW)) {
                     let hashes: Vec<u8> = keys.iter().flat_map(Key::to_bytes).collect();
-                    leases.insert((lease.session, &keys[0].to_bytes()[..]), &hashes[..])?;
+                    leases.insert((lease.session, row), &hashes[..])?;
                 }
             }
             Ok(())
@@ -306,12 +310,17 @@ fn place((pack, offset, len): (u32, u64, u32)) -> Place {
     Place { pack, offset, len }
 }
 
+/// The rows of [`LEASES`] of one session.
+fn rows_of(session: u64) -> std::ops::RangeInclusive<(u64, u64)> {
+    (session, 0)..=(session, u64::MAX)
+}
+
 fn release(transaction: &WriteTransaction, released: &[u64]) -> Result<(), Failure> {
     let mut leases = transaction.open_table(LEASES)?;
     let mut sessions = transaction.open_table(SESSIONS)?;
     for session in released {
         sessions.remove(session)?;
-        leases.retain_in((*session, &[][..])..(session + 1, &[][..]), |_, _| false)?;
+        leases.retain_in(rows_of(*session), |_, _| false)?;
     }
     Ok(())
 }

@@ -99,7 +99,7 @@ fn take(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Swept, StoreE
         page = shared.index.page(Some(last)).map_err(failed)?;
     }
     for keys in dead.chunks(STEP) {
-        let doomed = doom(shared, keys);
+        let doomed = doom(shared, keys, keep_leases);
         let removed = shared.index.remove(&doomed, &[]);
         let mut state = shared.state();
         state.doomed.clear();
@@ -158,10 +158,12 @@ fn leases(shared: &Shared, rows: impl Iterator<Item = (u64, u64)>, keep_leases: 
     (leasing, expired)
 }
 
-/// Marks those that no open session has.
-fn doom(shared: &Shared, keys: &[Key]) -> Vec<Key> {
+/// Marks those that no open session has. With `keep_leases`, a session that ended since the leases were read keeps its blocks, too.
+fn doom(shared: &Shared, keys: &[Key], keep_leases: bool) -> Vec<Key> {
     let mut state = shared.state();
-    let free = |key: &&Key| !state.in_session(key) && !state.pending.contains_key(key);
+    let orphans = state.orphans.iter().filter(|_| keep_leases);
+    let leased: HashSet<Key> = orphans.flat_map(|orphan| orphan.keys.iter().copied()).collect();
+    let free = |key: &&Key| !state.in_session(key) && !state.pending.contains_key(key) && !leased.contains(key);
     let doomed: Vec<Key> = keys.iter().filter(free).copied().collect();
     state.doomed.extend(&doomed);
     doomed

@@ -138,7 +138,7 @@ impl EngineSink {
     }
 
     /// Gives the image its name, and takes away those that came with the load.
-    async fn name(&self, expected: &Expected, image: &EngineImage) -> Result<(), ImageError> {
+    async fn name(&self, expected: &Expected, image: &EngineImage, loaded: &Loaded) -> Result<(), ImageError> {
         let id = image.id.to_string();
         let Some(name) = &expected.name else { return Ok(()) };
         if image.names.iter().any(|own| own == name) {
@@ -150,8 +150,9 @@ impl EngineSink {
             }
             return Err(error.into());
         }
+        // Others may have named it meanwhile: their names stay.
         let had = |own: &String| expected.before.as_ref().is_some_and(|before| before.names.contains(own));
-        for own in image.names.iter().filter(|own| !had(own)) {
+        for own in image.names.iter().filter(|own| loaded.names.contains(own) && !had(own)) {
             self.engine.remove(own).await?;
         }
         Ok(())
@@ -240,7 +241,7 @@ impl ImageSink for EngineSink {
             };
         }
         let image = self.verify(&expected, &loaded).await?;
-        self.name(&expected, &image).await?;
+        self.name(&expected, &image, &loaded).await?;
         Ok(Delivered { place: expected.name.unwrap_or_else(|| image.id.to_string()), image_id: Some(image.id) })
     }
 }

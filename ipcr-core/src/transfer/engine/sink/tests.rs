@@ -34,6 +34,17 @@ async fn only_what_is_missing_is_asked_for() {
 }
 
 #[tokio::test]
+async fn names_that_others_gave_meanwhile_stay() {
+    let (engine, sample) = (Arc::new(MemoryEngine::new()), Sample::new("sample"));
+    let names = ["hub.test/app:1", "hub.test/app:latest"];
+    let [one, two] = names.map(|name| sample.deliver(sink(&engine, Some(name)), None));
+    let (one, two) = tokio::join!(one, two);
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(engine.image(names[0]).await.unwrap().unwrap().names, names);
+}
+
+#[tokio::test]
 async fn a_sink_that_is_dropped_leaves_nothing() {
     let engine = Arc::new(MemoryEngine::new());
     let sample = Sample::new("dropped");
