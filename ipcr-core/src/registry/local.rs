@@ -351,8 +351,10 @@ impl Holder for LocalHolder {
         Arc::clone(&self.blocks)
     }
 
+    /// The tables for everybody but the holder itself. What is noted about blocks is noted before or after a collection, while the
+    /// session that holds them lives.
     fn tables(&self) -> Arc<dyn Table> {
-        Arc::new(TurnTable { tables: self.own_tables(), turn: Arc::clone(&self.turn) })
+        Arc::new(GatedTable { tables: self.own_tables(), gate: Arc::clone(&self.turn) })
     }
 
     fn exchange(&self) -> Arc<dyn Exchange> {
@@ -464,7 +466,8 @@ impl Holder for LocalHolder {
     }
 }
 
-/// The tables, with writes that go on when nobody waits for them any more. Whoever has the gate alone knows that none is under way.
+/// Tables with a gate that each write shares, and holds to its end when nobody waits for it any more: whoever has the gate alone knows
+/// that no write is under way.
 #[derive(Debug)]
 struct GatedTable {
     tables: Arc<dyn Table>,
@@ -492,30 +495,6 @@ impl Table for GatedTable {
             let (place, source) = ("the tables".to_owned(), Box::new(error));
             Err(TableError { place, doing: "writing", kind: ErrorKind::Interrupted, source })
         })
-    }
-}
-
-/// The tables for everybody but the holder itself. What is noted about blocks is noted before or after a collection, while the
-/// session that holds them lives.
-#[derive(Debug)]
-struct TurnTable {
-    tables: Arc<dyn Table>,
-    turn: Arc<RwLock<()>>,
-}
-
-#[async_trait]
-impl Table for TurnTable {
-    async fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
-        self.tables.get(space, key).await
-    }
-
-    async fn scan(&self, space: Space, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError> {
-        self.tables.scan(space, prefix).await
-    }
-
-    async fn write(&self, batch: Vec<Change>) -> Result<(), TableError> {
-        let _turn = self.turn.read().await;
-        self.tables.write(batch).await
     }
 }
 

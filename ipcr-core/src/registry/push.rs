@@ -105,6 +105,8 @@ async fn take_in(
         && let Some(image) = ledger.image(&image_id, &encoding.to_string()).await.map_err(storing)?
     {
         let target = known_name.map_or_else(|| named_by_source(None, source), Ok)?;
+        // All of it is durable: nothing is written, and nothing stays leased when the session ends.
+        session.commit().await.map_err(|error| storing(error.into()))?;
         return Ok(Taken { target, ingested: Ingested::known(image, image_id), new_bytes: 0 });
     }
     let opened = source.open().await.map_err(|error| step("opening the source", error))?;

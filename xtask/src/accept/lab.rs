@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -419,13 +420,17 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// Bytes of all files below a folder.
+/// Bytes on disk of all files below a folder: holes do not count.
 pub(crate) fn disk_usage(dir: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let kind = entry.file_type()?;
-        sum += if kind.is_dir() { disk_usage(&entry.path())? } else { entry.metadata().map_or(0, |meta| meta.len()) };
+        sum += if kind.is_dir() {
+            disk_usage(&entry.path())?
+        } else {
+            entry.metadata().map_or(0, |meta| meta.len().min(meta.blocks() * 512))
+        };
     }
     Ok(sum)
 }
