@@ -17,7 +17,6 @@ pub(crate) struct Failure {
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
-    broken_pipe: bool,
 }
 
 /// A failure as a program reads it.
@@ -33,7 +32,7 @@ struct Object<'a> {
 impl Failure {
     /// A failure of this class, without causes.
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new(), hint: None, broken_pipe: false }
+        Self { kind, message: message.into(), causes: Vec::new(), hint: None }
     }
 
     /// The command line or the configuration makes no sense.
@@ -83,7 +82,9 @@ impl Failure {
                 self.causes.push(text);
             }
             let broken = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-            self.broken_pipe |= cause.downcast_ref().is_some_and(broken);
+            if self.hint.is_none() && cause.downcast_ref().is_some_and(broken) {
+                self.hint = Some(hints::UNREAD.into());
+            }
             next = cause.source();
         }
         self
@@ -111,11 +112,6 @@ impl Failure {
     /// What the process ends with.
     pub(crate) fn exit(&self) -> u8 {
         exit_code(self.kind)
-    }
-
-    /// Whether somebody stopped to read what was written.
-    pub(crate) fn is_broken_pipe(&self) -> bool {
-        self.broken_pipe
     }
 
     /// What failed.

@@ -4,6 +4,9 @@
 use ipcr_core::kind::ErrorKind;
 use ipcr_core::registry::error::Topic;
 
+/// Advice where somebody stopped to read what was written.
+pub(crate) const UNREAD: &str = "whoever reads the output ended before all of it was written, and may have said why";
+
 /// Advice for a failure of `command`, where there is any.
 pub(crate) fn hint(kind: ErrorKind, topic: Topic, command: &str) -> Option<String> {
     match (by_topic(topic, command).or_else(|| by_kind(kind, command)), kind) {

@@ -290,7 +290,7 @@ impl Layer {
         toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
             let message = format!("{}, line {line}: {}", file.display(), error.message());
-            Failure::usage(message).with_hint("`ipcr config get` lists all keys")
+            Failure::usage(message).with_hint("mend the file, or take the line away; docs/operating.md lists all keys")
         })
     }
 

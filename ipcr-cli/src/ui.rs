@@ -184,9 +184,6 @@ impl Ui {
 
     /// Shows why the command failed.
     pub(crate) fn failure(&self, failure: &Failure) {
-        if failure.is_broken_pipe() && self.stdout_taken.load(Ordering::Relaxed) {
-            return;
-        }
         if self.json {
             let envelope = ErrorEnvelope { schema: SCHEMA, error: failure.object() };
             return self.progress_object(&envelope);

@@ -46,6 +46,6 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
         [first, rest @ ..] => format!("{first}, and {} more problems", rest.len()),
         [] => "something is damaged".into(),
     };
-    let hint = "push or pull again what is damaged: it is stored anew, and `ipcr gc` takes the rest away";
+    let hint = "blocks and images: push or pull them again, and `ipcr gc` takes the rest away; keys and settings: bring them back from a backup";
     Err(Failure::new(ErrorKind::Integrity, message).with_hint(hint))
 }

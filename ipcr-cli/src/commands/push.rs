@@ -176,7 +176,9 @@ async fn plan(context: &Context<'_>, args: &Args, spec: ImageSpec, options: Push
         };
         let name = match (&plan.name, &plan.tag) {
             (Some(name), Some(tag)) => format!("{name}:{tag}"),
-            (name, _) => name.clone().unwrap_or_else(|| plan.source.clone()),
+            (Some(name), None) => name.clone(),
+            // What an archive calls its image is found when it is read.
+            (None, _) => format!("{}, if it has a name for the image (`--as NAME:TAG` gives one),", plan.source),
         };
         ui.line(format!("{name} {what}"))
     })

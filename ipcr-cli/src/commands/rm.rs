@@ -2,7 +2,7 @@
 
 use ipcr_core::reference::{ImageName, Reference, TargetName};
 use ipcr_core::registry::options::{RemoveTarget, ResolveOptions};
-use ipcr_core::registry::outcome::Listing;
+use ipcr_core::registry::outcome::{ListedTag, Listing};
 use serde::Serialize;
 
 use super::publication::edit_lines;
@@ -98,7 +98,7 @@ async fn plan(context: &Context<'_>, target: &RemoveTarget) -> Result<(), Failur
     })
 }
 
-/// Which tags would go.
+/// What would go, spelt as in the outcome of a removal.
 fn doomed(listing: &Listing, image: &ImageName, target: &RemoveTarget) -> Vec<String> {
     let tags = listing.images.iter().filter(|listed| listed.name == image.as_str()).flat_map(|listed| &listed.tags);
     let goes = tags.filter(|tag| match target {
@@ -106,9 +106,15 @@ fn doomed(listing: &Listing, image: &ImageName, target: &RemoveTarget) -> Vec<St
         RemoveTarget::Digest(_, digest) => tag.digest == Some(*digest),
         RemoveTarget::Image(_) => true,
     });
-    let mut doomed: Vec<String> = goes.map(|tag| format!("{image}:{}", tag.tag)).collect();
-    if let RemoveTarget::Digest(image, digest) = target {
-        doomed.push(format!("{image}@{digest}"));
+    let spell = |tag: &ListedTag| match tag.digest {
+        Some(digest) => format!("{image}:{}@{digest}", tag.tag),
+        None => format!("{image}:{}", tag.tag),
+    };
+    let mut doomed: Vec<String> = goes.map(spell).collect();
+    match target {
+        RemoveTarget::Tag(_) => {}
+        RemoveTarget::Digest(image, digest) => doomed.push(format!("{image}@{digest}")),
+        RemoveTarget::Image(image) => doomed.push(image.to_string()),
     }
     doomed
 }

@@ -186,7 +186,10 @@ impl NameResolver {
                 TargetRoot::Domain(domain) => self.domain_step(domain, &mut walk, events).await?,
                 TargetRoot::Ipns(name) => {
                     let timeout = self.options.timeout;
-                    let followed = self.records.follow(&name, &walk.hints, timeout, allow_stale, events).await?;
+                    let followed = match self.records.follow(&name, &walk.hints, timeout, allow_stale, events).await {
+                        Err(error @ IpnsError::NotFound { .. }) => return Err(self.lost(name, error, &walk).await),
+                        followed => followed?,
+                    };
                     walk.key = Some(name);
                     let record = followed.record;
                     let next = record.target().clone();
@@ -230,6 +233,20 @@ impl NameResolver {
         walk.key = None;
         walk.domains.push((domain, link));
         Ok((step, target))
+    }
+
+    /// Why a key without a record leads nowhere: a domain that never led to this key before has changed, which matters more than that
+    /// nobody has the record.
+    async fn lost(&self, key: IpnsName, error: IpnsError, walk: &Walk) -> ResolveError {
+        let Some((domain, link)) = walk.domains.last() else { return error.into() };
+        match self.trust.get(domain).await {
+            Ok(Some(old)) if old.key != Anchor::Key(key) && old.last_link().as_ref() != Some(&link.target) => {
+                let (remembered, found) = (Box::new(old.key), Box::new(Anchor::Key(key)));
+                TrustError::Changed { domain: old.domain, remembered, found }.into()
+            }
+            Ok(_) => error.into(),
+            Err(error) => error.into(),
+        }
     }
 
     /// Where a domain led when DNS was last asked, for when it cannot be asked.

@@ -18,7 +18,7 @@ use crate::port::image::Blobs;
 use crate::reference::{Authority, ImageName, Reference};
 use crate::transfer::adopt::layer_encodings;
 use crate::transfer::manifests::{read_blob, read_tree};
-use crate::tree::read::{self, Contents};
+use crate::tree::read::{self, Contents, Recognised};
 use crate::tree::stored::StoredManifest;
 
 /// See [`Registry::resolve`].
@@ -102,6 +102,11 @@ pub(super) async fn list(
             }]
         }
         None => {
+            let recognised = read::recognise(&at.reader, &at.base).await.map_err(failed)?;
+            if !matches!(recognised, Recognised::Registry) {
+                let message = format!("{} is an image, not a registry whose images could be listed", at.name());
+                return Err(RegistryError::Usage { message });
+            }
             let summaries = read::images(&at.reader, &at.base).await.map_err(failed)?;
             let listed = summaries.into_iter().map(|summary| ListedImage {
                 name: summary.name,

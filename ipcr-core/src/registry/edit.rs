@@ -116,8 +116,10 @@ pub(super) async fn remove(
             (Edit::RemoveDigest { image, digest }, what)
         }
         RemoveTarget::Image(image) => {
-            let what = image.to_string();
-            (Edit::RemoveImage { image }, vec![what])
+            let tags = this.tags(&root, &image).await?;
+            let mut what: Vec<String> = tags.iter().map(|(tag, digest)| format!("{image}:{tag}@{digest}")).collect();
+            what.push(image.to_string());
+            (Edit::RemoveImage { image }, what)
         }
     };
     change(this, vec![edit], what, &options, &events).await

@@ -119,6 +119,15 @@ async fn a_changed_key_is_refused() {
     world.dns.set_txt("_dnslink.hub.test", &[&format!("dnslink=/ipns/{}", new.name())]);
     world.publish(&[world.record(&new, &format!("/ipfs/{ROOT}"))]);
     assert!(matches!(world.resolve("hub.test").await, Err(ResolveError::Trust(TrustError::Changed { .. }))));
+    // Nor does it help that nobody has a record of the new key.
+    world.publish(&[]);
+    world.dns.set_txt("_dnslink.hub.test", &[&format!("dnslink=/ipns/{}", RegistryKey::generate().name())]);
+    assert!(matches!(world.resolve("hub.test").await, Err(ResolveError::Trust(TrustError::Changed { .. }))));
+    world.dns.set_txt("_dnslink.other.test", &[&format!("dnslink=/ipns/{}", RegistryKey::generate().name())]);
+    let unknown = world.resolve("other.test").await;
+    assert!(matches!(unknown, Err(ResolveError::Ipns(IpnsError::NotFound { .. }))), "{unknown:?}");
+    world.dns.set_txt("_dnslink.hub.test", &[&format!("dnslink=/ipns/{}", new.name())]);
+    world.publish(&[world.record(&new, &format!("/ipfs/{ROOT}"))]);
     let domain = "hub.test".parse().unwrap();
     world.resolver.trust().add(&domain, Anchor::Key(new.name())).await.unwrap();
     assert_eq!(world.resolve("hub.test").await.unwrap().trust, TrustLevel::Pinned);
