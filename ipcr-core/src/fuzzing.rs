@@ -14,6 +14,7 @@ use crate::dag::cut::{Cutter, PIECE_BYTES};
 use crate::dag::decode::{Unpacker, sniff};
 use crate::dag::directory::Part;
 use crate::dag::pb::{Node, is_component};
+pub use crate::exchange::routers::fuzz as routing_answer;
 use crate::kind::ErrorKind;
 use crate::naming::record::SignedRecord;
 pub use crate::node::fuzzing::{bitswap_message, kademlia_message};
@@ -28,7 +29,7 @@ const UNPACKED: usize = 1 << 20;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names of their folders.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("bitswap_message", bitswap_message),
     ("dag_pb", dag_pb),
     ("documents", documents),
@@ -36,6 +37,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("kademlia_message", kademlia_message),
     ("layer", layer),
     ("reference", reference),
+    ("routing_answer", routing_answer),
     ("unpack", unpack),
 ];
 

@@ -28,6 +28,12 @@ pub const ENGINE_LAYERS: usize = 128;
 pub const COPY_LAYERS: usize = 512;
 /// Largest IPNS record, in bytes (IPNS specification, "Record Size Limit").
 pub const IPNS_RECORD_BYTES: usize = 10 * 1024;
+/// Largest answer of a router about providers, in bytes.
+pub const ROUTING_BYTES: u64 = MIB;
+/// Most providers that are taken from one answer of a router (Delegated Routing V1 HTTP API: 100 at most).
+pub const ROUTING_PROVIDERS: usize = 100;
+/// Most addresses that are taken of one provider.
+pub const PROVIDER_ADDRESSES: usize = 32;
 /// Longest chain of names.
 pub const NAME_RECURSION: usize = 32;
 /// Longest line of hand-overs from one key of a registry to the next.

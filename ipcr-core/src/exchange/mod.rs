@@ -4,6 +4,7 @@
 //! * [`window`]: [`window::Window`], the memory that files being read share.
 //! * [`file`](mod@file): [`file::File`], a UnixFS file in order, its blocks fetched ahead.
 //! * [`path`]: following names through directories, listing them.
+//! * [`routers`]: [`routers::HttpRouting`], HTTP routers that know who holds what.
 //! * [`directory`]: editing directories.
 //! * [`walk`]: every block below a root, for marking, completeness and mirroring.
 //!
@@ -13,6 +14,7 @@ pub mod directory;
 pub mod file;
 pub mod path;
 pub mod reader;
+pub mod routers;
 pub mod walk;
 pub mod window;
 

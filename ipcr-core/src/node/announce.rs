@@ -17,6 +17,7 @@ use super::{Node, Online};
 use crate::event::Emitter;
 use crate::port::announce::{Announce, Sought};
 use crate::port::exchange::FetchRequest;
+use crate::port::routing::Provider;
 
 /// Keys that are provided at once.
 const PARALLEL: usize = 8;
@@ -63,7 +64,7 @@ impl Announce for Node {
     }
 }
 
-/// What the DHT says about a root.
+/// What the DHT and routers say about a root.
 #[derive(Default)]
 struct Asked {
     answered: bool,
@@ -78,7 +79,8 @@ impl Asked {
         let visits = async {
             while let Some(answer) = answers.recv().await {
                 self.answered = true;
-                for Contact { peer, addresses } in answer {
+                for Contact { peer, mut addresses } in answer {
+                    addresses.retain(|address| online.network.mode.allows_learned(address));
                     if peer == local {
                         self.provided = true;
                     } else if visited.len() < VISITS
@@ -90,7 +92,21 @@ impl Asked {
                 }
             }
         };
-        tokio::join!(online.network.kad.provider_answers(root, sender), visits);
+        let by_dht = online.network.kad.provider_answers(root, sender.clone());
+        let by_routers = async move {
+            let Some(routing) = online.network.routing.get() else { return false };
+            let (found, mut providers) = mpsc::channel::<Provider>(PARALLEL);
+            let forward = async {
+                while let Some(Provider { peer, addresses }) = providers.recv().await {
+                    if sender.send(vec![Contact { peer, addresses }]).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::join!(routing.providers(root, found), forward).0
+        };
+        let (routed, (), ()) = tokio::join!(by_routers, by_dht, visits);
+        self.answered |= routed;
     }
 }
 

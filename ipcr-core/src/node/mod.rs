@@ -61,6 +61,7 @@ use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession}
 #[cfg(doc)]
 use crate::port::records::NameRecords;
 use crate::port::records::RecordShelf;
+use crate::port::routing::{Provider, Routing};
 
 /// How long [`Node::shutdown`] waits for tasks.
 const GRACE: Duration = Duration::from_secs(2);
@@ -94,6 +95,9 @@ struct Network {
     dns: Arc<dyn Dns>,
     /// The configured peers, which are asked for records like hinted ones.
     peers: Vec<Multiaddr>,
+    /// Others who know who holds what.
+    routing: OnceLock<Arc<dyn Routing>>,
+    mode: NetworkMode,
 }
 
 impl fmt::Debug for Node {
@@ -162,12 +166,22 @@ impl Node {
             let host = Host::start(&config, start).await?;
             let entrances = config.bootstrap.iter().chain(&config.peers).cloned().collect();
             let kad = Kad::new(hub.clone(), dns.clone(), entrances, config.mode.clone());
-            let network = Arc::new(Network { hub: hub.clone(), kad, dns, peers: config.peers.clone() });
+            let (peers, mode) = (config.peers.clone(), config.mode.clone());
+            let network = Arc::new(Network { hub: hub.clone(), kad, dns, peers, routing: OnceLock::new(), mode });
             Some(Online { host, hub, bitswap, network })
         };
         let node = Arc::new(Self { local, online, counters, tasks, stop });
         node.keep_peers(config.peers);
         Ok(node)
+    }
+
+    /// Asks `routing` too from now on, beside hinted peers and the DHT. What a node asks already, it keeps.
+    pub fn ask_also(&self, routing: Arc<dyn Routing>) {
+        if let Some(online) = &self.online
+            && online.network.routing.set(routing).is_err()
+        {
+            tracing::debug!("the node asks routers already");
+        }
     }
 
     /// The port at which the node listens, when all its listeners share one; to be remembered for the next start.
@@ -278,14 +292,29 @@ async fn keep_peer(hub: Hub, network: Arc<Network>, address: Multiaddr) {
 impl Discovery for Network {
     async fn discover(&self, root: &Cid, found: mpsc::Sender<Found>) {
         let (sender, mut providers) = mpsc::channel(8);
-        let forward = async {
+        let by_dht = async {
             while let Some((peer, addresses)) = providers.recv().await {
                 if found.send(Found { peer, addresses }).await.is_err() {
                     return;
                 }
             }
         };
-        tokio::join!(self.kad.providers(root, sender), forward);
+        let (routed, mut known) = mpsc::channel::<Provider>(8);
+        let by_routers = async {
+            while let Some(Provider { peer, mut addresses }) = known.recv().await {
+                addresses = self.resolve(&addresses).await;
+                addresses.retain(|address| self.mode.allows_learned(address));
+                if found.send(Found { peer, addresses }).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let ask_routers = async {
+            if let Some(routing) = self.routing.get() {
+                routing.providers(root, routed).await;
+            }
+        };
+        tokio::join!(self.kad.providers(root, sender), by_dht, ask_routers, by_routers);
     }
 
     async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr> {

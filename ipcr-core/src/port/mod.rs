@@ -5,6 +5,7 @@
 //! * [`exchange`]: [`exchange::Exchange`], where missing blocks come from.
 //! * [`records`]: [`records::NameRecords`], where IPNS records are found and put; [`records::RecordShelf`], those served.
 //! * [`dns`]: [`dns::Dns`], TXT look-ups.
+//! * [`routing`]: [`routing::Routing`], others who know who holds what.
 //! * [`announce`]: [`announce::Announce`], telling the network who holds what.
 //! * [`engine`]: [`engine::Engine`], a container engine.
 //! * [`image`]: [`image::ImageSource`] and [`image::ImageSink`], where images come from and go to.
@@ -21,6 +22,7 @@ pub mod exchange;
 pub mod image;
 pub mod memory;
 pub mod records;
+pub mod routing;
 pub mod table;
 
 #[cfg(test)]

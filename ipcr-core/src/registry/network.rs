@@ -16,6 +16,7 @@ use super::profile::{self, Profile};
 use crate::event::{Emitter, Stage, Warning};
 use crate::exchange::path;
 use crate::exchange::reader::Reader;
+use crate::exchange::routers::HttpRouting;
 use crate::identity::KeyStore;
 use crate::limits;
 use crate::naming::dns::{DnsHosts, Resolver as DnsResolver};
@@ -118,6 +119,9 @@ impl LazyNetwork {
             tracing::debug!(error = %describe(&error), "the addresses of the running node could not be noted");
         }
         let records = self.records(&node, &dns)?;
+        if !self.config.routers.is_empty() {
+            node.ask_also(Arc::new(HttpRouting::new(self.http(&dns)?, &self.config.routers)));
+        }
         let mut options = ResolverOptions::default();
         options.timeout = options.timeout.min(self.config.stall);
         options.mode = self.config.node.mode.clone();

@@ -42,6 +42,8 @@ const MESSAGE_BYTES: usize = 1 << 20;
 const REPLICATION: usize = 20;
 /// Questions under way at once (the specification's `α`, and more because many peers are gone).
 const PARALLEL: usize = 10;
+/// Most providers without addresses that are looked for.
+const SOUGHT: usize = 16;
 /// Most peers that one lookup asks.
 const LOOKUP_PEERS: usize = 200;
 /// How long one peer may take, dialling included.
@@ -118,18 +120,45 @@ impl Kad {
     /// Sends everyone else who is said to provide a block, as they are found.
     pub(super) async fn providers(&self, cid: &Cid, found: mpsc::Sender<(PeerId, Vec<Multiaddr>)>) {
         let mut known = HashSet::from([self.hub.local()]);
+        let mut sought = HashSet::new();
         let (sender, mut answers) = mpsc::channel(1);
         let sift = async {
-            while let Some(answer) = answers.recv().await {
-                for Contact { peer, mut addresses } in answer {
+            // Peers that are named without a way to reach them: the network forgets addresses sooner than providers.
+            let mut lookups = FuturesUnordered::new();
+            let mut more = true;
+            while more || !lookups.is_empty() {
+                let contacts = tokio::select! {
+                    answer = answers.recv(), if more => answer.unwrap_or_else(|| {
+                        more = false;
+                        Vec::new()
+                    }),
+                    Some(contact) = lookups.next() => vec![contact],
+                };
+                for Contact { peer, mut addresses } in contacts {
                     addresses.retain(|address| self.mode.allows_learned(address));
-                    if known.insert(peer) && found.send((peer, addresses)).await.is_err() {
+                    let unreachable = addresses.is_empty() && self.hub.link(&peer).is_none();
+                    if unreachable && !known.contains(&peer) && sought.len() < SOUGHT && sought.insert(peer) {
+                        lookups.push(self.locate(peer));
+                    } else if !unreachable && known.insert(peer) && found.send((peer, addresses)).await.is_err() {
                         return answers.close();
                     }
                 }
             }
         };
         tokio::join!(self.provider_answers(cid, sender), sift);
+    }
+
+    /// Looks for the addresses of a peer.
+    async fn locate(&self, peer: PeerId) -> Contact {
+        let question = Message { kind: Kind::FindNode, key: peer.to_bytes(), ..Message::default() };
+        let mut lookup = Lookup::new(self, question);
+        while let Some((_, answer)) = lookup.next().await {
+            let known = answer.closer.into_iter().find(|contact| contact.peer == peer && !contact.addresses.is_empty());
+            if let Some(contact) = known {
+                return contact;
+            }
+        }
+        Contact { peer, addresses: Vec::new() }
     }
 
     /// Sends what each peer says about who provides a block, an empty answer included.

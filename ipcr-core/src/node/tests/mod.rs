@@ -15,6 +15,7 @@ use crate::port::conformance;
 use crate::port::dns::{DnsError, Security, TxtAnswer};
 use crate::port::memory::blocks::MemoryBlocks;
 use crate::port::memory::records::MemoryRecords;
+use crate::port::memory::routing::MemoryRouting;
 use crate::port::records::{NameRecords as _, RecordQuery};
 use crate::reference::key::IpnsName;
 
@@ -74,6 +75,52 @@ fn blocks(count: usize, size: usize) -> Vec<Block> {
 
 fn request(root: &Cid, hints: Vec<Multiaddr>) -> FetchRequest {
     FetchRequest { root: *root, hints, stall: Duration::from_secs(20), events: Emitter::silent() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holders_that_routers_know_are_found() {
+    let (server, store) = start(config(&[TCP])).await;
+    let (client, _) = start(config(&[TCP])).await;
+    let all = blocks(3, 1000);
+    all.iter().for_each(|block| store.insert(block.clone()));
+    let root = *all[0].cid();
+    let routing = MemoryRouting::new();
+    // Nobody is where the first is said to be, and nothing is known of the second.
+    routing.add(&root, Provider { peer: PeerId::random(), addresses: vec!["/ip4/127.0.0.1/tcp/9".parse().unwrap()] });
+    routing.add(&root, Provider { peer: PeerId::random(), addresses: Vec::new() });
+    routing.add(&root, Provider { peer: server.peer_id(), addresses: server.addresses().await });
+    client.ask_also(Arc::new(routing.clone()));
+    let session = client.open(request(&root, Vec::new())).await.unwrap();
+    fetch_all(&session, &all).await;
+    drop(session);
+    let sought = client.holders(&root, Duration::from_secs(10)).await;
+    assert_eq!((sought.holders, sought.findable), (vec![server.peer_id()], Some(true)));
+    let unknown = *blocks(1, 77)[0].cid();
+    assert_eq!(client.holders(&unknown, Duration::from_secs(2)).await.findable, Some(false));
+    client.shutdown().await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_routers_say_is_bounded_by_the_mode() {
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: Multiaddr = format!("/ip4/127.0.0.1/tcp/{}", door.local_addr().unwrap().port()).parse().unwrap();
+    let mut config = NodeConfig::new(Keypair::generate_ed25519(), NetworkMode::Public);
+    (config.listen, config.bootstrap) = (vec![TCP.parse().unwrap()], Vec::new());
+    let (client, _) = start(config).await;
+    let root = *blocks(1, 1000)[0].cid();
+    let routing = MemoryRouting::new();
+    routing.add(&root, Provider { peer: PeerId::random(), addresses: vec![address] });
+    client.ask_also(Arc::new(routing));
+    let session = client.open(request(&root, Vec::new())).await.unwrap();
+    let (knocked, _) = tokio::join!(
+        tokio::time::timeout(Duration::from_secs(2), door.accept()),
+        tokio::time::timeout(Duration::from_secs(2), session.fetch(&root)),
+    );
+    assert!(knocked.is_err(), "a router led to loopback");
+    client.holders(&root, Duration::from_secs(1)).await;
+    assert!(tokio::time::timeout(Duration::from_millis(100), door.accept()).await.is_err());
+    client.shutdown().await;
 }
 
 /// Fetches all, 64 at a time; returns the longest time without a block.

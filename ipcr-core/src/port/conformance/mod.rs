@@ -6,4 +6,5 @@ pub(crate) mod engine;
 pub(crate) mod exchange;
 pub(crate) mod image;
 pub(crate) mod records;
+pub(crate) mod routing;
 pub(crate) mod table;

@@ -6,4 +6,5 @@ pub mod engine;
 pub mod exchange;
 pub mod image;
 pub mod records;
+pub mod routing;
 pub mod table;
