@@ -12,6 +12,10 @@ pub(super) const PROGRESS: Duration = Duration::from_secs(30);
 /// Bytes of a message that have to pass in a second, once [`PROGRESS`] is over.
 const SLOWEST: usize = 16 << 10;
 
+/// Bytes that are written at once. The multiplexer makes one frame of them, for which the one at the other end allocates zeros:
+/// jemalloc has these at hand up to 14 KiB, and for more goes to the kernel each time.
+const WRITE: usize = 14 << 10;
+
 /// Bytes by which a body grows while it is read.
 const GROWTH: usize = 64 << 10;
 
@@ -99,7 +103,7 @@ pub(super) async fn write<W: AsyncWrite + Unpin>(writer: &mut W, parts: &[&[u8]]
 
 async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match timeout(PROGRESS, writer.write(bytes)).await {
+        match timeout(PROGRESS, writer.write(&bytes[..bytes.len().min(WRITE)])).await {
             Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(Ok(count)) => bytes = &bytes[count..],
             Ok(Err(error)) => return Err(error),
