@@ -28,7 +28,7 @@ const USAGE: &str =
 /// Chunk size unless told otherwise: that of ipcr.
 const CHUNK: usize = 1 << 20;
 /// A fetch without a byte for so long has failed.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 /// Parts of a second in which the kernel counts processor time.
 const TICKS: u32 = 100;
 
