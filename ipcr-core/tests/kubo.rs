@@ -156,14 +156,13 @@ async fn fetch(ours: &Ours, kubo: &Kubo, cids: &[cid::Cid]) -> Duration {
     let events = Emitter::silent();
     let request = FetchRequest { root: cids[0], hints, stall: Duration::from_secs(20), events };
     let session = &ours.node.open(request).await.unwrap();
-    let mut fetches = futures::stream::iter(cids)
-        .map(|cid| async move { (cid, session.fetch(cid).await.unwrap()) })
-        .buffer_unordered(64);
+    let mut fetches =
+        futures::stream::iter(cids).map(|cid| async move { session.fetch(cid).await.unwrap() }).buffer_unordered(64);
     let (mut longest, mut last) = (Duration::ZERO, Instant::now());
-    while let Some((cid, data)) = fetches.next().await {
+    while let Some(block) = fetches.next().await {
         longest = longest.max(last.elapsed());
         last = Instant::now();
-        ours.store.insert(Block::verify(*cid, data).unwrap());
+        ours.store.insert(block);
     }
     longest
 }

@@ -2,7 +2,7 @@
 //!
 //! * `cargo xtask test [--install]`: everything that CI runs.
 //! * `cargo xtask accept [--soak] [NAME…]`: the acceptance checks, one line each.
-//! * `cargo xtask bench [--quick]`: ipcr beside its peers, in one run.
+//! * `cargo xtask bench [blocks] [--quick]`: ipcr beside its peers, in one run; with `blocks` only store and exchange.
 //! * `cargo xtask soak`: what is long or large.
 //! * `cargo xtask install`: the peers that the tests need.
 
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: cargo xtask test [--install] | accept [--soak] [NAME...] | bench [--quick] | soak | install";
+    "usage: cargo xtask test [--install] | accept [--soak] [NAME...] | bench [blocks] [--quick] | soak | install";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -31,6 +31,8 @@ fn main() -> ExitCode {
         ["accept", ref names @ ..] => accept::run(&root, names, None),
         ["bench"] => bench::run(&root, false),
         ["bench", "--quick"] => bench::run(&root, true),
+        ["bench", "blocks"] => bench::run_blocks(&root, false),
+        ["bench", "blocks", "--quick"] => bench::run_blocks(&root, true),
         ["soak"] => accept::run(&root, &["--soak"], None),
         ["install"] => peers::install(&root).map(|()| true),
         _ => Err(USAGE.into()),

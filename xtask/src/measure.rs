@@ -100,7 +100,7 @@ fn has_ended(id: u32) -> bool {
 }
 
 /// Processor seconds of a process and of those children that it has waited for.
-fn cpu(id: u32) -> Option<f64> {
+pub(crate) fn cpu(id: u32) -> Option<f64> {
     let fields = stat(id)?;
     let ticks: f64 = fields.get(11..15)?.iter().filter_map(|field| field.parse::<f64>().ok()).sum();
     Some(ticks / TICKS)

@@ -122,7 +122,7 @@ async fn serve(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
             let cid = wire::cid(&payload).map_err(nonsense)?;
             let fetch = client.opened().fetches.get(&session).cloned();
             let fetch = fetch.ok_or_else(|| Failure::refused(ErrorKind::Usage, "no such fetch session"))?;
-            let data = fetch.fetch(&cid).await?;
+            let (_, data) = fetch.fetch(&cid).await?.into_parts();
             answer(&fetch.peers(), vec![data])
         }
         call => store(client, id, call, payload).await,

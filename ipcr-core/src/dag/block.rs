@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use cid::Cid;
 use cid::multihash::Multihash;
+use cid::{Cid, Version};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::limits;
@@ -83,6 +83,26 @@ impl Block {
         Self { cid: Cid::new_v1(DAG_PB, sha2_256(&data)), data }
     }
 
+    /// The block of a CID with this version, codec and hash function; `None` for what [`Block::verify`] refuses.
+    pub fn made(version: Version, codec: u64, hash: u64, data: Bytes) -> Option<Self> {
+        if data.len() > limits::BLOCK_BYTES {
+            return None;
+        }
+        let hash = match hash {
+            SHA2_256 => Multihash::wrap(SHA2_256, &Sha256::digest(&data)),
+            SHA2_512 => Multihash::wrap(SHA2_512, &Sha512::digest(&data)),
+            IDENTITY if data.len() <= limits::IDENTITY_BYTES => Multihash::wrap(IDENTITY, &data),
+            _ => return None,
+        };
+        Some(Self { cid: Cid::new(version, codec, hash.ok()?).ok()?, data })
+    }
+
+    /// The same bytes under another CID of theirs; `None` if its multihash is another.
+    #[must_use]
+    pub fn named(self, cid: Cid) -> Option<Self> {
+        (self.cid.hash() == cid.hash()).then_some(Self { cid, ..self })
+    }
+
     /// The CID.
     pub fn cid(&self) -> &Cid {
         &self.cid
@@ -141,6 +161,20 @@ mod tests {
         assert!(matches!(Block::verify(cid, large), Err(BlockError::TooLarge { .. })));
         let whole = Bytes::from(vec![0; limits::BLOCK_BYTES]);
         assert!(Block::verify(*Block::raw(whole.clone()).cid(), whole).is_ok());
+    }
+
+    #[test]
+    fn blocks_are_made_and_named_by_their_bytes_only() {
+        let node = Block::dag_pb(Bytes::from_static(b"\x0a\x02\x08\x01"));
+        let old = Cid::new_v0(*node.cid().hash()).unwrap();
+        let made = |data: &Bytes| Block::made(Version::V0, DAG_PB, SHA2_256, data.clone());
+        assert_eq!(made(node.data()).map(|block| *block.cid()), Some(old));
+        assert_eq!(node.clone().named(old).map(|block| *block.cid()), Some(old));
+        assert_eq!(node.clone().named(*Block::raw(Bytes::new()).cid()), None);
+        // Version 0 has one codec, and MD5 nobody takes.
+        assert_eq!(Block::made(Version::V0, RAW, SHA2_256, node.data().clone()), None);
+        assert_eq!(Block::made(Version::V1, RAW, 0xd5, node.data().clone()), None);
+        assert_eq!(made(&vec![0; limits::BLOCK_BYTES + 1].into()), None);
     }
 
     #[test]

@@ -127,11 +127,10 @@ impl Reader {
             Err(error) if !is_corrupt(&error) => return Err(error),
             _ => {}
         }
-        let data = match known_data(cid) {
-            Some(data) => data,
+        let block = match known_data(cid) {
+            Some(data) => Block::verify(*cid, data).map_err(|source| ReadError::Wrong { cid: *cid, source })?,
             None => session.fetch(cid).await.map_err(|source| ReadError::Fetch { cid: *cid, source })?,
         };
-        let block = Block::verify(*cid, data).map_err(|source| ReadError::Wrong { cid: *cid, source })?;
         let data = block.data().clone();
         if let Some(keep) = &self.0.keep {
             keep.put(vec![block]).await.map_err(|source| ReadError::Store { cid: *cid, source })?;

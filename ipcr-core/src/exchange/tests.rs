@@ -42,14 +42,15 @@ impl Peer {
 
 #[async_trait]
 impl FetchSession for Peer {
-    async fn fetch(&self, cid: &Cid) -> Result<Bytes, ExchangeError> {
+    async fn fetch(&self, cid: &Cid) -> Result<Block, ExchangeError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_once.fetch_max(now, Ordering::SeqCst);
         tokio::time::sleep(self.delay).await;
         self.at_once.fetch_sub(1, Ordering::SeqCst);
         let waited = Duration::from_secs(1);
-        self.held.get(cid).await.unwrap().ok_or(ExchangeError::Stalled { cid: *cid, waited, peers: 1 })
+        let data = self.held.get(cid).await.unwrap().ok_or(ExchangeError::Stalled { cid: *cid, waited, peers: 1 })?;
+        Ok(Block::verify(*cid, data).unwrap())
     }
 
     fn peers(&self) -> Vec<PeerShare> {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use cid::Cid;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
+use crate::dag::block::{Block, BlockError};
 use crate::event::Emitter;
 use crate::kind::ErrorKind;
 
@@ -37,8 +37,8 @@ pub struct FetchRequest {
 /// Blocks of one DAG, from any number of peers. Dropping it cancels what is under way.
 #[async_trait]
 pub trait FetchSession: Debug + Send + Sync {
-    /// Gets one block, checked against its CID. Any number of calls may run at once; each that is dropped is cancelled.
-    async fn fetch(&self, cid: &Cid) -> Result<Bytes, ExchangeError>;
+    /// Gets one block. Any number of calls may run at once; each that is dropped is cancelled.
+    async fn fetch(&self, cid: &Cid) -> Result<Block, ExchangeError>;
 
     /// Who sent how much so far.
     fn peers(&self) -> Vec<PeerShare>;
@@ -89,7 +89,7 @@ pub enum ExchangeError {
         /// The block.
         cid: Cid,
         /// Why.
-        source: crate::dag::block::BlockError,
+        source: BlockError,
     },
     /// There is no network: offline mode, or the node has stopped.
     #[error("the network is not available: {reason}")]

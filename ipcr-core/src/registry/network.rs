@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use cid::Cid;
 use multiaddr::Multiaddr;
 use tokio::sync::{Mutex, OnceCell};
@@ -13,6 +12,7 @@ use super::error::{RegistryError, Topic};
 use super::holder::{Activity, ResolvedRoot};
 use super::local::HomeConfig;
 use super::profile::{self, Profile};
+use crate::dag::block::Block;
 use crate::event::{Emitter, Stage, Warning};
 use crate::exchange::path;
 use crate::exchange::reader::Reader;
@@ -273,7 +273,7 @@ struct LazySession {
 
 #[async_trait]
 impl FetchSession for LazySession {
-    async fn fetch(&self, cid: &Cid) -> Result<Bytes, ExchangeError> {
+    async fn fetch(&self, cid: &Cid) -> Result<Block, ExchangeError> {
         let opened = self.session.get_or_try_init(|| async {
             let offline = |error: RegistryError| ExchangeError::Offline { reason: describe(&error) };
             let parts = self.network.start().await.map_err(offline)?;

@@ -21,7 +21,7 @@ mod layer;
 pub mod ledger;
 mod legacy;
 pub(crate) mod manifests;
-mod opaque;
+pub mod opaque;
 mod plain;
 mod progress;
 pub(crate) mod recompress;

@@ -13,10 +13,22 @@ use super::write::{FileWriter, PutTotals};
 use crate::dag::block::Block;
 use crate::dag::file::FileRoot;
 use crate::limits;
-use crate::port::blocks::StoreSession;
+use crate::port::blocks::{Put, StoreSession};
 
 /// Chunks of one file that are hashed at once.
 const HASHES: usize = 4;
+
+/// Stores everything that `data` gives as one file, called `what` in errors; what it changed. The file is readable when this
+/// returns, and durable once the session is committed.
+pub async fn store_file(
+    session: Arc<dyn StoreSession>,
+    what: &str,
+    data: &mut (dyn AsyncRead + Send + Unpin),
+) -> Result<(FileRoot, Put), TransferError> {
+    let totals = Arc::new(PutTotals::default());
+    let root = store(session, totals.clone(), what, data).await?;
+    Ok((root, totals.get()))
+}
 
 /// Stores everything that `data` gives. Errors of `data` are passed on as they are.
 pub(crate) async fn store(

@@ -1,7 +1,7 @@
 //! Images as other programs write and read them: layouts, archives, streams, Kubo, registries of 2020.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -145,6 +145,13 @@ pub(crate) fn pipe(from: &mut Command, to: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&second.stdout).trim().to_owned())
 }
 
+/// A call of `ipfs` with a repository, in whose daemon it runs if there is one.
+pub(crate) fn kubo(lab: &Lab, repository: &Path) -> Result<Command> {
+    let mut command = Command::new(lab.peer("ipfs")?);
+    command.env("IPFS_PATH", repository).env("IPFS_TELEMETRY", "off");
+    Ok(command)
+}
+
 /// A Kubo daemon with a repository of its own, on loopback.
 pub(crate) struct Kubo<'a> {
     lab: &'a Lab,
@@ -155,20 +162,26 @@ pub(crate) struct Kubo<'a> {
 impl<'a> Kubo<'a> {
     /// Makes a repository and starts the daemon.
     pub(crate) fn start(lab: &'a Lab, name: &str) -> Result<Self> {
+        Self::init(lab, name)?;
+        Self::open(lab, name)
+    }
+
+    /// Makes a repository; where it is.
+    pub(crate) fn init(lab: &Lab, name: &str) -> Result<PathBuf> {
         let dir = lab.path(name);
-        let program = lab.peer("ipfs")?;
-        let call = |args: &[&str]| {
-            let mut command = Command::new(&program);
-            command.env("IPFS_PATH", &dir).env("IPFS_TELEMETRY", "off").args(args);
-            command
-        };
-        output(&mut call(&["init", "--profile=test"]))?;
-        output(&mut call(&["config", "Routing.Type", "dhtserver"]))?;
-        let mut command = call(&["daemon"]);
-        command.stdout(Stdio::null());
+        output(kubo(lab, &dir)?.args(["init", "--profile=test"]))?;
+        output(kubo(lab, &dir)?.args(["config", "Routing.Type", "dhtserver"]))?;
+        Ok(dir)
+    }
+
+    /// Starts the daemon of a repository that is there.
+    pub(crate) fn open(lab: &'a Lab, name: &str) -> Result<Self> {
+        let dir = lab.path(name);
+        let mut command = kubo(lab, &dir)?;
+        command.arg("daemon").stdout(Stdio::null());
         let daemon = Process::start(&mut command, &lab.path("kubo.log"))?;
         wait_for("Kubo", Duration::from_mins(1), || {
-            dir.join("api").is_file() && call(&["id"]).output().is_ok_and(|output| output.status.success())
+            dir.join("api").is_file() && kubo(lab, &dir).is_ok_and(|mut command| output(command.arg("id")).is_ok())
         })?;
         Ok(Self { lab, dir, daemon })
     }
@@ -180,8 +193,8 @@ impl<'a> Kubo<'a> {
 
     /// A call of `ipfs`.
     pub(crate) fn command(&self, args: &[&str]) -> Result<Command> {
-        let mut command = Command::new(self.lab.peer("ipfs")?);
-        command.env("IPFS_PATH", &self.dir).args(args);
+        let mut command = kubo(self.lab, &self.dir)?;
+        command.args(args);
         Ok(command)
     }
 

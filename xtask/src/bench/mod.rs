@@ -1,7 +1,9 @@
-//! `cargo xtask bench`: ipcr beside its peers, in one run, then the criterion benches.
+//! `cargo xtask bench`: ipcr beside its peers, in one run, [`blocks`] alone, then the criterion benches.
 //!
 //! Figures on their own say more about the machine than about the program; the ratios are what counts.
 
+mod blocks;
+mod relay;
 mod rounds;
 
 use std::path::Path;
@@ -98,10 +100,17 @@ pub(crate) fn run(root: &Path, quick: bool) -> Result<bool> {
         println!("| {} | {} | {ratio:.2} |", name(ours), name(theirs));
     }
     println!();
-    run_criterion(root, quick).map(|()| true)
+    let kept = run_blocks(root, quick)?;
+    run_criterion(root, quick)?;
+    Ok(kept)
 }
 
-fn median(costs: &[Cost], of: impl Fn(&Cost) -> f64) -> f64 {
+/// Only what has no images in it; whether all its limits were kept.
+pub(crate) fn run_blocks(root: &Path, quick: bool) -> Result<bool> {
+    blocks::run(root, quick)
+}
+
+fn median<T>(costs: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = costs.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

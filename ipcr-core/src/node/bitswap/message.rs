@@ -4,12 +4,9 @@
 //! whole; an entry whose CID or prefix cannot be read is counted and left out, and the rest of the message stands.
 
 use bytes::Bytes;
-use cid::multihash::Multihash;
 use cid::{Cid, Version};
-use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::dag::block::{IDENTITY, SHA2_256, SHA2_512};
-use crate::limits;
+use crate::dag::block::{Block, SHA2_256, SHA2_512};
 use crate::node::protobuf::{Fields, Malformed, put_bytes, put_header, put_number, take_varint};
 
 /// Most entries of one kind that are read from one message; the rest is counted as skipped.
@@ -71,18 +68,9 @@ impl Prefix {
         Self { version: cid.version(), codec: cid.codec(), hash: cid.hash().code() }
     }
 
-    /// The CID of a block: hashing it is what verifies it. `None` for hash functions and sizes that are not accepted.
-    pub(super) fn cid(&self, data: &[u8]) -> Option<Cid> {
-        if data.len() > limits::BLOCK_BYTES {
-            return None;
-        }
-        let hash = match self.hash {
-            SHA2_256 => Multihash::wrap(SHA2_256, &Sha256::digest(data)),
-            SHA2_512 => Multihash::wrap(SHA2_512, &Sha512::digest(data)),
-            IDENTITY if data.len() <= limits::IDENTITY_BYTES => Multihash::wrap(IDENTITY, data),
-            _ => return None,
-        };
-        Cid::new(self.version, self.codec, hash.ok()?).ok()
+    /// The block: hashing it is what verifies it. `None` for hash functions and sizes that are not accepted.
+    pub(super) fn block(&self, data: Bytes) -> Option<Block> {
+        Block::made(self.version, self.codec, self.hash, data)
     }
 
     fn encode(self) -> Vec<u8> {

@@ -1,8 +1,9 @@
+use cid::multihash::Multihash;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::dag::block::Block;
+use crate::limits;
 
 fn whole(message: &Message) -> Bytes {
     message.encode().concat().into()
@@ -36,7 +37,7 @@ fn a_block_is_encoded_as_the_specification_says() {
     let expected = b"\x1a\x0e\x0a\x04\x01\x55\x12\x20\x12\x06hello\n";
     assert_eq!(whole(&message), &expected[..]);
     assert_eq!(Message::decode(&Bytes::from_static(expected)).unwrap(), message);
-    assert_eq!(payload.prefix.cid(&payload.data), Some(*block.cid()));
+    assert_eq!(payload.prefix.block(payload.data.clone()), Some(block));
 }
 
 #[test]
@@ -73,8 +74,8 @@ fn one_bad_entry_does_not_discard_the_rest() {
 #[test]
 fn unknown_hashes_and_large_blocks_have_no_cid() {
     let blake = Prefix { version: Version::V1, codec: 0x55, hash: 0xb220 };
-    assert_eq!(blake.cid(b"x"), None);
-    assert_eq!(Prefix::of(&cid(HELLO)).cid(&vec![0; limits::BLOCK_BYTES + 1]), None);
+    assert_eq!(blake.block(Bytes::from_static(b"x")), None);
+    assert_eq!(Prefix::of(&cid(HELLO)).block(vec![0; limits::BLOCK_BYTES + 1].into()), None);
     let short = Prefix::decode(&[1, 0x55, 0x12, 20]);
     assert_eq!(short, None, "truncated digests are not accepted");
 }

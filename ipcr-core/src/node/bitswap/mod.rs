@@ -287,17 +287,17 @@ impl Bitswap {
     }
 
     /// Verifies a block, by making its CID, and hands it to those who want it. Blocking.
-    fn deliver(&self, peer: &Arc<Peer>, block: Payload) {
-        let Payload { prefix, data } = block;
-        let Some(cid) = prefix.cid(&data) else {
+    fn deliver(&self, peer: &Arc<Peer>, payload: Payload) {
+        let Payload { prefix, data } = payload;
+        let Some(block) = prefix.block(data) else {
             self.strike(peer, "it sent a block with an unacceptable hash or size");
             return;
         };
-        let asked = peer.wants.was_asked(&cid);
+        let asked = peer.wants.was_asked(block.cid());
         let mut wanted = false;
         for session in self.open_sessions() {
             // Counted for the first only, and before anybody can see the block.
-            wanted |= session.on_block(peer.id, &cid, &data, !wanted);
+            wanted |= session.on_block(peer.id, &block, !wanted);
         }
         if !wanted && !asked {
             self.strike(peer, "it sent a block that nobody asked for");

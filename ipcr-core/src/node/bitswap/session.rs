@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use cid::Cid;
 use cid::multihash::Multihash;
 use libp2p_identity::PeerId;
@@ -23,7 +22,7 @@ use super::message::Presence;
 use super::reach::{Discovery, Nobody};
 use super::schedule::{Choice, Schedule, Standing};
 use super::{Bitswap, PROTOCOL, lock};
-use crate::dag::block::{self, BlockError};
+use crate::dag::block::{self, Block};
 use crate::event::{Event, Warning};
 use crate::net::addresses;
 use crate::port::exchange::{ExchangeError, FetchRequest, FetchSession, PeerShare};
@@ -77,7 +76,7 @@ struct Want {
 struct Waiter {
     id: u64,
     since: Instant,
-    reply: oneshot::Sender<Result<Bytes, ExchangeError>>,
+    reply: oneshot::Sender<Result<Block, ExchangeError>>,
 }
 
 /// Takes a fetch back when its future is dropped.
@@ -114,21 +113,23 @@ impl Drop for Session {
 
 #[async_trait]
 impl FetchSession for Session {
-    async fn fetch(&self, cid: &Cid) -> Result<Bytes, ExchangeError> {
+    async fn fetch(&self, cid: &Cid) -> Result<Block, ExchangeError> {
         match cid.hash().code() {
             block::SHA2_256 | block::SHA2_512 => {}
-            block::IDENTITY if block::identity_data(cid).is_some() => {
-                return Ok(block::identity_data(cid).unwrap_or_default());
-            }
-            code => {
-                return Err(ExchangeError::Refused { cid: *cid, source: BlockError::UnknownHash { cid: *cid, code } });
+            // It carries its bytes, or is too long.
+            _ => {
+                let inside = Block::verify(*cid, block::identity_data(cid).unwrap_or_default());
+                return inside.map_err(|source| ExchangeError::Refused { cid: *cid, source });
             }
         }
         let (id, answer) = self.0.want(cid);
         let _ticket = Ticket { shared: &self.0, hash: *cid.hash(), id };
         tokio::select! {
             () = self.0.bitswap.stop.cancelled() => Err(stopped()),
-            answer = answer => answer.unwrap_or_else(|_| Err(stopped())),
+            answer = answer => {
+                let block = answer.unwrap_or_else(|_| Err(stopped()))?;
+                Ok(block.named(*cid).expect("wants are found by their multihash"))
+            }
         }
     }
 
@@ -218,7 +219,7 @@ impl Shared {
         });
     }
 
-    fn want(&self, cid: &Cid) -> (u64, oneshot::Receiver<Result<Bytes, ExchangeError>>) {
+    fn want(&self, cid: &Cid) -> (u64, oneshot::Receiver<Result<Block, ExchangeError>>) {
         let (reply, answer) = oneshot::channel();
         let mut state = lock(&self.state);
         state.waiters += 1;
@@ -277,8 +278,9 @@ impl Shared {
     }
 
     /// A block came; true if it was wanted here. With `count` it is added to the node's counters then.
-    pub(super) fn on_block(&self, peer: PeerId, cid: &Cid, data: &Bytes, count: bool) -> bool {
+    pub(super) fn on_block(&self, peer: PeerId, block: &Block, count: bool) -> bool {
         let now = Instant::now();
+        let (cid, size) = (block.cid(), block.data().len());
         let mut state = lock(&self.state);
         if cid.hash() == self.request.root.hash() {
             // A small root is sent by those who were only asked whether they have it.
@@ -286,16 +288,16 @@ impl Shared {
         }
         let Some(want) = state.wants.remove(cid.hash()) else { return false };
         if count {
-            self.bitswap.counters.received(data.len() as u64);
+            self.bitswap.counters.received(size as u64);
         }
         for asked in &want.asked {
             state.schedule.settled(asked);
             self.bitswap.release(*asked, &want.cid, *asked != peer);
         }
-        state.schedule.received(&peer, data.len(), now);
+        state.schedule.received(&peer, size, now);
         state.progress = now;
         for waiter in want.waiters {
-            let _ = waiter.reply.send(Ok(data.clone()));
+            let _ = waiter.reply.send(Ok(block.clone()));
         }
         self.assign(&mut state);
         if now.duration_since(state.reported) > REPORT && self.request.events.is_watched() {

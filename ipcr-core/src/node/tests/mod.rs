@@ -131,8 +131,8 @@ async fn fetch_all(session: &Arc<dyn FetchSession>, blocks: &[Block]) -> Duratio
     let mut fetches = futures::stream::iter(blocks)
         .map(|block| async move { (block, session.fetch(block.cid()).await) })
         .buffer_unordered(64);
-    while let Some((block, data)) = fetches.next().await {
-        assert_eq!(data.unwrap(), block.data());
+    while let Some((block, fetched)) = fetches.next().await {
+        assert_eq!(fetched.unwrap(), *block);
         longest = longest.max(last.elapsed());
         last = Instant::now();
     }

@@ -71,8 +71,8 @@ async fn delivers_from_several(fixture: &Fixture) {
     let request = FetchRequest { root: *blocks[0].cid(), hints, stall: STALL, events };
     let session = fixture.exchange.open(request).await.unwrap();
     let fetches = blocks.iter().map(|block| session.fetch(block.cid()));
-    for (block, data) in blocks.iter().zip(futures::future::join_all(fetches).await) {
-        assert_eq!(data.unwrap(), block.data());
+    for (block, fetched) in blocks.iter().zip(futures::future::join_all(fetches).await) {
+        assert_eq!(fetched.unwrap(), *block);
     }
     let shares = session.peers();
     let bytes: u64 = blocks.iter().map(|block| block.data().len() as u64).sum();
@@ -94,11 +94,11 @@ async fn delivers_either_cid_version(fixture: &Fixture) {
     let raw = Cid::new_v1(RAW, *block.cid().hash());
     for cid in [old, raw, *block.cid()] {
         let session = open(fixture, &cid, STALL).await;
-        assert_eq!(session.fetch(&cid).await.unwrap(), block.data(), "{cid}");
+        assert_eq!(session.fetch(&cid).await.unwrap().into_parts(), (cid, block.data().clone()));
     }
     let session = open(fixture, &old, STALL).await;
     let (first, second) = tokio::join!(session.fetch(&old), session.fetch(block.cid()));
-    assert_eq!((first.unwrap(), second.unwrap()), (block.data().clone(), block.data().clone()));
+    assert_eq!((Some(first.unwrap()), second.unwrap()), (block.clone().named(old), block));
 }
 
 async fn answers_what_needs_no_network(fixture: &Fixture) {
@@ -106,7 +106,7 @@ async fn answers_what_needs_no_network(fixture: &Fixture) {
     let unknown = Cid::new_v1(DAG_PB, Multihash::wrap(0xb220, &[1; 32]).unwrap());
     let request = FetchRequest { root: identity, hints: vec![], stall: STALL, events: Emitter::silent() };
     let session = fixture.lonely.open(request).await.unwrap();
-    assert_eq!(session.fetch(&identity).await.unwrap(), "abc");
+    assert_eq!(session.fetch(&identity).await.unwrap().data(), "abc");
     let refused = session.fetch(&unknown).await.unwrap_err();
     assert!(matches!(&refused, ExchangeError::Refused { cid, .. } if *cid == unknown), "{refused:?}");
     assert_eq!(refused.kind(), ErrorKind::Integrity);
@@ -120,8 +120,8 @@ async fn delivers_what_comes_later(fixture: &Fixture) {
         tokio::time::sleep(Duration::from_millis(300)).await;
         store.insert(block.clone());
     };
-    let (data, ()) = tokio::join!(session.fetch(block.cid()), later);
-    assert_eq!(data.unwrap(), block.data());
+    let (fetched, ()) = tokio::join!(session.fetch(block.cid()), later);
+    assert_eq!(fetched.unwrap(), block);
 }
 
 async fn cancels_what_is_dropped(fixture: &Fixture) {
@@ -132,9 +132,9 @@ async fn cancels_what_is_dropped(fixture: &Fixture) {
         let fetch = session.fetch(missing.cid());
         assert!(tokio::time::timeout(Duration::from_millis(50), fetch).await.is_err());
     }
-    assert_eq!(session.fetch(present.cid()).await.unwrap(), present.data());
+    assert_eq!(session.fetch(present.cid()).await.unwrap(), present);
     fixture.holders[2].store.insert(missing.clone());
-    assert_eq!(session.fetch(missing.cid()).await.unwrap(), missing.data());
+    assert_eq!(session.fetch(missing.cid()).await.unwrap(), missing);
 }
 
 async fn gives_up_after_the_stall(fixture: &Fixture) {
@@ -148,7 +148,7 @@ async fn gives_up_after_the_stall(fixture: &Fixture) {
     assert!(matches!(&error, ExchangeError::Stalled { cid, peers: 1.., .. } if cid == missing.cid()), "{error:?}");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(started.elapsed() >= stall && started.elapsed() < stall * 3, "{:?}", started.elapsed());
-    assert_eq!(session.fetch(present.cid()).await.unwrap(), present.data(), "the session goes on");
+    assert_eq!(session.fetch(present.cid()).await.unwrap(), present, "the session goes on");
 }
 
 async fn says_when_there_is_nobody(fixture: &Fixture) {

@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use cid::Cid;
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 use tokio::time::Instant;
 
-use crate::dag::block::{self, Block, BlockError};
+use crate::dag::block::{self, Block};
 use crate::event::{Event, Warning};
 use crate::port::blocks::BlockStore;
 use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession, PeerShare};
@@ -80,7 +79,7 @@ impl MemorySession {
     }
 
     /// Asks everybody once.
-    async fn ask(&self, cid: &Cid) -> Option<Bytes> {
+    async fn ask(&self, cid: &Cid) -> Option<Block> {
         let mut holders = self.exchange.reachable();
         // The one that did least is asked first, hinted ones before others.
         holders.sort_by_key(|(peer, _)| {
@@ -92,19 +91,22 @@ impl MemorySession {
                 continue;
             }
             let Ok(Some(data)) = store.get(cid).await else { continue };
-            if let Err(error) = Block::verify(*cid, data.clone()) {
-                self.state().bad.push(peer);
-                let warning = Warning::BadPeer { peer: peer.to_string(), reason: error.to_string() };
-                self.request.events.warn(warning).await;
-                continue;
-            }
-            let (new, received) = self.count(peer, data.len() as u64);
+            let block = match Block::verify(*cid, data) {
+                Ok(block) => block,
+                Err(error) => {
+                    self.state().bad.push(peer);
+                    let warning = Warning::BadPeer { peer: peer.to_string(), reason: error.to_string() };
+                    self.request.events.warn(warning).await;
+                    continue;
+                }
+            };
+            let (new, received) = self.count(peer, block.data().len() as u64);
             if new {
                 let peer = peer.to_string();
                 self.request.events.tell(Event::Peer { peer, address: String::new(), relayed: false }).await;
             }
             self.request.events.hint(received);
-            return Some(data);
+            return Some(block);
         }
         None
     }
@@ -124,18 +126,16 @@ impl MemorySession {
 
 #[async_trait]
 impl FetchSession for MemorySession {
-    async fn fetch(&self, cid: &Cid) -> Result<Bytes, ExchangeError> {
-        if let Some(data) = block::identity_data(cid) {
-            return Ok(data);
-        }
-        let code = cid.hash().code();
-        if ![block::SHA2_256, block::SHA2_512].contains(&code) {
-            return Err(ExchangeError::Refused { cid: *cid, source: BlockError::UnknownHash { cid: *cid, code } });
+    async fn fetch(&self, cid: &Cid) -> Result<Block, ExchangeError> {
+        if ![block::SHA2_256, block::SHA2_512].contains(&cid.hash().code()) {
+            // It carries its bytes, or is too long.
+            let inside = Block::verify(*cid, block::identity_data(cid).unwrap_or_default());
+            return inside.map_err(|source| ExchangeError::Refused { cid: *cid, source });
         }
         let since = Instant::now();
         loop {
-            if let Some(data) = self.ask(cid).await {
-                return Ok(data);
+            if let Some(block) = self.ask(cid).await {
+                return Ok(block);
             }
             let waited = since.max(self.state().progress).elapsed();
             if waited >= self.request.stall {
@@ -156,6 +156,8 @@ impl FetchSession for MemorySession {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::port::conformance::exchange::{Fixture, Holder, conforms};
     use crate::port::memory::blocks::MemoryBlocks;
@@ -188,6 +190,6 @@ mod tests {
             events: crate::event::Emitter::silent(),
         };
         let session = exchange.open(request).await.unwrap();
-        assert_eq!(session.fetch(block.cid()).await.unwrap(), block.data());
+        assert_eq!(session.fetch(block.cid()).await.unwrap(), block);
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use cid::Cid;
 use tokio::task::AbortHandle;
 
 use super::connection::Connection;
+use crate::dag::block::Block;
 use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession, PeerShare};
 use crate::registry::wire::Call;
 use crate::registry::wire::failure::Failure;
@@ -41,7 +41,7 @@ struct RemoteFetch {
 
 #[async_trait]
 impl FetchSession for RemoteFetch {
-    async fn fetch(&self, cid: &Cid) -> Result<Bytes, ExchangeError> {
+    async fn fetch(&self, cid: &Cid) -> Result<Block, ExchangeError> {
         let call = Call::Fetch { session: self.session };
         let fetched = self.connection.call(&call, vec![cid.to_bytes().into()]).await;
         let answer = fetched.map_err(Failure::into_exchange)?;
@@ -53,7 +53,7 @@ impl FetchSession for RemoteFetch {
             *latest = peers;
         }
         drop(latest);
-        Ok(answer.payload())
+        Block::verify(*cid, answer.payload()).map_err(|source| ExchangeError::Refused { cid: *cid, source })
     }
 
     fn peers(&self) -> Vec<PeerShare> {

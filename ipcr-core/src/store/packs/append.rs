@@ -13,6 +13,8 @@ use super::record::{self, Key, Place};
 
 /// Records below this size are gathered before they are written, in bytes.
 const GATHER: usize = 64 << 10;
+/// Bytes after which what was appended is sent to the disk, without waiting for a commit.
+const WRITE_AHEAD: u64 = 32 << 20;
 
 /// The pack that grows, and those that have grown since the last flush.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct Appender {
     dirty: BTreeMap<u32, (Arc<File>, u64)>,
     /// Whether the directory has entries that may not be durable.
     new_files: bool,
+    /// Bytes appended since the disk was last told to write.
+    unwritten: u64,
 }
 
 #[derive(Debug)]
@@ -55,7 +59,7 @@ pub(super) fn pack_number(name: &str) -> Option<u32> {
 impl Appender {
     pub(super) fn new(folder: &Path, pack_bytes: u64, next: u32) -> Self {
         let folder = folder.to_owned();
-        Self { folder, pack_bytes, current: None, next, dirty: BTreeMap::new(), new_files: false }
+        Self { folder, pack_bytes, current: None, next, dirty: BTreeMap::new(), new_files: false, unwritten: 0 }
     }
 
     /// Goes on with a pack that has room.
@@ -79,6 +83,17 @@ impl Appender {
     /// Lets the next record begin a new pack.
     pub(super) fn roll(&mut self) {
         self.current = None;
+    }
+
+    /// Whether so much was appended that the disk should begin to write.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.unwritten >= WRITE_AHEAD
+    }
+
+    /// The packs for the disk to write now.
+    pub(super) fn write_ahead(&mut self) -> Dirty {
+        self.unwritten = 0;
+        Dirty { packs: self.dirty.clone(), new_files: false }
     }
 
     pub(super) fn dirty(&self) -> Dirty {
@@ -124,6 +139,7 @@ impl Appender {
             }
             return Err(error);
         }
+        self.unwritten += at - growing.end;
         growing.end = at;
         self.dirty.insert(growing.pack, (growing.file.clone(), at));
         if at < pack_bytes {

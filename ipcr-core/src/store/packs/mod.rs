@@ -133,13 +133,12 @@ impl StoreSession for DiskSession {
         let blocks = blocks.into_iter().filter(|block| identity_data(block.cid()).is_none());
         let blocks: Vec<(Key, Bytes)> = blocks.map(Block::into_parts).map(|(cid, data)| (*cid.hash(), data)).collect();
         let id = self.id;
-        let (put, rolled) = self.store.run(move |shared| shared.put(id, blocks)).await?;
-        if rolled {
-            // So that a crash leaves little to scan, and a commit little to write.
+        let (put, chore) = self.store.run(move |shared| shared.put(id, blocks)).await?;
+        if let Some(chore) = chore {
             let shared = self.store.shared.clone();
             tokio::task::spawn_blocking(move || {
-                if let Err(error) = shared.flush(None) {
-                    tracing::debug!(%error, "a full pack could not be flushed yet");
+                if let Err(error) = shared.attend(chore) {
+                    tracing::debug!(%error, "what was added could not be brought to the disk yet");
                 }
             });
         }

@@ -15,6 +15,7 @@ use std::os::unix::fs::FileExt as _;
 use bytes::Bytes;
 use cid::Cid;
 use cid::multihash::Multihash;
+use rustix::buffer::spare_capacity;
 use sha2::{Digest as _, Sha256};
 
 use crate::dag::block::{Block, RAW};
@@ -96,12 +97,17 @@ pub(super) fn read(file: &File, place: Place) -> io::Result<Option<Bytes>> {
     if place.len as usize > limits::BLOCK_BYTES {
         return Ok(None);
     }
-    let mut data = vec![0; place.len as usize];
-    match file.read_exact_at(&mut data, place.offset) {
-        Ok(()) => Ok(Some(data.into())),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
+    // Into memory that was not zeroed before: zeros cost more than the reading does.
+    let len = place.len as usize;
+    let mut data = Vec::with_capacity(len);
+    while data.len() < len {
+        let at = place.offset + data.len() as u64;
+        if rustix::io::retry_on_intr(|| rustix::io::pread(file, spare_capacity(&mut data), at))? == 0 {
+            return Ok(None);
+        }
     }
+    data.truncate(len);
+    Ok(Some(data.into()))
 }
 
 /// What the unindexed end of a pack holds.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use bytes::Bytes;
 use cid::Cid;
@@ -38,6 +38,15 @@ pub(super) struct Shared {
     /// Lets a test end without the last flush, as a killed process does.
     #[cfg(test)]
     pub(super) crashed: std::sync::atomic::AtomicBool,
+}
+
+/// What a `put` leaves to be done in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chore {
+    /// A pack is full: so that a crash leaves little to scan, and a commit little to write.
+    Flush,
+    /// Much was written to the packs that the disk does not have.
+    WriteAhead,
 }
 
 /// A lock that a panicking thread held is as good as any: no update is left half done across a call that can panic.
@@ -131,15 +140,15 @@ impl Shared {
         Ok(file)
     }
 
-    /// Adds blocks to a session. The second value says whether a pack became full.
-    pub(super) fn put(&self, session: u64, blocks: Vec<(Key, Bytes)>) -> Result<(Put, bool), StoreError> {
+    /// Adds blocks to a session. The second value says what should be done in the background.
+    pub(super) fn put(&self, session: u64, blocks: Vec<(Key, Bytes)>) -> Result<(Put, Option<Chore>), StoreError> {
         let keys: Vec<Key> = blocks.iter().map(|(key, _)| *key).collect();
         let held = self.join(session, &keys)?;
         let mut seen = HashSet::new();
         let wanted = blocks.into_iter().zip(held).filter(|(_, held)| !held).map(|(block, _)| block);
         let mut wanted: Vec<(Key, Bytes)> = wanted.filter(|(key, _)| seen.insert(*key)).collect();
         let mut put = Put::default();
-        let mut rolled = false;
+        let mut chore = None;
         while !wanted.is_empty() {
             let mut appender = lock(&self.appender);
             {
@@ -148,7 +157,11 @@ impl Shared {
                 wanted.retain(|(key, _)| known(&state, key) != Some(true));
             }
             let places = appender.append(&wanted).map_err(|error| io_error(&self.folder, "storing blocks", error))?;
-            rolled |= appender.current().is_none();
+            if appender.current().is_none() {
+                chore = Some(Chore::Flush);
+            } else if appender.is_ahead() {
+                chore = chore.or(Some(Chore::WriteAhead));
+            }
             let mut state = self.state();
             for (key, place) in &places {
                 put.new_blocks += 1;
@@ -161,7 +174,28 @@ impl Shared {
             }
             wanted.drain(..places.len());
         }
-        Ok((put, rolled))
+        Ok((put, chore))
+    }
+
+    /// Does what a `put` left to be done.
+    pub(super) fn attend(&self, chore: Chore) -> Result<(), StoreError> {
+        match chore {
+            Chore::Flush => self.flush(None),
+            Chore::WriteAhead => self.write_ahead(),
+        }
+    }
+
+    /// Lets the disk write while more is added, so that the commit finds little left to wait for. With `flush` held: of those
+    /// who sync a file at the same time only one learns of a failure, and it must not be the one who does not commit.
+    fn write_ahead(&self) -> Result<(), StoreError> {
+        let _flush = match self.flush.try_lock() {
+            Ok(flush) => flush,
+            Err(TryLockError::Poisoned(flush)) => flush.into_inner(),
+            // Somebody is at it.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        let dirty = lock(&self.appender).write_ahead();
+        self.sync(&dirty)
     }
 
     /// Makes those blocks that are held part of a session.

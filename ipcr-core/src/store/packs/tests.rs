@@ -139,6 +139,29 @@ async fn every_flipped_bit_is_noticed() {
 }
 
 #[tokio::test]
+async fn much_that_was_added_goes_to_the_disk_before_the_commit() {
+    use shared::Chore;
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), PACK_BYTES);
+    let session = store.begin(limits::LEASE).await.unwrap();
+    let id = store.shared.state().next_session - 1;
+    let put = |seeds: std::ops::Range<u32>| {
+        let blocks = seeds.map(|seed| block(seed, 1 << 20).into_parts()).map(|(cid, data)| (*cid.hash(), data));
+        store.shared.put(id, blocks.collect()).unwrap().1
+    };
+    assert_eq!(put(0..31), None);
+    // Until somebody does it.
+    assert_eq!(put(31..33), Some(Chore::WriteAhead));
+    assert_eq!(put(33..34), Some(Chore::WriteAhead));
+    store.shared.attend(Chore::WriteAhead).unwrap();
+    assert_eq!(put(34..35), None);
+    // It makes nothing durable by itself.
+    assert_eq!(store.shared.index.count().unwrap(), 0);
+    session.commit().await.unwrap();
+    assert_eq!(store.shared.index.count().unwrap(), 35);
+}
+
+#[tokio::test]
 async fn lost_packs_and_ends_are_told_and_mended() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), 20_000);
