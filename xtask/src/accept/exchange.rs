@@ -155,6 +155,15 @@ pub(crate) struct Kubo<'a> {
 impl<'a> Kubo<'a> {
     /// Makes a repository and starts the daemon.
     pub(crate) fn start(lab: &'a Lab, name: &str) -> Result<Self> {
+        Self::start_with(lab, name, &[])
+    }
+
+    /// One whose DHT takes addresses of this machine, for records that others of its kind are to find.
+    pub(crate) fn in_dht(lab: &'a Lab, name: &str) -> Result<Self> {
+        Self::start_with(lab, name, &[("TEST_DHT_STUB", "1")])
+    }
+
+    fn start_with(lab: &'a Lab, name: &str, environment: &[(&str, &str)]) -> Result<Self> {
         let dir = lab.path(name);
         let program = lab.peer("ipfs")?;
         let call = |args: &[&str]| {
@@ -165,7 +174,7 @@ impl<'a> Kubo<'a> {
         output(&mut call(&["init", "--profile=test"]))?;
         output(&mut call(&["config", "Routing.Type", "dhtserver"]))?;
         let mut command = call(&["daemon"]);
-        command.stdout(Stdio::null());
+        command.envs(environment.iter().copied()).stdout(Stdio::null());
         let daemon = Process::start(&mut command, &lab.path("kubo.log"))?;
         wait_for("Kubo", Duration::from_mins(1), || {
             dir.join("api").is_file() && call(&["id"]).output().is_ok_and(|output| output.status.success())
