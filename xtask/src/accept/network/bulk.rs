@@ -94,7 +94,7 @@ fn pass(from: &TcpStream, to: &TcpStream, rate: usize) {
             if to.write_all(&buffer[..count]).is_err() {
                 break;
             }
-            let cost = Duration::from_secs(1).mul_f64(count as f64 / rate as f64);
+            let cost = Duration::from_nanos(count as u64 * 1_000_000_000 / rate as u64);
             due = due.max(Instant::now()) + cost;
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }

@@ -24,8 +24,8 @@ const GROWTH: f64 = 64.0;
 const SERVING: f64 = 200.0;
 /// How many they are.
 const READERS: usize = 16;
-/// The part of the bytes that a second run may fetch when the first was killed at half.
-const REST: f64 = 0.52;
+/// What a second run may fetch of the bytes when the first was killed at half, in percent.
+const REST: f64 = 52.0;
 
 fn peak(service: &Process) -> Result<f64> {
     Ok(f64::from(measure::high_water(service.0.id()).ok_or("the service runs")?) / 1024.0)
@@ -188,8 +188,8 @@ pub(crate) fn half(lab: &Lab) -> Result<Figure> {
     require(came < whole * 9 / 10, || format!("{came} bytes of {whole} had come when it was killed"))?;
     let pulled = home.json(&["pull", &holder.reference, "--into", "none"])?;
     holder.check(&home, &pulled)?;
-    let again = number(&pulled, "/bytes/fetched")? as f64 / whole as f64;
-    let mut figure = Figure::at_most(100.0 * again, 100.0 * REST, "%")?;
+    let again = u32::try_from(10_000 * number(&pulled, "/bytes/fetched")? / whole)?;
+    let mut figure = Figure::at_most(f64::from(again) / 100.0, REST, "%")?;
     figure.found.push_str(&format!(" fetched by the second run, killed at {} %", 100 * came / whole));
     Ok(figure)
 }
