@@ -10,7 +10,7 @@ use libp2p_identity::Keypair;
 use multiaddr::Multiaddr;
 use rust_ipfs::builder::IpfsBuilder;
 use rust_ipfs::p2p::IdentifyConfiguration;
-use rust_ipfs::{ConnectionLimits, Ipfs, ping};
+use rust_ipfs::{ConnectionLimits, Ipfs};
 
 use crate::StreamProtocol;
 use crate::behaviour::Behaviour;
@@ -184,7 +184,6 @@ async fn build(
     let mut builder = IpfsBuilder::with_keypair(keypair)?
         .with_custom_behaviour(move |_| Ok(behaviour))
         .with_identify(identify)
-        .with_ping(ping::Config::new())
         .set_idle_connection_timeout(IDLE_SECONDS)
         .set_connection_limits(|_| {
             ConnectionLimits::default()

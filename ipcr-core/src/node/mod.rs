@@ -5,6 +5,7 @@
 //!   streams), run as the network mode says.
 //! * `bitswap`: the block exchange, behind [`Exchange`].
 //! * `kad`: a client of the DHT; `fetch`: records straight from peers; both behind [`NameRecords`] and [`Announce`].
+//! * `ping`: answers to those who ask whether this node is still there.
 //! * `resolve`: names in multiaddrs, before anything is dialled.
 //!
 //! Only this module names `ipcr_swarm`, and only that crate `rust_ipfs` and `libp2p`. The node speaks to the rest of the crate through ports only, so that
@@ -18,6 +19,7 @@ mod fetch;
 mod frame;
 mod host;
 mod kad;
+mod ping;
 mod protobuf;
 mod records;
 mod resolve;
@@ -159,6 +161,7 @@ impl Node {
             let acceptors = vec![
                 (bitswap::PROTOCOL, exchange_acceptor(&engine)),
                 (fetch::PROTOCOL, shelf_acceptor(shelf, &tasks, &stop)),
+                (ping::PROTOCOL, ping_acceptor(&tasks, &stop)),
             ];
             let (hub, start) = host::prepare(&config, acceptors);
             let bitswap = Bitswap::new(hub.clone(), store, counters.clone(), tasks.clone(), stop.clone());
@@ -246,6 +249,25 @@ fn shelf_acceptor(shelf: Arc<dyn RecordShelf>, tasks: &TaskTracker, stop: &Cance
                 () = stop.cancelled() => {}
                 answered = fetch::answer(stream, shelf) => if let Err(error) = answered {
                     tracing::debug!(%peer, %error, "a question for a record was not answered");
+                }
+            }
+        });
+    })
+}
+
+/// Answers pings.
+fn ping_acceptor(tasks: &TaskTracker, stop: &CancellationToken) -> Acceptor {
+    let (tasks, stop) = (tasks.clone(), stop.clone());
+    Box::new(move |inbound: Inbound| {
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            let Inbound { peer, mut stream, slot: _slot } = inbound;
+            // Whoever only asks whether somebody is there keeps no connection open.
+            stream.ignore_for_keep_alive();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                answered = ping::answer(stream) => if let Err(error) = answered {
+                    tracing::debug!(%peer, %error, "a ping was not answered");
                 }
             }
         });

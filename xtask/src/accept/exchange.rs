@@ -166,6 +166,12 @@ impl<'a> Kubo<'a> {
         Self::open(lab, name)
     }
 
+    /// One whose DHT takes addresses of this machine, for records that others of its kind are to find.
+    pub(crate) fn in_dht(lab: &'a Lab, name: &str) -> Result<Self> {
+        Self::init(lab, name)?;
+        Self::open_with(lab, name, &[("TEST_DHT_STUB", "1")])
+    }
+
     /// Makes a repository; where it is.
     pub(crate) fn init(lab: &Lab, name: &str) -> Result<PathBuf> {
         let dir = lab.path(name);
@@ -176,9 +182,13 @@ impl<'a> Kubo<'a> {
 
     /// Starts the daemon of a repository that is there.
     pub(crate) fn open(lab: &'a Lab, name: &str) -> Result<Self> {
+        Self::open_with(lab, name, &[])
+    }
+
+    fn open_with(lab: &'a Lab, name: &str, environment: &[(&str, &str)]) -> Result<Self> {
         let dir = lab.path(name);
         let mut command = kubo(lab, &dir)?;
-        command.arg("daemon").stdout(Stdio::null());
+        command.arg("daemon").envs(environment.iter().copied()).stdout(Stdio::null());
         let daemon = Process::start(&mut command, &lab.path("kubo.log"))?;
         wait_for("Kubo", Duration::from_mins(1), || {
             dir.join("api").is_file() && kubo(lab, &dir).is_ok_and(|mut command| output(command.arg("id")).is_ok())

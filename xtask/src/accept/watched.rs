@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -28,9 +28,20 @@ pub(crate) struct Watched {
 
 /// Runs `ipcr pull` with these arguments and watches its events; an error unless it succeeds and fetches.
 pub(crate) fn pull(home: &Home<'_>, args: &[&str]) -> Result<Watched> {
+    watch(command(home, args))
+}
+
+/// The same to be watched in another thread.
+pub(crate) fn command(home: &Home<'_>, args: &[&str]) -> Command {
     let mut command = home.command(&["-o", "json", "--progress", "json", "pull"]);
+    command.args(args);
+    command
+}
+
+/// Runs what [`command`] made.
+pub(crate) fn watch(mut command: Command) -> Result<Watched> {
     let start = Instant::now();
-    let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut clock = Clock::new(start);
     let mut talk = String::new();
     for line in BufReader::new(child.stderr.take().ok_or("a piped output is there")?).lines() {
