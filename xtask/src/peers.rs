@@ -1,8 +1,8 @@
 //! The peers that the tests run against: which programs there are, and how they are installed.
 //!
 //! Debian packages are installed with `apt-get`; Kubo is built from its Go module, whose version and checksums are pinned in
-//! `xtask/peers/kubo`; Helia and the Node.js that it needs come from npm, pinned in `xtask/peers/helia`. A Docker engine of the tests' own is started on a socket of its own, so that nothing on the machine is
-//! touched.
+//! `xtask/peers/kubo`; Helia and the Node.js that it needs come from npm, pinned in `xtask/peers/helia`. A Docker engine of the
+//! tests' own is started on a socket of its own, so that nothing on the machine is touched.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

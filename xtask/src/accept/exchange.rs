@@ -220,6 +220,11 @@ impl<'a> Kubo<'a> {
         self.output(&["add", "-Q", "--cid-version=1", &file.display().to_string()])
     }
 
+    /// Its HTTP gateway, which is a router too (`/routing/v1`).
+    pub(crate) fn gateway(&self) -> Result<String> {
+        Ok(fs::read_to_string(self.dir.join("gateway"))?.trim().to_owned())
+    }
+
     /// Where it is reached.
     pub(crate) fn address(&self) -> Result<String> {
         let addresses = self.output(&["id", "-f", "<addrs>"])?;

@@ -95,8 +95,8 @@ const CHAPTERS: &[Chapter] = &[
         elsewhere: &[
             (4, "measured by `cargo xtask bench`"),
             (5, "measured by `cargo xtask bench`"),
-            (9, "not yet covered"),
-            (10, "not yet covered"),
+            (9, "`fuzzing::tests::seeds_hold`, and fuzz/README.md"),
+            (10, "the main job's checks, and `ipcr-core/tests/layering.rs`"),
         ],
     },
 ];
@@ -171,7 +171,11 @@ const CHECKS: &[Check] = &[
     check("network 1 both ways", "two ipcr pull by one TCP connection, 10 s", network::bulk::short),
     soak("network 1 both ways, 60 s", "two ipcr pull by one TCP connection, 60 s", network::bulk::long),
     check("network 2 liars", "ipcr pull from one that lies and one that does not", network::liars::liars),
-    check("network 3 names", "ipcr push --bootstrap; ipfs name resolve, routing findprovs", network::kubo::names),
+    check(
+        "network 3 names",
+        "ipcr push --bootstrap; ipfs name resolve, routing findprovs; ipcr pull --router",
+        network::kubo::names,
+    ),
     check("network 6 memory", "VmHWM of ipcr serve, 16 ipcr pull at once", network::load::memory),
     check("network 7 half", "kill -9 of ipcr pull at half; ipcr pull", network::load::half),
     check("network 8 strangers", "ipcr --network public, told of addresses within", network::strangers::strangers),

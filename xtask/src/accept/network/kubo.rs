@@ -104,7 +104,8 @@ pub(crate) fn large_block(lab: &Lab) -> Result<Figure> {
     Ok(Figure::ok("Kubo to ipcr, ipcr to Kubo, ipcr to ipcr"))
 }
 
-/// Line 3: what ipcr publishes by one Kubo of a DHT, another one finds; what Kubo publishes there, ipcr does.
+/// Line 3: what ipcr publishes by one Kubo of a DHT, another one finds; what Kubo publishes there, ipcr does. And what is
+/// known there, those get who only ask a router.
 pub(crate) fn names(lab: &Lab) -> Result<Figure> {
     let (near, far) = (Kubo::in_dht(lab, "kubo-near")?, Kubo::in_dht(lab, "kubo-far")?);
     far.output(&["swarm", "connect", &near.address()?])?;
@@ -112,7 +113,8 @@ pub(crate) fn names(lab: &Lab) -> Result<Figure> {
     let identity = home.json(&["init"])?;
     let (ipns, peer) = (text(&identity, "ipns")?, text(&identity["node"], "peer_id")?);
     let archive = lab.path("dht.tar");
-    fs::write(&archive, Image::new(313, &[1 << 20]).archive())?;
+    let image = Image::new(313, &[1 << 20]);
+    fs::write(&archive, image.archive())?;
     let source = format!("docker-archive:{}", archive.display());
     let pushed = home.json(&["push", &source, "--as", "x:1", "--no-publish"])?;
     let root = text(&pushed, "root")?;
@@ -130,5 +132,10 @@ pub(crate) fn names(lab: &Lab) -> Result<Figure> {
         far.output(&["routing", "findprovs", "--num-providers=5", &root]).is_ok_and(|found| found.contains(&peer))
     })?;
     fs::remove_file(archive)?;
-    Ok(Figure::ok("name and provider found by another Kubo; its name found by ipcr"))
+    // Somebody who knows nothing but a router: the record and the provider come from there.
+    let routed = lab.home("dht-c").with(&["--router", &near.gateway()?]);
+    let pulled = routed.json(&["pull", &format!("{ipns}/x:1"), "--into", "none"])?;
+    check(&routed, &pulled, &image)?;
+    equal("who gave it", text(&pulled["peers"][0], "peer")?, peer)?;
+    Ok(Figure::ok("name and provider found by another Kubo; its name found by ipcr; pulled by a router"))
 }
