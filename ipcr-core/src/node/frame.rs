@@ -16,9 +16,6 @@ const SLOWEST: usize = 16 << 10;
 /// jemalloc has these at hand up to 14 KiB, and for more goes to the kernel each time.
 const WRITE: usize = 14 << 10;
 
-/// Bytes by which a body grows while it is read.
-const GROWTH: usize = 64 << 10;
-
 /// Reads the length of the next message; `None` if the stream ends before it. Waits for ever for its first byte.
 pub(super) async fn read_length<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> io::Result<Option<usize>> {
     let mut length: u64 = 0;
@@ -48,18 +45,14 @@ pub(super) async fn read_body<R: AsyncRead + Unpin>(reader: &mut R, length: usiz
 }
 
 async fn read_body_within<R: AsyncRead + Unpin>(limit: Duration, reader: &mut R, length: usize) -> io::Result<Vec<u8>> {
-    // Zeroed step by step, in the processor's cache: an allocation of zeros costs the allocator new pages for all of it, every time.
-    let mut body = Vec::with_capacity(length);
-    within(limit, fill(reader, &mut body, length)).await?;
+    let mut body = vec![0; length];
+    within(limit, fill(reader, &mut body)).await?;
     Ok(body)
 }
 
-async fn fill<R: AsyncRead + Unpin>(reader: &mut R, body: &mut Vec<u8>, length: usize) -> io::Result<()> {
+async fn fill<R: AsyncRead + Unpin>(reader: &mut R, body: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
-    while filled < length {
-        if filled == body.len() {
-            body.resize(length.min(filled + GROWTH), 0);
-        }
+    while filled < body.len() {
         match read_some(reader, &mut body[filled..]).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => filled += count,
