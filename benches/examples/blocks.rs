@@ -2,8 +2,7 @@
 //! `benches/stock` has for rust-ipfs.
 //!
 //! * `blocks add FILE --home DIR` adds a file as opaque blobs are added: leaves of 1 MiB, one session, one commit.
-//! * `blocks serve --home DIR` prints the address at which it is reached and serves until its standard input ends or it is
-//!   told to terminate.
+//! * `blocks serve --home DIR` prints the address at which it is reached and serves until its standard input ends.
 //! * `blocks fetch CID --peer ADDRESS… --home DIR` gets a whole file from these peers into its own store.
 //!
 //! `add` and `fetch` print one JSON object: `cid`, `bytes`, `new` (bytes that were not stored before), `seconds`,
@@ -35,8 +34,6 @@ use libp2p_identity::Keypair;
 use multiaddr::Multiaddr;
 use serde_json::{Value, json};
 use tikv_jemallocator::Jemalloc;
-use tokio::io::AsyncReadExt as _;
-use tokio::signal::unix::{SignalKind, signal};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -101,14 +98,7 @@ async fn add(start: Instant, file: &Path, home: &str) -> Result {
 async fn serve(home: &str) -> Result {
     let node = node(store(home)?).await?;
     println!("{}", node.addresses().await.first().ok_or("it does not listen")?);
-    let (mut input, mut terminate) = (tokio::io::stdin(), signal(SignalKind::terminate())?);
-    let mut ignored = [0; 64];
-    loop {
-        tokio::select! {
-            read = input.read(&mut ignored) => if read? == 0 { break },
-            _ = terminate.recv() => break,
-        }
-    }
+    tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
     node.shutdown().await;
     // Tokio's standard input would hold up the end of the runtime until something is typed.
     std::process::exit(0);

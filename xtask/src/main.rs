@@ -10,6 +10,7 @@
 
 mod accept;
 mod bench;
+mod line;
 mod measure;
 mod peers;
 mod shell;

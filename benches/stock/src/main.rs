@@ -2,8 +2,7 @@
 //! own blocks are measured against.
 //!
 //! * `stock add FILE --repo DIR [--chunk SIZE]` adds a file, in chunks of 1 MiB unless told otherwise.
-//! * `stock serve --repo DIR` prints the address at which it is reached and serves until its standard input ends or it is
-//!   told to terminate.
+//! * `stock serve --repo DIR` prints the address at which it is reached and serves until its standard input ends.
 //! * `stock fetch CID --peer ADDRESS --repo DIR` gets a whole file from a peer by bitswap into its own repository.
 //!
 //! `add` and `fetch` print one JSON object: `cid`, `bytes`, `seconds`, `mb_per_s` (10^6 bytes), `cpu` (seconds of the
@@ -19,8 +18,6 @@ use rust_ipfs::builder::DefaultIpfsBuilder;
 use rust_ipfs::unixfs::{UnixfsAdd, ll::file::adder::Chunker};
 use rust_ipfs::{Ipfs, IpfsPath, Multiaddr, PeerId, Protocol};
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 const USAGE: &str =
@@ -66,14 +63,7 @@ async fn serve(repo: &str) -> Result<()> {
     let addresses = ipfs.listening_addresses().await?;
     let address = addresses.into_iter().next().context("it listens")?;
     println!("{}", with_peer(address, ipfs.keypair().public().to_peer_id()));
-    let (mut input, mut terminate) = (tokio::io::stdin(), signal(SignalKind::terminate())?);
-    let mut ignored = [0; 64];
-    loop {
-        tokio::select! {
-            read = input.read(&mut ignored) => if read? == 0 { break },
-            _ = terminate.recv() => break,
-        }
-    }
+    tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
     ipfs.exit_daemon().await;
     // Tokio's standard input would hold up the end of the runtime until something is typed.
     std::process::exit(0);

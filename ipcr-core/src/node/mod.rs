@@ -46,7 +46,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::bitswap::{Bitswap, Discovery, Found, Session};
+use self::bitswap::{Bitswap, Discovery, Session};
 pub use self::config::{DEFAULT_PORT, NodeConfig, PUBLIC_BOOTSTRAP};
 pub use self::error::NodeError;
 use self::host::Host;
@@ -312,31 +312,23 @@ async fn keep_peer(hub: Hub, network: Arc<Network>, address: Multiaddr) {
 
 #[async_trait]
 impl Discovery for Network {
-    async fn discover(&self, root: &Cid, found: mpsc::Sender<Found>) {
-        let (sender, mut providers) = mpsc::channel(8);
-        let by_dht = async {
-            while let Some((peer, addresses)) = providers.recv().await {
-                if found.send(Found { peer, addresses }).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let (routed, mut known) = mpsc::channel::<Provider>(8);
-        let by_routers = async {
-            while let Some(Provider { peer, mut addresses }) = known.recv().await {
-                addresses = self.resolve(&addresses).await;
-                addresses.retain(|address| self.mode.allows_learned(address));
-                if found.send(Found { peer, addresses }).await.is_err() {
-                    return;
-                }
-            }
-        };
+    async fn discover(&self, root: &Cid, found: mpsc::Sender<Provider>) {
+        let (sender, mut routed) = mpsc::channel::<Provider>(8);
         let ask_routers = async {
             if let Some(routing) = self.routing.get() {
-                routing.providers(root, routed).await;
+                routing.providers(root, sender).await;
             }
         };
-        tokio::join!(self.kad.providers(root, sender), by_dht, ask_routers, by_routers);
+        let sift = async {
+            while let Some(Provider { peer, addresses }) = routed.recv().await {
+                let mut addresses = self.resolve(&addresses).await;
+                addresses.retain(|address| self.mode.allows_learned(address));
+                if found.send(Provider { peer, addresses }).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::join!(self.kad.providers(root, found.clone()), ask_routers, sift);
     }
 
     async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr> {

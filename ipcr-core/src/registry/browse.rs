@@ -102,12 +102,13 @@ pub(super) async fn list(
             }]
         }
         None => {
-            let recognised = read::recognise(&at.reader, &at.base).await.map_err(failed)?;
-            if !matches!(recognised, Recognised::Registry) {
+            let summaries = read::images(&at.reader, &at.base).await.map_err(failed)?;
+            if summaries.is_empty()
+                && !matches!(read::recognise(&at.reader, &at.base).await.map_err(failed)?, Recognised::Registry)
+            {
                 let message = format!("{} is an image, not a registry whose images could be listed", at.name());
                 return Err(RegistryError::Usage { message });
             }
-            let summaries = read::images(&at.reader, &at.base).await.map_err(failed)?;
             let listed = summaries.into_iter().map(|summary| ListedImage {
                 name: summary.name,
                 description: summary.description,

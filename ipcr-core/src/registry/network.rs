@@ -119,9 +119,6 @@ impl LazyNetwork {
             tracing::debug!(error = %describe(&error), "the addresses of the running node could not be noted");
         }
         let records = self.records(&node, &dns)?;
-        if !self.config.routers.is_empty() {
-            node.ask_also(Arc::new(HttpRouting::new(self.http(&dns)?, &self.config.routers)));
-        }
         let mut options = ResolverOptions::default();
         options.timeout = options.timeout.min(self.config.stall);
         options.mode = self.config.node.mode.clone();
@@ -131,15 +128,18 @@ impl LazyNetwork {
         Ok(made)
     }
 
-    /// Everyone who may know records: peers and the DHT, routers, gateways.
+    /// Everyone who may know records: peers and the DHT, routers, gateways. The node asks the routers for holders, too.
     fn records(&self, node: &Arc<Node>, dns: &Arc<dyn Dns>) -> Result<Arc<dyn NameRecords>, RegistryError> {
-        let node = Arc::clone(node) as Arc<dyn NameRecords>;
         let (routers, gateways) = (&self.config.routers, &self.config.gateways);
         if self.config.node.offline || routers.is_empty() && gateways.is_empty() {
-            return Ok(node);
+            return Ok(Arc::clone(node) as Arc<dyn NameRecords>);
         }
-        let http = HttpRecords::new(self.http(dns)?, routers, gateways);
-        Ok(Arc::new(Combined::new(vec![node, Arc::new(http)])))
+        let client = self.http(dns)?;
+        if !routers.is_empty() {
+            node.ask_also(Arc::new(HttpRouting::new(client.clone(), routers)));
+        }
+        let http = HttpRecords::new(client, routers, gateways);
+        Ok(Arc::new(Combined::new(vec![Arc::clone(node) as Arc<dyn NameRecords>, Arc::new(http)])))
     }
 
     /// The HTTP client, within the reach of the network mode; the configured hosts are always within it.

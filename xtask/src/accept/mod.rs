@@ -94,7 +94,7 @@ const CHAPTERS: &[Chapter] = &[
         lines: 10,
         elsewhere: &[
             (4, "measured by `cargo xtask bench`"),
-            (5, "measured by `cargo xtask bench`"),
+            (5, "not measured: it needs a kernel with netem"),
             (9, "`fuzzing::tests::seeds_hold`, and fuzz/README.md"),
             (10, "the main job's checks, and `ipcr-core/tests/layering.rs`"),
         ],

@@ -4,17 +4,15 @@
 //! over the cable.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::Figure;
 use super::lab::{Engine, Home, Lab, inside};
 use super::site::{DOMAIN, IMAGE_MIB, number, require, same, text};
 use super::watched::{self, STALL};
+use crate::line::{Line, Quality};
 use crate::shell::{Result, output};
 
 /// Where the DNS server of the hosts listens: nothing else does there.
@@ -153,14 +151,14 @@ fn pull_and_run(visitor: &Home<'_>, engine: &Engine, (reference, shown): (&str, 
 pub(crate) fn slow_line(lab: &Lab) -> Result<Figure> {
     let site = lab.site()?;
     let port = site.address.split('/').nth(4).and_then(|port| port.parse().ok()).ok_or("the address has a port")?;
-    let relay = relay(port)?;
-    let address = site.address.replace(&format!("/tcp/{port}/"), &format!("/tcp/{relay}/"));
+    let line = Line::start(port, Quality { delay: DELAY, ..Quality::default() })?;
+    let address = line.lead(&site.address, port);
     lab.dns(&[(&format!("_dnslink.{DOMAIN}"), &format!("dnslink=/ipns/{}", site.ipns))])?;
     let visitor = lab.visitor("slow-b")?.with(&["--peer", &address]);
     let watched = watched::pull(&visitor, &[&format!("{DOMAIN}/app:1"), "--into", "none"])?;
     let (pulled, seconds, stall) = (watched.result, watched.seconds, watched.stall);
     let through = pulled["peers"][0]["address"].as_str().unwrap_or_default();
-    require(through.contains(&format!("/tcp/{relay}")), || format!("the bytes came from {through:?}"))?;
+    require(through.contains(&format!("/tcp/{}", line.port)), || format!("the bytes came from {through:?}"))?;
     require(seconds <= SLOW_LINE, || format!("it took {seconds:.1} s"))?;
     require(stall <= STALL, || format!("no bytes came for {stall:.2} s"))?;
     let mut figure = Figure::at_most(watched.silence, STALL, "s without news")?;
@@ -168,44 +166,4 @@ pub(crate) fn slow_line(lab: &Lab) -> Result<Figure> {
     let rest = format!(", {stall:.2} s without bytes, {IMAGE_MIB} MiB in {seconds:.1} s, {delay} ms each way");
     figure.found.push_str(&rest);
     Ok(figure)
-}
-
-/// A relay in front of a TCP port, which holds every byte back for [`DELAY`] in both directions. It runs until this
-/// program ends.
-fn relay(port: u16) -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let own = listener.local_addr()?.port();
-    std::thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-            delay(&client, &server);
-            delay(&server, &client);
-        }
-    });
-    Ok(own)
-}
-
-/// Copies one direction, late.
-fn delay(from: &TcpStream, to: &TcpStream) {
-    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
-    let _ = (from.set_nodelay(true), to.set_nodelay(true));
-    // What is under way: more than any window of the programs under test.
-    let (sender, receiver) = mpsc::sync_channel::<(Instant, Vec<u8>)>(1024);
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 64 << 10];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if sender.send((Instant::now() + DELAY, buffer[..count].to_owned())).is_err() {
-                break;
-            }
-        }
-    });
-    std::thread::spawn(move || {
-        for (due, bytes) in receiver {
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            if to.write_all(&bytes).is_err() {
-                break;
-            }
-        }
-        let _ = to.shutdown(Shutdown::Both);
-    });
 }

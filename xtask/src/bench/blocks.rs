@@ -16,10 +16,10 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::relay::Relay;
 use crate::accept::exchange::{Kubo, kubo};
 use crate::accept::lab::{Lab, Process};
 use crate::accept::site::{require, same, text};
+use crate::line::{Line, Quality};
 use crate::measure::{self, Helpers};
 use crate::peers;
 use crate::shell::{self, Result};
@@ -272,21 +272,18 @@ impl Round<'_> {
         shell::output(Command::new(&self.ipcr).args(["add", &file, "--home", &self.path(IPCR[2])]))?;
         let servers = IPCR.map(|home| self.serve(home)).into_iter().collect::<Result<Vec<_>>>()?;
         require(servers.len() == SEEDERS, || "not every seeder runs".into())?;
-        let relays =
-            servers.iter().map(|server| Relay::start(server.port()?, SEEDER_RATE)).collect::<Result<Vec<_>>>()?;
-        let addresses: Vec<String> = servers
-            .iter()
-            .zip(&relays)
-            .map(|(server, relay)| {
-                Ok(server.address.replace(&format!("/{}/", server.port()?), &format!("/{}/", relay.port)))
-            })
-            .collect::<Result<_>>()?;
+        // The node has no limit on what it uploads; with a line to each, seeders have one all the same.
+        let quality = Quality { down: Some(SEEDER_RATE), ..Quality::default() };
+        let ports = servers.iter().map(Server::port).collect::<Result<Vec<_>>>()?;
+        let lines = ports.iter().map(|port| Line::start(*port, quality)).collect::<Result<Vec<_>>>()?;
+        let led = servers.iter().zip(&lines).zip(&ports);
+        let addresses = led.map(|((server, line), port)| line.lead(&server.address, *port)).collect();
         let all: Vec<&Server> = servers.iter().collect();
         self.ipcr_fetch(IpcrFetchShared, SHARED, &all, addresses)?;
-        let passed: Vec<u64> = relays.iter().map(Relay::passed).collect();
+        let passed: Vec<u64> = lines.iter().map(Line::passed).collect();
         eprintln!("    seeders sent {passed:?} bytes");
-        // Peers tell each other where they listen: nothing may have come past the relays.
-        require(passed.iter().sum::<u64>() >= self.bytes, || format!("only {passed:?} bytes went through the relays"))
+        // Peers tell each other where they listen: nothing may have come past the lines.
+        require(passed.iter().sum::<u64>() >= self.bytes, || format!("only {passed:?} bytes went through the lines"))
     }
 
     /// Runs a program that says itself what it cost; `helpers` are processes that work for it.

@@ -3,7 +3,6 @@
 //! Figures on their own say more about the machine than about the program; the ratios are what counts.
 
 mod blocks;
-mod relay;
 mod rounds;
 
 use std::path::Path;

@@ -37,7 +37,7 @@ use self::ledger::Ledger;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use self::message::fuzz;
 use self::message::{Message, Payload};
-pub(super) use self::reach::{Discovery, Found};
+pub(super) use self::reach::Discovery;
 pub(super) use self::session::Session;
 use self::session::Shared as SessionShared;
 use self::wants::Wants;

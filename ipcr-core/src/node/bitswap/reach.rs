@@ -19,6 +19,7 @@ use super::schedule::Standing;
 use super::session::{FOUND_PEERS, Shared, TICK};
 use crate::event::{Event, Warning};
 use crate::net::addresses;
+use crate::port::routing::Provider;
 
 /// How long to wait before a lost or unreachable peer is dialled again, at first and at most.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
@@ -33,17 +34,10 @@ const SEARCH_AGAIN: Duration = Duration::from_secs(15);
 #[async_trait]
 pub(in crate::node) trait Discovery: fmt::Debug + Send + Sync {
     /// Sends everyone who is said to hold `root`; returns when nobody else can be found.
-    async fn discover(&self, root: &Cid, found: mpsc::Sender<Found>);
+    async fn discover(&self, root: &Cid, found: mpsc::Sender<Provider>);
 
     /// Replaces names in addresses.
     async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr>;
-}
-
-/// A peer that is said to hold something.
-#[derive(Clone, Debug)]
-pub(in crate::node) struct Found {
-    pub(in crate::node) peer: PeerId,
-    pub(in crate::node) addresses: Vec<Multiaddr>,
 }
 
 /// Finds nobody.
@@ -52,7 +46,7 @@ pub(super) struct Nobody;
 
 #[async_trait]
 impl Discovery for Nobody {
-    async fn discover(&self, _: &Cid, _: mpsc::Sender<Found>) {}
+    async fn discover(&self, _: &Cid, _: mpsc::Sender<Provider>) {}
 
     async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr> {
         addresses.to_vec()
@@ -82,7 +76,7 @@ impl Shared {
             for (peer, addresses) in peers {
                 if !known.contains(&peer) {
                     known.push(peer);
-                    self.spawn(Self::keep_connected(self.clone(), Found { peer, addresses }, usize::MAX));
+                    self.spawn(Self::keep_connected(self.clone(), Provider { peer, addresses }, usize::MAX));
                 }
             }
             open = unresolved;
@@ -120,8 +114,8 @@ impl Shared {
     }
 
     /// Connects to a holder, and again whenever the connection is lost.
-    async fn keep_connected(self: Arc<Self>, found: Found, dials: usize) {
-        let Found { peer, addresses } = found;
+    async fn keep_connected(self: Arc<Self>, found: Provider, dials: usize) {
+        let Provider { peer, addresses } = found;
         if self.bitswap.is_bad(peer) {
             let warning = Warning::BadPeer { peer: peer.to_string(), reason: "it sent wrong things before".into() };
             return self.request.events.warn(warning).await;

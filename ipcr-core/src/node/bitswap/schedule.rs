@@ -10,6 +10,8 @@ use tokio::time::Instant;
 const WINDOW_BYTES: u64 = 16 << 20;
 /// Bounds of the same in blocks.
 const WINDOW_BLOCKS: std::ops::RangeInclusive<u64> = 8..=256;
+/// By how much the window shrinks when a connection is lost with blocks in flight.
+const SHRINK: u64 = 4;
 /// The size of a block before any has come.
 const FIRST_GUESS: u64 = 256 << 10;
 /// The shortest time without a block after which others are asked for what a peer was asked for.
@@ -41,6 +43,8 @@ pub(super) struct Member {
     pub(super) blocks: u64,
     pub(super) bytes: u64,
     in_flight: u64,
+    /// Bytes that it is asked for at once. It does not grow again: a peer whose connection breaks under much breaks again.
+    window_bytes: u64,
     banned: bool,
     /// When it last sent a block, or was asked for the first of those in flight.
     progress: Instant,
@@ -64,7 +68,8 @@ impl Member {
 
     fn window(&self) -> u64 {
         let size = self.bytes.checked_div(self.blocks).unwrap_or(FIRST_GUESS).max(1);
-        (WINDOW_BYTES / size).clamp(*WINDOW_BLOCKS.start(), *WINDOW_BLOCKS.end())
+        let least = if self.window_bytes < WINDOW_BYTES { 1 } else { *WINDOW_BLOCKS.start() };
+        (self.window_bytes / size).clamp(least, *WINDOW_BLOCKS.end())
     }
 
     fn patience(&self) -> Duration {
@@ -94,10 +99,6 @@ impl Schedule {
         self.members.iter()
     }
 
-    pub(super) fn members_mut(&mut self) -> impl Iterator<Item = (&PeerId, &mut Member)> {
-        self.members.iter_mut()
-    }
-
     pub(super) fn contains(&self, peer: &PeerId) -> bool {
         self.members.contains_key(peer)
     }
@@ -110,6 +111,7 @@ impl Schedule {
             blocks: 0,
             bytes: 0,
             in_flight: 0,
+            window_bytes: WINDOW_BYTES,
             banned: false,
             progress: now,
             gap: Duration::ZERO,
@@ -141,6 +143,18 @@ impl Schedule {
         if let Some(member) = self.members.get_mut(peer) {
             member.failed_until = Some(now + FAILED);
         }
+    }
+
+    /// Notices a peer's connection of this epoch, if it is another than before; true if so. One that was lost with blocks in flight
+    /// may have been lost because of them: the multiplexer of js-libp2p puts what is asked for at once into frames of any length, and
+    /// that of rust-libp2p breaks the connection at the first that is longer than 1 MiB.
+    pub(super) fn follow(&mut self, peer: &PeerId, epoch: Option<u64>) -> bool {
+        let Some(member) = self.members.get_mut(peer).filter(|member| member.epoch != epoch) else { return false };
+        if member.epoch.is_some() && member.in_flight > 0 {
+            member.window_bytes /= SHRINK;
+        }
+        member.epoch = epoch;
+        true
     }
 
     /// A peer is asked for one block more.
@@ -269,6 +283,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_lost_connection_had_in_flight_is_asked_for_in_smaller_parts() {
+        let (mut schedule, peers, now) = peers(1);
+        let peer = peers[0];
+        let fill = |schedule: &mut Schedule| {
+            let asked = std::iter::from_fn(|| ask(schedule, now)).count() as u64;
+            (0..asked).for_each(|_| schedule.settled(&peer));
+            asked
+        };
+        assert!(!schedule.follow(&peer, Some(1)));
+        // Lost while nothing was asked for: nobody is to blame.
+        assert!(schedule.follow(&peer, None) && schedule.follow(&peer, Some(2)));
+        assert_eq!(fill(&mut schedule), WINDOW_BYTES / FIRST_GUESS);
+        for (epoch, blocks) in [(3, 16), (4, 4), (5, 1), (6, 1)] {
+            ask(&mut schedule, now);
+            assert!(schedule.follow(&peer, Some(epoch)));
+            schedule.settled(&peer);
+            assert_eq!(fill(&mut schedule), blocks);
+        }
+    }
+
+    #[tokio::test]
     async fn strangers_and_the_unconnected_are_not_asked() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
         let peer = PeerId::random();
@@ -276,7 +311,7 @@ mod tests {
         assert_eq!(schedule.choose(&[], now), Choice::Nobody);
         schedule.learn(&peer, true);
         assert_eq!(schedule.choose(&[], now), Choice::Ask(peer));
-        schedule.members_mut().for_each(|(_, member)| member.epoch = None);
+        schedule.follow(&peer, None);
         assert_eq!(schedule.choose(&[], now), Choice::Nobody);
     }
 }

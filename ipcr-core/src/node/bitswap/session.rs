@@ -421,16 +421,11 @@ impl Shared {
 
     /// Notices peers that came, went, or went and came back.
     pub(super) fn follow_connections(&self, state: &mut State) {
-        let mut lost = Vec::new();
-        for (peer, member) in state.schedule.members_mut() {
-            let epoch = self.bitswap.hub.epoch(peer);
-            if member.epoch != epoch {
-                member.epoch = epoch;
-                lost.push(*peer);
+        let members: Vec<PeerId> = state.schedule.members().map(|(peer, _)| *peer).collect();
+        for peer in members {
+            if state.schedule.follow(&peer, self.bitswap.hub.epoch(&peer)) {
+                self.take_back(state, peer, false);
             }
-        }
-        for peer in lost {
-            self.take_back(state, peer, false);
         }
     }
 

@@ -32,6 +32,7 @@ use self::message::{Kind, Message};
 use super::{frame, resolve};
 use crate::net::addresses::NetworkMode;
 use crate::port::dns::Dns;
+use crate::port::routing::Provider;
 
 /// The protocol of the public network; a private network has it to itself by its key.
 pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/kad/1.0.0");
@@ -118,7 +119,7 @@ impl Kad {
     }
 
     /// Sends everyone else who is said to provide a block, as they are found.
-    pub(super) async fn providers(&self, cid: &Cid, found: mpsc::Sender<(PeerId, Vec<Multiaddr>)>) {
+    pub(super) async fn providers(&self, cid: &Cid, found: mpsc::Sender<Provider>) {
         let mut known = HashSet::from([self.hub.local()]);
         let mut sought = HashSet::new();
         let (sender, mut answers) = mpsc::channel(1);
@@ -139,7 +140,10 @@ impl Kad {
                     let unreachable = addresses.is_empty() && self.hub.link(&peer).is_none();
                     if unreachable && !known.contains(&peer) && sought.len() < SOUGHT && sought.insert(peer) {
                         lookups.push(self.locate(peer));
-                    } else if !unreachable && known.insert(peer) && found.send((peer, addresses)).await.is_err() {
+                    } else if !unreachable
+                        && known.insert(peer)
+                        && found.send(Provider { peer, addresses }).await.is_err()
+                    {
                         return answers.close();
                     }
                 }

@@ -1,21 +1,17 @@
 //! Two nodes that send all they can to each other by one TCP connection.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use super::{Holder, serve};
 use crate::accept::Figure;
 use crate::accept::lab::Lab;
 use crate::accept::site::require;
 use crate::accept::watched::{self, STALL};
+use crate::line::{Line, Quality};
 use crate::shell::Result;
 
 /// Bytes that pass in a second, in each direction: so few that whatever can be full is full all the time.
-const RATE: usize = 8 << 20;
+const RATE: u32 = 8 << 20;
 /// The longest time in seconds without bytes: what is wanted waits behind what fills the buffers of the line.
 const LIMIT: f64 = 3.0 * STALL;
 
@@ -31,13 +27,14 @@ pub(crate) fn long(lab: &Lab) -> Result<Figure> {
 
 /// Each has as much for the other as the line passes in so many seconds.
 fn both_ways(lab: &Lab, name: &str, seconds: usize) -> Result<Figure> {
-    let size = seconds * RATE;
+    let size = seconds * RATE as usize;
     let [a, b] =
         [(321, 'a'), (322, 'b')].map(|(seed, letter)| Holder::start(lab, &format!("{name}-{letter}"), seed, &[size]));
     let (a, mut b) = (a?, b?);
     let port = a.address.split('/').nth(4).and_then(|port| port.parse().ok()).ok_or("the address has a port")?;
-    let line = Line::start(port, RATE)?;
-    let address = a.address.replace(&format!("/tcp/{port}/"), &format!("/tcp/{}/", line.port));
+    let rate = Some(f64::from(RATE));
+    let line = Line::start(port, Quality { up: rate, down: rate, ..Quality::default() })?;
+    let address = line.lead(&a.address, port);
     // Only by the line do they know each other.
     drop(b.service);
     (b.service, b.address) = serve(&b.home, &["--peer", &address])?;
@@ -48,7 +45,7 @@ fn both_ways(lab: &Lab, name: &str, seconds: usize) -> Result<Figure> {
     let (from_a, from_b) = (pull(&b, &a), pull(&a, &b));
     let [from_a, from_b] = [from_a, from_b].map(|pull| pull.join().expect("it does not panic"));
     let (from_a, from_b) = (from_a?, from_b?);
-    let connections = line.connections.load(Ordering::Acquire);
+    let connections = line.connections();
     require(connections == 1, || format!("there were {connections} connections"))?;
     let through = from_a.result["peers"][0]["address"].as_str().unwrap_or_default();
     require(through.contains(&format!("/tcp/{}", line.port)), || format!("the bytes came from {through:?}"))?;
@@ -58,46 +55,4 @@ fn both_ways(lab: &Lab, name: &str, seconds: usize) -> Result<Figure> {
     let each = format!(", {} MiB each way in {:.1} and {:.1} s", size >> 20, from_a.seconds, from_b.seconds);
     figure.found.push_str(&each);
     Ok(figure)
-}
-
-/// A line in front of a TCP port that passes so many bytes a second in each direction. It runs until this program ends.
-struct Line {
-    port: u16,
-    connections: Arc<AtomicUsize>,
-}
-
-impl Line {
-    fn start(target: u16, rate: usize) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&connections);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                count.fetch_add(1, Ordering::AcqRel);
-                let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
-                pass(&client, &server, rate);
-                pass(&server, &client, rate);
-            }
-        });
-        Ok(Self { port, connections })
-    }
-}
-
-/// Copies one direction, no faster than the rate.
-fn pass(from: &TcpStream, to: &TcpStream, rate: usize) {
-    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
-    thread::spawn(move || {
-        let mut buffer = vec![0; 64 << 10];
-        let mut due = Instant::now();
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if to.write_all(&buffer[..count]).is_err() {
-                break;
-            }
-            let cost = Duration::from_nanos(count as u64 * 1_000_000_000 / rate as u64);
-            due = due.max(Instant::now()) + cost;
-            thread::sleep(due.saturating_duration_since(Instant::now()));
-        }
-        let _ = to.shutdown(Shutdown::Both);
-    });
 }

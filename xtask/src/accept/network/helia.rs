@@ -9,10 +9,15 @@ use crate::accept::forge::Image;
 use crate::accept::lab::Lab;
 use crate::accept::site::{number, require, same, text};
 use crate::accept::watched::{self, STALL};
+use crate::line::{Line, Quality};
 use crate::shell::Result;
 
 /// How long connections have nothing to do: longer than Helia keeps a silent stream.
 const IDLE: Duration = Duration::from_secs(15);
+/// How long bytes travel in each direction over a long line.
+const DELAY: Duration = Duration::from_millis(20);
+/// How long a pull over it may take, in seconds.
+const LATE: f64 = 20.0;
 /// Size of the image, in MiB.
 const IMAGE_MIB: usize = 48;
 
@@ -61,7 +66,17 @@ pub(crate) fn batch(lab: &Lab) -> Result<Figure> {
     let blocks = number(&watched.result["peers"][0], "/blocks")?;
     require(blocks >= 16, || format!("{blocks} blocks came"))?;
     same("the number of peers", &watched.result["peers"].as_array().map_or(0, Vec::len), &1)?;
+    // The same over a long line, where Helia gets leave to send much at once, and does so in frames that break the connection.
+    let address = helia.address()?;
+    let port = address.split('/').nth(4).and_then(|port| port.parse().ok()).ok_or("the address has a port")?;
+    let line = Line::start(port, Quality { delay: DELAY, ..Quality::default() })?;
+    let far = lab.home("batch-c").with(&["--peer", &line.lead(&address, port)]);
+    let late = watched::pull(&far, &[&format!("ipfs/{cid}/app:1"), "--into", "none"])?;
+    check(&far, &late.result, &image)?;
+    require(late.seconds <= LATE, || format!("over a long line it took {:.1} s, limit {LATE} s", late.seconds))?;
     let mut figure = Figure::at_most(watched.stall, STALL, "s without bytes")?;
-    figure.found.push_str(&format!(", {blocks} blocks in {:.1} s", watched.seconds));
+    let (near, connections) = (watched.seconds, line.connections());
+    figure.found.push_str(&format!(", {blocks} blocks in {near:.1} s"));
+    figure.found.push_str(&format!("; in {:.1} s over a long line, {connections} connections", late.seconds));
     Ok(figure)
 }
