@@ -65,6 +65,7 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
             "make a home with the new key: `ipcr key export` where it is, then `ipcr --home DIR init --import FILE` here"
         }
         Topic::Conflict => "look at both with `ipcr inspect`; `--force` makes ours win",
+        Topic::Forgotten => "`--force` publishes without them; then push again what `ipcr ls` lacks",
         Topic::NotMerged => "run `ipcr publish` once another home or mirror that holds it is reachable",
         Topic::NoProvider => {
             "whoever holds it may be offline; if you know an address, add `--peer /ip4/…/tcp/4001/p2p/12D3Koo…`"

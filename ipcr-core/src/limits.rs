@@ -40,6 +40,10 @@ pub const NAME_RECURSION: usize = 32;
 pub const HANDOVERS: usize = 32;
 /// Largest list of hand-overs, in bytes.
 pub const HANDOVERS_BYTES: u64 = 64 * KIB;
+/// Homes with one key of which a registry says what it holds; the one heard of least recently is forgotten first.
+pub const HOMES: usize = 256;
+/// Changes of its registry that a home remembers, to make them again upon a root that lacks them.
+pub const CHANGES: u64 = 8192;
 /// Largest block, in bytes (Bitswap specification).
 pub const BLOCK_BYTES: usize = 2 << 20;
 /// Largest leaf that is written, in bytes.

@@ -1,16 +1,15 @@
-//! What a home knows of its own registry, durably: the root, what was published, edits not published yet.
+//! What a home knows of its own registry, durably: the root, what was published, how many changes it made of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cid::Cid;
+use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::kind::ErrorKind;
 use crate::port::table::{Change, Space, Table, TableError};
-use crate::reference::{IpnsName, Tag};
-use crate::tree::edit::Edit;
+use crate::reference::IpnsName;
 
 /// The key of the state in [`Space::Registry`].
 const KEY: &[u8] = b"state";
@@ -28,14 +27,21 @@ pub struct State {
     pub key: Option<IpnsName>,
     /// The last record that this home signed.
     pub published: Option<Published>,
-    /// Edits made since a record was last accepted by others, oldest first.
-    pub pending: Vec<Pending>,
     /// Whether it took over a root of another home: then not all of it is stored here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
     /// Roots that were published and that this home's root comes from, by sequence, the lowest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Step>,
+    /// What this home is called among those with its key; empty before its first change.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub home: String,
+    /// The number of the first [change](super::changes) made under that name; 0 before there is one.
+    #[serde(default)]
+    pub first: u64,
+    /// The number of the last one.
+    #[serde(default)]
+    pub change: u64,
 }
 
 /// A record that this home signed.
@@ -50,27 +56,6 @@ pub struct Published {
     pub accepted: bool,
 }
 
-/// An edit, and what it was made upon.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pending {
-    /// The edit.
-    #[serde(flatten)]
-    pub edit: Edit,
-    /// What the tag that it changes named before, if it changes one that named anything.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Digest>,
-    /// What the tags of an image named that is removed as a whole.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tags: BTreeMap<Tag, Digest>,
-}
-
-impl Pending {
-    /// An edit made upon nothing that it could conflict with.
-    pub fn new(edit: Edit) -> Self {
-        Self { edit, before: None, tags: BTreeMap::new() }
-    }
-}
-
 /// A published root that is part of this home's root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
@@ -79,10 +64,9 @@ pub struct Step {
     /// The root.
     #[serde(with = "crate::dag::text::cid")]
     pub root: Cid,
-    /// The edits of this home that this record was the first to hold. Another home that signs the same or a higher sequence may
-    /// not have seen them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub edits: Vec<Pending>,
+    /// The last change of this home that others are known to have seen with it; 0: of none it is known.
+    #[serde(default)]
+    pub change: u64,
 }
 
 impl State {
@@ -97,7 +81,7 @@ impl State {
         })?;
         if let (true, Some(published)) = (state.history.is_empty(), &state.published) {
             let Published { root, sequence, .. } = *published;
-            state.history.push(Step { sequence, root, edits: Vec::new() });
+            state.history.push(Step { sequence, root, change: 0 });
         }
         Ok(state)
     }
@@ -119,35 +103,45 @@ impl State {
         !known && self.history.first().is_none_or(|oldest| sequence >= oldest.sequence)
     }
 
-    /// The edits of this home that a foreign record of this sequence may lack, oldest first, and that are to be made again.
-    pub fn unseen_by(&self, sequence: u64) -> Vec<Pending> {
-        let published = self.history.iter().filter(|step| step.sequence >= sequence);
-        published.flat_map(|step| &step.edits).chain(&self.pending).cloned().collect()
+    /// The name that this home has, or one that no other has.
+    pub fn name(&self) -> String {
+        match self.home.as_str() {
+            "" => fresh_name(),
+            name => name.to_owned(),
+        }
     }
 
-    /// Notes that the root comes from published ones, by their sequences, and that edits since a sequence were made again upon it.
-    pub fn merged(
-        &mut self,
-        since: u64,
-        theirs: impl IntoIterator<Item = (u64, Cid)>,
-        merged: Cid,
-        edits: Vec<Pending>,
-    ) {
-        for step in self.history.iter_mut().filter(|step| step.sequence >= since) {
-            step.edits.clear();
+    /// Notes a change made under a name, with the number after the last one's.
+    pub fn changed(&mut self, home: String) {
+        self.change += 1;
+        if self.home != home {
+            (self.home, self.first) = (home, self.change);
         }
+    }
+
+    /// Takes another name, because a copy of this home goes by its present one; changes from `first` on are made under it.
+    pub fn rename(&mut self, first: u64) {
+        (self.home, self.first) = (fresh_name(), first);
+    }
+
+    /// The last change that whoever signed a record of this sequence has seen, as far as this home can tell.
+    pub fn seen_by(&self, sequence: u64) -> u64 {
+        self.history.iter().filter(|step| step.sequence < sequence).map(|step| step.change).max().unwrap_or_default()
+    }
+
+    /// Notes that the root comes from published ones, by their sequences.
+    pub fn merged(&mut self, theirs: impl IntoIterator<Item = (u64, Cid)>, merged: Cid) {
         for (sequence, root) in theirs {
-            self.note(sequence, root, Vec::new());
+            self.note(sequence, root, 0);
         }
         self.root = Some(merged);
         self.shared = true;
-        self.pending = edits;
     }
 
     /// Notes a record that this home signed.
     pub fn signed(&mut self, sequence: u64, root: Cid) {
         self.published = Some(Published { root, sequence, accepted: false });
-        self.note(sequence, root, Vec::new());
+        self.note(sequence, root, 0);
     }
 
     /// Notes that others have accepted the last record.
@@ -155,16 +149,15 @@ impl State {
         let Some(published) = &mut self.published else { return };
         published.accepted = true;
         let (sequence, root) = (published.sequence, published.root);
-        let edits = std::mem::take(&mut self.pending);
-        self.note(sequence, root, edits);
+        self.note(sequence, root, self.change);
     }
 
-    fn note(&mut self, sequence: u64, root: Cid, edits: Vec<Pending>) {
+    fn note(&mut self, sequence: u64, root: Cid, change: u64) {
         match self.history.iter_mut().find(|step| step.sequence == sequence && step.root == root) {
-            Some(step) => step.edits.extend(edits),
+            Some(step) => step.change = step.change.max(change),
             None => {
                 let at = self.history.partition_point(|step| step.sequence <= sequence);
-                self.history.insert(at, Step { sequence, root, edits });
+                self.history.insert(at, Step { sequence, root, change });
             }
         }
         let surplus = self.history.len().saturating_sub(HISTORY);
@@ -172,10 +165,15 @@ impl State {
     }
 
     /// The change that writes it.
-    pub fn change(&self) -> Change {
+    pub fn write(&self) -> Change {
         let bytes = serde_json::to_vec(self).expect("the state is plain data");
         Change::Put(Space::Registry, KEY.to_vec(), bytes)
     }
+}
+
+/// A name for a home that no other has: 16 hexadecimal digits.
+fn fresh_name() -> String {
+    hex::encode(&Digest::sha256(&PeerId::random().to_bytes()).as_bytes()[..8])
 }
 
 #[cfg(test)]
@@ -186,33 +184,38 @@ mod tests {
         *crate::dag::block::Block::raw(vec![number].into()).cid()
     }
 
-    fn removal(tag: &str) -> Pending {
-        let (image, tag) = ("app".parse().unwrap(), tag.parse().unwrap());
-        Pending { before: Some(Digest::sha256(b"before")), ..Pending::new(Edit::RemoveTag { image, tag }) }
-    }
-
     #[test]
     fn what_is_foreign_and_what_it_lacks() {
         let mut state = State::default();
         assert!(state.is_foreign(1, Some(root(1))));
-        state.pending = vec![removal("a")];
-        state.signed(5, root(5));
-        state.accepted();
-        state.pending = vec![removal("b")];
-        state.signed(6, root(6));
-        state.accepted();
-        state.pending = vec![removal("c")];
+        for sequence in [5, 6] {
+            state.changed(state.name());
+            state.signed(sequence.into(), root(sequence));
+            state.accepted();
+        }
+        state.changed(state.name());
         assert!(!state.is_foreign(5, Some(root(5))) && !state.is_foreign(6, Some(root(6))));
         // Another home has signed the same sequence, a higher one, one from before everything that is known here.
         assert!(state.is_foreign(6, Some(root(7))) && state.is_foreign(9, Some(root(7))) && state.is_foreign(9, None));
         assert!(!state.is_foreign(4, Some(root(7))));
-        assert_eq!(state.unseen_by(6), [removal("b"), removal("c")]);
-        assert_eq!(state.unseen_by(7), [removal("c")]);
-        state.merged(6, [(6, root(7))], root(8), state.unseen_by(6));
-        assert_eq!((state.root, state.pending.len(), state.unseen_by(6).len()), (Some(root(8)), 2, 2));
+        assert_eq!([5, 6, 7, 9].map(|sequence| state.seen_by(sequence)), [0, 1, 2, 2]);
+        state.merged([(6, root(7))], root(8));
+        assert_eq!((state.root, state.change, state.first), (Some(root(8)), 3, 1));
         assert!(!state.is_foreign(6, Some(root(7))));
         let json = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<State>(&json).unwrap(), state);
+    }
+
+    #[test]
+    fn a_home_keeps_its_name_until_a_copy_has_it() {
+        let mut state = State::default();
+        state.changed(state.name());
+        let name = state.home.clone();
+        assert_eq!((name.len(), state.name()), (16, name.clone()));
+        state.changed(state.name());
+        assert_eq!((&state.home, state.first, state.change), (&name, 1, 2));
+        state.rename(2);
+        assert!(state.home != name && (state.first, state.change) == (2, 2));
     }
 
     #[test]

@@ -37,6 +37,14 @@ pub enum PublishError {
         /// The value.
         value: String,
     },
+    /// The published registry lacks changes of this home that it does not remember any more.
+    #[error(
+        "the published registry lacks {lost} changes that this home made so long ago that it cannot make them again"
+    )]
+    Forgotten {
+        /// How many.
+        lost: u64,
+    },
     /// The key has handed over to another one, which alone can publish now.
     #[error("the key {from} of this registry has handed over to {to}: only homes with the new key can publish")]
     HandedOver {
@@ -63,7 +71,9 @@ impl PublishError {
     /// Its class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Conflict { .. } | Self::ForeignValue { .. } | Self::HandedOver { .. } => ErrorKind::Integrity,
+            Self::Conflict { .. } | Self::Forgotten { .. } | Self::ForeignValue { .. } | Self::HandedOver { .. } => {
+                ErrorKind::Integrity
+            }
             Self::NotMerged { .. } => ErrorKind::Unavailable,
             Self::Tree(error) => error.kind(),
             Self::Store(error) => error.kind(),

@@ -1,18 +1,85 @@
 //! Merging with what another home with the same key published.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cid::Cid;
 
 use super::error::PublishError;
 use crate::digest::Digest;
 use crate::kind::ErrorKind;
-use crate::pin::state::Pending;
+use crate::pin::changes::{self, Made, Pending};
+use crate::pin::state::State;
 use crate::port::blocks::ReadBlocks;
+use crate::port::table::{Change, Table};
 use crate::reference::{ImageName, Tag};
+use crate::tree::document::HomeRow;
 use crate::tree::edit::Edit;
 use crate::tree::read::{self, Wanted, find};
 use crate::tree::tags::tag_digest;
+
+/// What this home changed and a published root lacks.
+#[derive(Debug)]
+pub(super) struct Unseen {
+    /// The edits, oldest first.
+    pub(super) edits: Vec<Pending>,
+    /// Changes that are not needed any more.
+    pub(super) forgotten: Vec<Change>,
+}
+
+/// What a published root lacks of this home's changes, by what it says of the homes in it. `since` is the sequence of its record.
+///
+/// When it says something of this home that this home never did, a copy of the home did it: then this one gets another name in `state`, and
+/// what it changed since it last published is taken for unseen. Fails when changes are lacking that are not remembered any more, unless
+/// told to go on.
+pub(super) async fn unseen(
+    state: &mut State,
+    tables: &Arc<dyn Table>,
+    homes: &[HomeRow],
+    since: u64,
+    force: bool,
+) -> Result<Unseen, PublishError> {
+    let mut made = changes::all(tables).await?;
+    let oldest = made.first().map_or(state.change + 1, |made| made.number);
+    let row = homes.iter().find(|row| row.home == state.home);
+    let is_copied = row.is_some_and(|row| match made.iter().find(|made| made.number == row.change) {
+        Some(made) => made.mark != row.mark,
+        None => row.change >= oldest,
+    });
+    let seen = match row {
+        None => state.first.saturating_sub(1),
+        Some(_) if is_copied => state.seen_by(since),
+        Some(row) => row.change,
+    };
+    let lost = oldest.saturating_sub(seen.max(state.first.saturating_sub(1)) + 1);
+    if lost > 0 && !force {
+        return Err(PublishError::Forgotten { lost });
+    }
+    made.retain(|made| made.number > seen);
+    let mut forgotten = Vec::new();
+    if is_copied {
+        let first = made.first().map_or(state.change + 1, |made| made.number);
+        state.rename(first);
+        forgotten.extend((oldest..first).map(changes::forget));
+    }
+    Ok(Unseen { edits: made.into_iter().flat_map(|made| made.edits).collect(), forgotten })
+}
+
+/// The changes as they are upon the published root, for those that wrote them down before.
+pub(super) async fn rewritten(
+    tables: &Arc<dyn Table>,
+    unseen: &[u64],
+    edits: &[Pending],
+) -> Result<Vec<Change>, PublishError> {
+    let mut rows = Vec::new();
+    for number in unseen {
+        if let Some(before) = changes::one(tables, *number).await? {
+            let edits = edits.iter().filter(|pending| pending.change == *number).cloned().collect();
+            rows.extend(Made { edits, ..before }.write());
+        }
+    }
+    Ok(rows)
+}
 
 /// The tag that an edit changes by name.
 pub(super) fn tag_of(edit: &Edit) -> Option<(&ImageName, &Tag)> {
@@ -76,7 +143,7 @@ pub(super) async fn still_possible(
             Edit::RemoveImage { image } => {
                 let tags = tags_of(blocks, theirs, image).await?;
                 if tags.iter().any(|(tag, digest)| pending.tags.get(tag) != Some(digest)) {
-                    possible.extend(removals(image, &pending.tags, &tags, &possible));
+                    possible.extend(removals(image, &pending.tags, &tags, &possible, pending.change));
                     continue;
                 }
                 read::image(blocks, theirs, image).await?.is_some()
@@ -97,6 +164,7 @@ fn removals(
     removed: &BTreeMap<Tag, Digest>,
     there: &BTreeMap<Tag, Digest>,
     earlier: &[Pending],
+    change: u64,
 ) -> Vec<Pending> {
     let is_set = |tag: &Tag| {
         let sets = |edit: &Edit| matches!(edit, Edit::SetTag { image: of, tag: set, .. } if of == image && set == tag);
@@ -105,7 +173,7 @@ fn removals(
     let gone = removed.iter().filter(|(tag, _)| there.contains_key(tag) || is_set(tag));
     let remove = gone.map(|(tag, digest)| {
         let edit = Edit::RemoveTag { image: image.clone(), tag: tag.clone() };
-        Pending { before: Some(*digest), ..Pending::new(edit) }
+        Pending { before: Some(*digest), change, ..Pending::new(edit) }
     });
     remove.collect()
 }
@@ -133,7 +201,7 @@ pub(super) async fn noted(blocks: &dyn ReadBlocks, root: Option<&Cid>, edit: Edi
         }
         (None, _) => {}
     }
-    Ok(Pending { edit, before, tags })
+    Ok(Pending { edit, before, tags, change: 0 })
 }
 
 /// The same edits as made upon the published root.
@@ -144,7 +212,8 @@ pub(super) async fn upon(
 ) -> Result<Vec<Pending>, PublishError> {
     let mut moved = Vec::with_capacity(edits.len());
     for pending in edits {
-        moved.push(noted(blocks, Some(theirs), pending.edit).await?);
+        let Pending { edit, change, .. } = pending;
+        moved.push(Pending { change, ..noted(blocks, Some(theirs), edit).await? });
     }
     Ok(moved)
 }

@@ -1,9 +1,8 @@
 //! Changing the registry: merging with the network's root, commit order, signing and announcing.
 //!
 //! The order is that of design section 8: blocks are durable before the root that names them, the root before the record, the
-//! record before anyone is told. Edits stay *pending* until a record that covers them was accepted by somebody; when another
-//! home with the same key published what this one does not know, everything that it may not have seen is applied again to
-//! its root, so no one's tags are ever lost. A crash at any point leaves the old or the new registry.
+//! record before anyone is told. Each registry says which changes of which homes it holds; when another home with the same key published
+//! what this one does not know, everything of this one that is not in it is applied again to its root, so no one's tags are ever lost. A crash at any point leaves the old or the new registry.
 //!
 //! A registry that had other keys before keeps their names leading to it: each publish signs their records again, with the
 //! new name as their value.
@@ -28,13 +27,14 @@ use crate::naming::Clock;
 use crate::naming::ipns::{IpnsError, RecordTable};
 use crate::naming::record::SignedRecord;
 use crate::naming::target::{Target, TargetRoot};
+use crate::pin::changes::{self, Made, Pending};
 use crate::pin::files;
-use crate::pin::state::{Pending, State};
+use crate::pin::state::State;
 use crate::port::announce::Announce;
 use crate::port::blocks::{BlockStore, StoreError, StoreSession};
 use crate::port::exchange::{Exchange, FetchRequest};
-use crate::port::table::Table;
-use crate::tree::edit::{Edit, RegistryInfo, apply, empty, folders_of};
+use crate::port::table::{Change, Table};
+use crate::tree::edit::{Edit, RegistryInfo, apply, empty, folders_of, note_home};
 use crate::tree::read;
 use announce::{Reach, announce};
 use error::PublishError;
@@ -262,25 +262,44 @@ impl Publisher {
             crate::kind::ErrorKind::Unavailable => not_merged(Box::new(error)),
             _ => error,
         };
-        // Whoever signed the oldest of them had not seen what this home signed from then on.
-        let since = foreign.iter().map(|record| record.sequence()).min().unwrap_or_default();
-        let unseen = state.unseen_by(since);
+        let document = read::registry(&reader, &root).await.map_err(|error| unfetched(error.into()))?;
+        let homes = document.map(|document| document.homes).unwrap_or_default();
+        let merge::Unseen { edits: unseen, forgotten } =
+            merge::unseen(state, &self.tables, &homes, theirs.sequence(), force).await?;
+        let mut numbers: Vec<u64> = unseen.iter().map(|pending| pending.change).collect();
+        numbers.dedup();
         let mut all = merge::still_possible(&reader, &root, unseen).await.map_err(unfetched)?;
         all.extend_from_slice(edits);
         if !force {
             merge::refuse_conflicts(&reader, &root, &all).await.map_err(unfetched)?;
         }
         let again: Vec<Edit> = all.iter().map(|pending| pending.edit.clone()).collect();
-        let all = merge::upon(&reader, &root, all).await.map_err(unfetched)?;
-        let edited = apply(&reader, &root, &again).await.map_err(|error| unfetched(error.into()))?;
+        let mut all = merge::upon(&reader, &root, all).await.map_err(unfetched)?;
+        let new = Made::new(state.change + 1, all.split_off(all.len() - edits.len()));
+        let last = match edits.is_empty() {
+            true => changes::one(&self.tables, state.change).await?,
+            false => Some(new.clone()),
+        };
+        let row = last.map(|last| last.row(state.name()));
+        let mut edited = apply(&reader, &root, &again, row.as_ref()).await.map_err(|error| unfetched(error.into()))?;
+        if let Some(row) = row.as_ref().filter(|_| edited.unchanged && !numbers.is_empty()) {
+            // What they have as well counts as seen from now on.
+            edited = note_home(&reader, &root, row).await.map_err(|error| unfetched(error.into()))?;
+        }
+        let mut rows = merge::rewritten(&self.tables, &numbers, &all).await?;
+        rows.extend(forgotten);
+        if let Some(row) = row.filter(|_| !edits.is_empty() && !edited.unchanged) {
+            state.changed(row.home);
+            rows.extend(new.write());
+        }
         // The list of images comes along, so that this home can show itself when the other is away.
         if let Err(error) = read::images(&reader, &root).await {
             tracing::debug!(%error, "the catalogue of the merged registry is not all here");
         }
         self.store(&session, edited.blocks).await?;
         let foreign = foreign.iter().filter_map(|record| Some((record.sequence(), root_of(record)?)));
-        state.merged(since, foreign, edited.root, all);
-        self.write(state, &again).await
+        state.merged(foreign, edited.root);
+        self.write(state, &again, rows).await
     }
 
     /// Applies edits to the root of this home, durably; whether they changed nothing.
@@ -301,21 +320,28 @@ impl Publisher {
             }
         };
         let plain: Vec<Edit> = edits.iter().map(|pending| pending.edit.clone()).collect();
-        let edited = apply(&reader, &base, &plain).await?;
+        let made = Made::new(state.change + 1, edits);
+        let row = made.row(state.name());
+        let edited = apply(&reader, &base, &plain, Some(&row)).await?;
         if state.root == Some(edited.root) {
             return Ok(true);
         }
         self.store(&session, edited.blocks).await?;
         state.root = Some(edited.root);
-        state.pending.extend(edits);
-        self.write(state, &plain).await?;
+        let mut rows = Vec::new();
+        if !edited.unchanged {
+            state.changed(row.home);
+            rows = made.write();
+        }
+        self.write(state, &plain, rows).await?;
         Ok(false)
     }
 
-    /// Makes the state durable, and that what its new edits brought is kept.
-    async fn write(&self, state: &State, edits: &[Edit]) -> Result<(), PublishError> {
+    /// Makes the state and its changes durable, and that what its new edits brought is kept.
+    async fn write(&self, state: &State, edits: &[Edit], changes: Vec<Change>) -> Result<(), PublishError> {
         let mut batch = files::pin(edits);
-        batch.push(state.change());
+        batch.extend(changes);
+        batch.push(state.write());
         Ok(self.tables.write(batch).await?)
     }
 
@@ -349,7 +375,7 @@ impl Publisher {
         let target = Target { root: TargetRoot::Ipfs(root), path: Vec::new() };
         let record = self.sign(&self.keys.key, &target, sequence);
         state.signed(sequence, root);
-        self.tables.write(vec![state.change()]).await?;
+        self.tables.write(vec![state.write()]).await?;
         network.records.keep(&record).await?;
         let (accepted, ()) = tokio::join!(network.records.put(&record, &network.hints), self.redirect(network, events));
         let accepted = match accepted {
@@ -361,7 +387,7 @@ impl Publisher {
         };
         if !accepted.is_empty() {
             state.accepted();
-            self.tables.write(vec![state.change()]).await?;
+            self.tables.write(vec![state.write()]).await?;
         }
         Ok((sequence, accepted))
     }

@@ -11,6 +11,7 @@ use crate::port::memory::records::MemoryRecords;
 use crate::port::memory::table::MemoryTable;
 use crate::port::records::{FoundRecord, NameRecords, RecordQuery, RecordsError};
 use crate::reference::IpnsName;
+use crate::tree::document::HomeRow;
 use crate::tree::edit::NewKey;
 use crate::tree::handover::handovers;
 use crate::tree::tags::tag_digest;
@@ -268,4 +269,136 @@ async fn a_key_hands_over() {
     }
     let error = other.change(vec![other.set("c", "c")], &records).await.unwrap_err();
     assert!(matches!(&error, PublishError::HandedOver { to, .. } if *to == new.name()), "{error}");
+}
+
+/// Publishes for others to hear, without having heard anything.
+async fn publish_apart(home: &Home, edits: Vec<Edit>, both: &MemoryRecords) {
+    home.change(edits, &MemoryRecords::new()).await.unwrap();
+    hand_on(home, both).await;
+}
+
+/// Lets others hear the newest record of a home.
+async fn hand_on(home: &Home, both: &MemoryRecords) {
+    let kept = home.network(Arc::new(both.clone())).records;
+    let record = kept.kept(&home.publisher.keys.key.name()).await.unwrap().unwrap().record;
+    both.insert(record.name(), record.bytes().clone());
+}
+
+#[tokio::test]
+async fn homes_apart_that_published_unequally_often() {
+    for first in [true, false] {
+        let (one, other) = pair().await;
+        let both = MemoryRecords::new();
+        // Others have heard all of it, and tell of the newest only.
+        for tag in ["a", "b"] {
+            one.change(vec![one.set(tag, tag)], &MemoryRecords::new()).await.unwrap();
+        }
+        for tag in ["v", "w", "x", "y", "z"] {
+            other.change(vec![other.set(tag, tag)], &MemoryRecords::new()).await.unwrap();
+        }
+        hand_on(&other, &both).await;
+        if first {
+            one.change(vec![one.set("c", "c")], &both).await.unwrap();
+            assert_eq!(one.tags().await, "a b c v w x y z");
+        } else {
+            // The one that is ahead finds the other's, which is older and none of its own.
+            let behind = MemoryRecords::new();
+            hand_on(&one, &behind).await;
+            other.change(vec![other.set("c", "c")], &behind).await.unwrap();
+            assert_eq!(other.tags().await, "a b c v w x y z");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_another_home_removed_does_not_come_back() {
+    let (one, other) = pair().await;
+    let records = MemoryRecords::new();
+    for tag in ["a", "b", "c"] {
+        one.change(vec![one.set(tag, tag)], &records).await.unwrap();
+    }
+    other.change(vec![remove_image("app")], &records).await.unwrap();
+    one.change(vec![one.set("d", "d")], &records).await.unwrap();
+    assert_eq!(one.tags().await, "d");
+    // Nor what both had pushed the same.
+    other.change(Vec::new(), &records).await.unwrap();
+    one.publisher.change(vec![one.set("e", "e")], false, None, &Emitter::silent()).await.unwrap();
+    other.change(vec![set_tag("app", "e", &one.hub.image("linux/amd64", "e"), 0)], &records).await.unwrap();
+    one.change(Vec::new(), &records).await.unwrap();
+    other.change(vec![remove_tag("app", "e")], &records).await.unwrap();
+    one.change(vec![one.set("f", "f")], &records).await.unwrap();
+    assert_eq!(one.tags().await, "d f");
+}
+
+/// A copy of a home, with a store of its own.
+async fn copy(home: &Home) -> Home {
+    let copy = Home::new(home.publisher.keys.clone(), &home.exchange).await;
+    let rows = home.tables.scan(crate::port::table::Space::Registry, &[]).await.unwrap();
+    let rows = rows.into_iter().map(|(key, value)| Change::Put(crate::port::table::Space::Registry, key, value));
+    copy.tables.write(rows.collect()).await.unwrap();
+    let state = State::load(&home.tables).await.unwrap();
+    let state = State { shared: true, ..state };
+    copy.tables.write(vec![state.write()]).await.unwrap();
+    copy
+}
+
+#[tokio::test]
+async fn a_copied_home_is_another_home() {
+    let records = MemoryRecords::new();
+    let one = Home::new(keys(), &MemoryExchange::new()).await;
+    one.change(vec![one.set("a", "a")], &records).await.unwrap();
+    let backup = copy(&one).await;
+    // The copy lags behind.
+    for tag in ["b", "c"] {
+        one.change(vec![one.set(tag, tag)], &records).await.unwrap();
+    }
+    backup.publisher.change(vec![backup.set("x", "x")], false, None, &Emitter::silent()).await.unwrap();
+    backup.change(vec![backup.set("y", "y")], &records).await.unwrap();
+    assert_eq!(backup.tags().await, "a b c x y");
+    one.change(vec![one.set("d", "d")], &records).await.unwrap();
+    assert_eq!(one.tags().await, "a b c d x y");
+    // Copy and home make a change of the same number, apart.
+    let twin = copy(&one).await;
+    publish_apart(&one, vec![one.set("e", "e")], &records).await;
+    twin.publisher.change(vec![twin.set("z", "z")], false, None, &Emitter::silent()).await.unwrap();
+    twin.change(Vec::new(), &records).await.unwrap();
+    assert_eq!(twin.tags().await, "a b c d e x y z");
+    let names = [&one, &backup, &twin].map(|home| State::load(&home.tables));
+    let [one, backup, twin] = futures::future::join_all(names).await.try_into().unwrap();
+    assert!(one.as_ref().unwrap().home != backup.as_ref().unwrap().home);
+    assert!(one.unwrap().home != twin.unwrap().home);
+}
+
+#[tokio::test]
+async fn changes_that_are_not_remembered_any_more() {
+    let (one, other) = pair().await;
+    let both = MemoryRecords::new();
+    for tag in ["a", "b"] {
+        one.change(vec![one.set(tag, tag)], &MemoryRecords::new()).await.unwrap();
+    }
+    publish_apart(&other, vec![other.set("x", "x"), other.set("y", "y")], &both).await;
+    one.tables.write(vec![changes::forget(1)]).await.unwrap();
+    let error = one.change(vec![one.set("c", "c")], &both).await.unwrap_err();
+    assert!(matches!(error, PublishError::Forgotten { lost: 1 }), "{error}");
+    assert_eq!(one.tags().await, "a b");
+    let network = one.network(Arc::new(both.clone()));
+    one.publisher.change(Vec::new(), true, Some(&network), &Emitter::silent()).await.unwrap();
+    assert_eq!(one.tags().await, "b x y");
+}
+
+#[tokio::test]
+async fn the_registry_remembers_so_many_homes() {
+    let one = Home::new(keys(), &MemoryExchange::new()).await;
+    one.change(vec![one.set("a", "a")], &MemoryRecords::new()).await.unwrap();
+    let mut root = State::load(&one.tables).await.unwrap().root.unwrap();
+    for number in 0..limits::HOMES {
+        let row = HomeRow { home: format!("{number:016x}"), change: 1, mark: "00000000".into(), ..HomeRow::default() };
+        let edited = note_home(&one.hub.reader, &root, &row).await.unwrap();
+        let session = one.hub.store.begin(limits::LEASE).await.unwrap();
+        session.put(edited.blocks).await.unwrap();
+        session.commit().await.unwrap();
+        root = edited.root;
+    }
+    let homes = crate::tree::read::registry(&one.hub.reader, &root).await.unwrap().unwrap().homes;
+    assert_eq!((homes.len(), homes[0].home.as_str()), (limits::HOMES, "0000000000000000"));
 }

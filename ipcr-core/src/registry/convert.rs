@@ -135,6 +135,9 @@ impl RegistryError {
             PublishError::HandedOver { .. } => {
                 Self::Step { doing, kind: error.kind(), topic: Topic::HandedOver, source: Box::new(error) }
             }
+            PublishError::Forgotten { .. } => {
+                Self::Step { doing, kind: error.kind(), topic: Topic::Forgotten, source: Box::new(error) }
+            }
             error => Self::step(doing, error.kind(), Box::new(error)),
         }
     }

@@ -130,6 +130,8 @@ pub enum Topic {
     HandedOver,
     /// A tag was changed elsewhere too.
     Conflict,
+    /// The published registry lacks changes that this home does not remember any more.
+    Forgotten,
     /// The published root could not be fetched.
     NotMerged,
     /// Nobody who holds it could be reached.

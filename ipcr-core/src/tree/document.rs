@@ -44,6 +44,23 @@ pub struct RegistryDocument {
     /// Multiaddrs of nodes that hold the registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
+    /// What is in it of the homes that have its key, the one that changed it last at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub homes: Vec<HomeRow>,
+    /// Unknown members.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// The last change of a home that a registry holds; all before it are in it, too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeRow {
+    /// The home's id, 16 hexadecimal digits.
+    pub home: String,
+    /// The number of the change, from 1.
+    pub change: u64,
+    /// What the change was, in short (8 hexadecimal digits): a copy of the home may have made another one of this number.
+    pub mark: String,
     /// Unknown members.
     #[serde(flatten)]
     pub other: Map<String, Value>,

@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod folder;
+mod home;
 mod image;
 mod key;
 mod plan;
@@ -21,7 +22,7 @@ use self::folder::Checked;
 use self::image::ImageEdit;
 use self::plan::Plan;
 use super::blocks::{self, Overlay};
-use super::document::{self, Counts, FORMAT, RegistryDocument};
+use super::document::{self, Counts, FORMAT, HomeRow, RegistryDocument};
 use super::error::TreeError;
 use super::stored::StoredImage;
 use crate::dag::block::Block;
@@ -144,11 +145,16 @@ pub struct Edited {
     pub folders: Vec<Option<Cid>>,
 }
 
-/// Applies edits to the registry `root`, in their order, all or none.
+/// Applies edits to the registry `root`, in their order, all or none. If they change it and are a home's change, that is noted in it.
 ///
 /// Fails with [`TreeError::NotFound`] when something is to be removed that is not there, with [`TreeError::NewerFormat`] when a
 /// file that has to be changed is of a newer format, and with [`TreeError::Incomplete`] when an image lacks a part.
-pub async fn apply(blocks: &dyn ReadBlocks, root: &Cid, edits: &[Edit]) -> Result<Edited, TreeError> {
+pub async fn apply(
+    blocks: &dyn ReadBlocks,
+    root: &Cid,
+    edits: &[Edit],
+    of: Option<&HomeRow>,
+) -> Result<Edited, TreeError> {
     let overlay = Overlay::new(blocks);
     let mut now = *root;
     let mut folders = Vec::new();
@@ -157,7 +163,22 @@ pub async fn apply(blocks: &dyn ReadBlocks, root: &Cid, edits: &[Edit]) -> Resul
         now = next;
         folders.push(folder);
     }
+    if let Some(row) = of.filter(|_| now != *root) {
+        now = note(&overlay, &now, row).await?;
+    }
     Ok(Edited { root: now, blocks: overlay.into_reachable(&now), unchanged: now == *root, folders })
+}
+
+/// Notes what of a home the registry holds, whether or not anything else changes.
+pub async fn note_home(blocks: &dyn ReadBlocks, root: &Cid, row: &HomeRow) -> Result<Edited, TreeError> {
+    let overlay = Overlay::new(blocks);
+    let now = note(&overlay, root, row).await?;
+    Ok(Edited { root: now, blocks: overlay.into_reachable(&now), unchanged: now == *root, folders: Vec::new() })
+}
+
+async fn note(overlay: &Overlay<'_>, root: &Cid, row: &HomeRow) -> Result<Cid, TreeError> {
+    let plan = home::change(overlay, root, row).await?;
+    finish(overlay, root, plan).await
 }
 
 /// The blocks of the tag folders that edits make, which are the same in every registry: what is damaged of a folder that is there
@@ -257,6 +278,7 @@ pub async fn empty(info: &RegistryInfo) -> Result<Edited, TreeError> {
         counts: Counts::default(),
         namespaces: BTreeMap::new(),
         mirrors: info.mirrors.clone(),
+        homes: Vec::new(),
         other: Map::new(),
     };
     let mut plan = Plan::default();
