@@ -83,7 +83,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "MODE", env = "IPCR_NETWORK", hide_env = true)]
     pub(crate) network: Option<String>,
 
-    /// Address at which the node listens (repeatable)
+    /// Address at which the node listens, or a relay's with /p2p-circuit (repeatable)
     #[arg(
         long,
         global = true,

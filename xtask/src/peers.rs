@@ -30,6 +30,7 @@ pub(crate) const DEBIAN: &[Peer] = &[
     Peer { program: "dnsmasq", package: "dnsmasq-base" },
     Peer { program: "bsdtar", package: "libarchive-tools" },
     Peer { program: "ip", package: "iproute2" },
+    Peer { program: "iptables", package: "iptables" },
     Peer { program: "busybox", package: "busybox-static" },
     Peer { program: "cmake", package: "cmake" },
     Peer { program: "npm", package: "npm" },

@@ -143,6 +143,11 @@ pub fn peer(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
+/// Whether the multiaddr leads through a relay.
+pub fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
 /// The multiaddr with `/p2p/<peer>` at its end.
 pub fn with_peer(address: &Multiaddr, id: PeerId) -> Multiaddr {
     if peer(address) == Some(id) { address.clone() } else { address.clone().with(Protocol::P2p(id)) }

@@ -9,6 +9,7 @@ use multiaddr::{Multiaddr, Protocol};
 
 use super::config::{DEFAULT_PORT, NodeConfig};
 use super::error::NodeError;
+use super::relays;
 use crate::net::addresses::{self, NetworkMode};
 
 /// A running swarm. Dropping it ends it.
@@ -62,15 +63,24 @@ pub(super) fn prepare(config: &NodeConfig, acceptors: Vec<(StreamProtocol, Accep
 
 impl Host {
     pub(super) async fn start(config: &NodeConfig, start: Start) -> Result<Self, NodeError> {
-        let outside = config.listen.iter().find(|address| !config.mode.allows_listening(address));
+        let (relayed, own): (Vec<_>, Vec<_>) = config.listen.iter().cloned().partition(addresses::is_relayed);
+        let outside = own.iter().find(|address| !config.mode.allows_listening(address));
         if let Some(address) = outside {
             let reason = "it is not an IP address of this network mode";
+            return Err(NodeError::BadAddress { address: address.clone(), reason });
+        }
+        if let Some(address) = relayed.iter().find(|address| relays::relay_of(address).is_none()) {
+            let reason = "a relay is named by `/…/p2p/<peer id>/p2p-circuit`";
+            return Err(NodeError::BadAddress { address: address.clone(), reason });
+        }
+        if let (Some(address), true) = (relayed.first(), config.mode != NetworkMode::Public) {
+            let reason = "relays are used in public mode only";
             return Err(NodeError::BadAddress { address: address.clone(), reason });
         }
         let swarm = start.await?;
         let local = config.keypair.public().to_peer_id();
         let mut host = Self { swarm, local, mode: config.mode.clone(), port: None };
-        host.listen(config).await?;
+        host.listen(&own, config).await?;
         for address in &config.announce {
             host.swarm.announce(addresses::without_peer(address)).await?;
         }
@@ -82,8 +92,13 @@ impl Host {
         self.swarm.stop();
     }
 
-    async fn listen(&mut self, config: &NodeConfig) -> Result<(), NodeError> {
-        if config.listen.is_empty() {
+    /// Asks a relay to let others reach this node through it; returns once it agreed.
+    pub(super) async fn listen_at_relay(&self, address: Multiaddr) -> Result<(), NodeError> {
+        Ok(self.swarm.listen(address).await?)
+    }
+
+    async fn listen(&mut self, own: &[Multiaddr], config: &NodeConfig) -> Result<(), NodeError> {
+        if own.is_empty() {
             let port = config.port.unwrap_or(DEFAULT_PORT);
             let port = if port_is_free(port, &config.mode) { port } else { free_port(&config.mode).unwrap_or(0) };
             let mut failure = None;
@@ -99,7 +114,7 @@ impl Host {
                 return Err(error.into());
             }
         }
-        for address in &config.listen {
+        for address in own {
             // The transports share ports, so that two nodes would get each other's connections and nobody an error.
             if let Err(source) = is_free(address) {
                 return Err(NodeError::Listen { address: address.clone(), source: source.into() });

@@ -6,6 +6,7 @@
 //! * `bitswap`: the block exchange, behind [`Exchange`].
 //! * `kad`: a client of the DHT; `fetch`: records straight from peers; both behind [`NameRecords`] and [`Announce`].
 //! * `ping`: answers to those who ask whether this node is still there.
+//! * `relays`: those that others reach this node through, if it listens at any.
 //! * `resolve`: names in multiaddrs, before anything is dialled.
 //!
 //! Only this module names `ipcr_swarm`, and only that crate `rust_ipfs` and `libp2p`. The node speaks to the rest of the crate through ports only, so that
@@ -22,6 +23,7 @@ mod kad;
 mod ping;
 mod protobuf;
 mod records;
+mod relays;
 mod resolve;
 mod traffic;
 
@@ -84,7 +86,7 @@ pub struct Node {
 
 /// The parts of a node that has a network.
 struct Online {
-    host: Host,
+    host: Arc<Host>,
     hub: Hub,
     bitswap: Arc<Bitswap>,
     network: Arc<Network>,
@@ -166,7 +168,7 @@ impl Node {
             let (hub, start) = host::prepare(&config, acceptors);
             let bitswap = Bitswap::new(hub.clone(), store, counters.clone(), tasks.clone(), stop.clone());
             let _ = engine.set(Arc::downgrade(&bitswap));
-            let host = Host::start(&config, start).await?;
+            let host = Arc::new(Host::start(&config, start).await?);
             let entrances = config.bootstrap.iter().chain(&config.peers).cloned().collect();
             let kad = Kad::new(hub.clone(), dns.clone(), entrances, config.mode.clone());
             let (peers, mode) = (config.peers.clone(), config.mode.clone());
@@ -175,6 +177,7 @@ impl Node {
         };
         let node = Arc::new(Self { local, online, counters, tasks, stop });
         node.keep_peers(config.peers);
+        node.keep_relays(config.listen.into_iter().filter(addresses::is_relayed));
         Ok(node)
     }
 
@@ -232,6 +235,21 @@ impl Node {
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = keep_peer(hub, network, address) => {}
+                }
+            });
+        }
+    }
+
+    /// Keeps reservations at relays.
+    fn keep_relays(&self, relays: impl Iterator<Item = Multiaddr>) {
+        let Some(online) = &self.online else { return };
+        for address in relays {
+            let (host, hub, network) = (online.host.clone(), online.hub.clone(), online.network.clone());
+            let stop = self.stop.clone();
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = relays::keep(host, hub, network, address) => {}
                 }
             });
         }

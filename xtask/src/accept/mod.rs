@@ -178,6 +178,7 @@ const CHECKS: &[Check] = &[
     ),
     check("network 6 memory", "VmHWM of ipcr serve, 16 ipcr pull at once", network::load::memory),
     check("network 7 half", "kill -9 of ipcr pull at half; ipcr pull", network::load::half),
+    check("network 7 nat", "ipcr pull between two routers, by a relay and past it", network::nat::nat),
     check("network 8 strangers", "ipcr --network public, told of addresses within", network::strangers::strangers),
     // At the end, because it knows how long everything took.
     check("13 CI", ".ci/run", ci),
