@@ -56,4 +56,7 @@ fn show(pulled: &PullOutcome) {
     for peer in &pulled.peers {
         println!("  {} bytes from {}", peer.bytes, peer.peer);
     }
+    for gateway in &pulled.gateways {
+        println!("  {} bytes from {}", gateway.bytes, gateway.url);
+    }
 }

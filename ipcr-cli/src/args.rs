@@ -123,7 +123,7 @@ pub(crate) struct Global {
     )]
     pub(crate) router: Vec<String>,
 
-    /// Trustless gateway, `https://…` (repeatable)
+    /// Trustless gateway that is asked for records and, beside peers, for blocks, `https://…` (repeatable)
     #[arg(
         long,
         global = true,

@@ -105,6 +105,11 @@ fn stage_name(stage: Stage) -> &'static str {
     }
 }
 
+/// What a sender of blocks is that goes by this name.
+fn sender(name: &str) -> &'static str {
+    if name.contains("://") { "gateway" } else { "peer" }
+}
+
 /// A warning as a sentence.
 pub(crate) fn sentence(warning: &Warning) -> String {
     match warning {
@@ -143,7 +148,7 @@ pub(crate) fn sentence(warning: &Warning) -> String {
                 .into()
         }
         Warning::NotPublished { reason } => format!("the record was not handed to anyone: {reason}"),
-        Warning::BadPeer { peer, reason } => format!("peer {peer} was dropped: {reason}"),
+        Warning::BadPeer { peer, reason } => format!("{} {peer} was dropped: {reason}", sender(peer)),
         Warning::Other { message } => message.clone(),
         other => serde_json::to_string(other).expect("warnings are plain data"),
     }

@@ -46,6 +46,11 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
+/// How many of something: `1 peer`, `2 peers`.
+pub(crate) fn count(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// Seconds as people say them: `5 s`, `3 min`, `2 h`, `9 days`.
 pub(crate) fn seconds(count: u64) -> String {
     match count {

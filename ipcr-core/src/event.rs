@@ -4,6 +4,9 @@
 //! says whether it is *guaranteed* (always delivered, in order, to a watcher that keeps reading) or *ephemeral* (may be
 //! left out when the watcher is slow; the next one makes up for it). An operation that nobody watches sends nothing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -99,9 +102,9 @@ pub enum Warning {
         /// Why, for people.
         reason: String,
     },
-    /// A peer sent something wrong and was dropped.
+    /// A peer or a gateway sent something wrong and was dropped.
     BadPeer {
-        /// Its peer id.
+        /// Its peer id, or its URL.
         peer: String,
         /// What it did, for people.
         reason: String,
@@ -157,6 +160,11 @@ pub enum Event {
         /// Whether the connection goes through a relay.
         relayed: bool,
     },
+    /// Guaranteed. A trustless gateway is asked for blocks.
+    Gateway {
+        /// Its URL.
+        url: String,
+    },
     /// Guaranteed. Work on a blob begins. Sizes may be 0 when they are not known yet.
     BlobStarted {
         /// The blob, or the layer's uncompressed digest.
@@ -184,7 +192,7 @@ pub enum Event {
     Received {
         /// Bytes.
         bytes: u64,
-        /// Peers that sent them.
+        /// Peers and gateways that sent them.
         peers: usize,
     },
     /// Ephemeral. Bytes uploaded to others while serving, in total.
@@ -212,35 +220,57 @@ impl Event {
 
 /// The sending side of an operation's events. Clones feed the same watcher.
 #[derive(Clone, Debug, Default)]
-pub struct Emitter(Option<mpsc::Sender<Event>>);
+pub struct Emitter {
+    watcher: Option<mpsc::Sender<Event>>,
+    elsewhere: Option<Arc<Elsewhere>>,
+}
+
+/// What was received by other ways than by those that an [`Emitter`] is handed to; see [`Emitter::adding`].
+#[derive(Debug, Default)]
+pub struct Elsewhere {
+    /// Block bytes.
+    pub bytes: AtomicU64,
+    /// Who sent them.
+    pub senders: AtomicUsize,
+}
 
 impl Emitter {
     /// An emitter that nobody watches.
     pub fn silent() -> Self {
-        Self(None)
+        Self::default()
     }
 
     /// An emitter and its watcher.
     pub fn watched() -> (Self, mpsc::Receiver<Event>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self(Some(sender)), receiver)
+        (Self { watcher: Some(sender), elsewhere: None }, receiver)
+    }
+
+    /// An emitter for the same watcher that adds what came from elsewhere to every [`Event::Received`].
+    #[must_use]
+    pub fn adding(&self, elsewhere: Arc<Elsewhere>) -> Self {
+        Self { watcher: self.watcher.clone(), elsewhere: Some(elsewhere) }
     }
 
     /// Whether anybody watches.
     pub fn is_watched(&self) -> bool {
-        self.0.as_ref().is_some_and(|sender| !sender.is_closed())
+        self.watcher.as_ref().is_some_and(|sender| !sender.is_closed())
     }
 
     /// Sends a guaranteed event; waits while the watcher is slow, and not at all once it is gone.
     pub async fn tell(&self, event: Event) {
-        if let Some(sender) = &self.0 {
+        if let Some(sender) = &self.watcher {
             let _ = sender.send(event).await;
         }
     }
 
     /// Sends an ephemeral event; leaves it out when the watcher is slow.
-    pub fn hint(&self, event: Event) {
-        if let Some(sender) = &self.0 {
+    pub fn hint(&self, mut event: Event) {
+        if let (Event::Received { bytes, peers }, Some(elsewhere)) = (&mut event, &self.elsewhere) {
+            *bytes += elsewhere.bytes.load(Ordering::Relaxed);
+            *peers += elsewhere.senders.load(Ordering::Relaxed);
+        }
+        if let Some(sender) = &self.watcher {
             let _ = sender.try_send(event);
         }
     }

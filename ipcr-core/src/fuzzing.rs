@@ -9,6 +9,7 @@ use std::io;
 use bytes::Bytes;
 
 use crate::dag::block::Block;
+use crate::dag::car::{self, CarError, Section};
 use crate::dag::compression::Compression;
 use crate::dag::cut::{Cutter, PIECE_BYTES};
 use crate::dag::decode::{Unpacker, sniff};
@@ -29,8 +30,9 @@ const UNPACKED: usize = 1 << 20;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names of their folders.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("bitswap_message", bitswap_message),
+    ("car", car),
     ("dag_pb", dag_pb),
     ("documents", documents),
     ("ipns_record", ipns_record),
@@ -40,6 +42,42 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("routing_answer", routing_answer),
     ("unpack", unpack),
 ];
+
+/// Streams of blocks (CAR).
+pub fn car(bytes: &[u8]) {
+    let (read, refused) = sections(bytes, bytes.len().max(1));
+    let (again, refused_again) = sections(bytes, 7);
+    assert_eq!(again, read, "what is read does not depend on how the stream came");
+    assert_eq!(refused_again.as_ref().map(ToString::to_string), refused.as_ref().map(ToString::to_string));
+    if let Some(error) = &refused {
+        assert_refused(error.kind());
+    }
+    let Some((roots, blocks)) = read else { return };
+    let mut written = Vec::new();
+    car::put_header(&mut written, &roots);
+    blocks.iter().for_each(|one| car::put_section(&mut written, &one.cid, &one.data));
+    assert!(refused.is_some() || written.len() == bytes.len(), "there is one way to write them");
+    let (read, refused) = sections(&written, 1024);
+    assert!(refused.is_none(), "what was written is read: {refused:?}");
+    assert_eq!(read, Some((roots, blocks)), "roots and blocks come back");
+}
+
+/// The roots and blocks of a stream that comes in steps, as far as it is one, and what is wrong with it.
+fn sections(bytes: &[u8], step: usize) -> (Option<(Vec<cid::Cid>, Vec<Section>)>, Option<CarError>) {
+    let (mut decoder, mut blocks) = (car::Decoder::new(), Vec::new());
+    let mut read = || {
+        for mut part in bytes.chunks(step) {
+            while let Some(section) = decoder.push(&mut part)? {
+                blocks.push(section);
+            }
+        }
+        Ok(())
+    };
+    let outcome = read();
+    let roots = decoder.roots().map(<[cid::Cid]>::to_vec);
+    let refused = outcome.and_then(|()| decoder.finish()).err();
+    (roots.map(|roots| (roots, blocks)), refused)
+}
 
 /// Nodes of dag-pb with UnixFS data: files, directories, shards of directories.
 pub fn dag_pb(bytes: &[u8]) {

@@ -50,6 +50,8 @@ pub const BLOCK_BYTES: usize = 2 << 20;
 pub const LEAF_BYTES: usize = 1 << 20;
 /// Longest digest of an identity CID, in bytes.
 pub const IDENTITY_BYTES: usize = 128;
+/// Largest header of a CAR, in bytes.
+pub const CAR_HEADER_BYTES: usize = 32 << 10;
 /// Most wants of one peer that are remembered.
 pub const WANTS_PER_PEER: usize = 1024;
 /// Largest Bitswap message, in bytes.

@@ -72,14 +72,18 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
 fn lines(ui: &Ui, outcome: &PullOutcome) -> Result<(), Failure> {
     chain::lines(ui, &outcome.chain, outcome.trust)?;
     let bytes = outcome.bytes;
-    let peers = match outcome.peers.len() {
-        0 => String::new(),
-        1 => " from 1 peer".into(),
-        count => format!(" from {count} peers"),
+    let gateways = outcome.gateways.iter().filter(|gateway| gateway.blocks > 0).count();
+    let sources = match (outcome.peers.len(), gateways) {
+        (0, 0) => String::new(),
+        (peers, 0) => format!(" from {}", text::count(peers, "peer")),
+        (0, gateways) => format!(" from {}", text::count(gateways, "gateway")),
+        (peers, gateways) => {
+            format!(" from {} and {}", text::count(peers, "peer"), text::count(gateways, "gateway"))
+        }
     };
     let fetched = text::bytes(bytes.fetched);
     ui.detail(format!(
-        "image      {}, {fetched} fetched{peers}, {} local",
+        "image      {}, {fetched} fetched{sources}, {} local",
         text::bytes(bytes.image),
         text::bytes(bytes.local)
     ))?;

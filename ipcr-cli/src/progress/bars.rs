@@ -42,6 +42,7 @@ impl<'a> Bars<'a> {
                 let relay = if *relayed { " (relayed)" } else { "" };
                 self.note = format!("{peer}{relay}");
             }
+            Event::Gateway { url } => self.note.clone_from(url),
             Event::BlobStarted { label, size, .. } => self.start(label, *size),
             Event::BlobProgress { label, done } => {
                 if let Some(bar) = self.blobs.get(label) {

@@ -50,6 +50,7 @@ impl<'a> Lines<'a> {
                 let relay = if *relayed { " through a relay" } else { "" };
                 self.ui.progress_line(&format!("  peer {peer} at {address}{relay}"));
             }
+            Event::Gateway { url } => self.ui.progress_line(&format!("  gateway {url}")),
             Event::BlobStarted { label, size, .. } => {
                 self.blobs.insert(label.clone(), Blob { size: *size, done: 0, complete: false });
             }

@@ -123,7 +123,7 @@ async fn serve(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
             let fetch = client.opened().fetches.get(&session).cloned();
             let fetch = fetch.ok_or_else(|| Failure::refused(ErrorKind::Usage, "no such fetch session"))?;
             let (_, data) = fetch.fetch(&cid).await?.into_parts();
-            answer(&fetch.peers(), vec![data])
+            answer(&(fetch.peers(), fetch.gateways()), vec![data])
         }
         call => store(client, id, call, payload).await,
     }

@@ -4,11 +4,13 @@
 //! * [`pb`]: dag-pb nodes with UnixFS data, read from any origin and written canonically.
 //! * [`chunk`], [`file`](mod@file): leaves of one size, and the balanced tree over leaves.
 //! * [`directory`], [`hamt`]: flat and sharded directories, edited path by path.
+//! * [`car`]: blocks one after another in a stream.
 //! * [`cut`], [`encode`], [`decode`]: layers cut along their files, pieces compressed alone, layers decompressed.
 //!
 //! Everything here works on slices and blocks: bytes in, blocks out, no task, file or socket.
 
 pub mod block;
+pub mod car;
 pub mod chunk;
 pub mod compression;
 pub mod cut;

@@ -5,6 +5,7 @@
 //! * [`file`](mod@file): [`file::File`], a UnixFS file in order, its blocks fetched ahead.
 //! * [`path`]: following names through directories, listing them.
 //! * [`routers`]: [`routers::HttpRouting`], HTTP routers that know who holds what.
+//! * [`gateways`]: [`gateways::GatewayExchange`], HTTP gateways beside peers.
 //! * [`directory`]: editing directories.
 //! * [`walk`]: every block below a root, for marking, completeness and mirroring.
 //!
@@ -12,6 +13,7 @@
 
 pub mod directory;
 pub mod file;
+pub mod gateways;
 pub mod path;
 pub mod reader;
 pub mod routers;

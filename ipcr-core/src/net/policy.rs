@@ -89,7 +89,11 @@ impl HttpPolicy {
     /// Whether the user named this host.
     pub fn is_named(&self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        self.named.iter().any(|named| named.eq_ignore_ascii_case(bare))
+        let within = |named: &str| {
+            // RFC 6761, section 6.3: whatever is below it is this machine, too. Gateways redirect there.
+            named == "localhost" && bare.to_ascii_lowercase().ends_with(".localhost")
+        };
+        self.named.iter().any(|named| named.eq_ignore_ascii_case(bare) || within(named))
     }
 
     /// Whether an address of a host may be connected to.
@@ -220,6 +224,8 @@ mod tests {
             .naming_url("http://127.0.0.1:8080/x");
         assert_eq!(policy.named, ["registry.test", "::1", "::2", "127.0.0.1"]);
         assert!(policy.is_named("registry.test") && policy.is_named("[::1]") && policy.is_named("127.0.0.1"));
+        let local = HttpPolicy::new(Reach::Public).naming("localhost");
+        assert!(local.is_named("x.ipfs.LocalHost") && !local.is_named("xlocalhost") && !policy.is_named("x.localhost"));
         assert!(!policy.is_named("registry.test.evil.test") && !policy.is_named("127.0.0.2"));
     }
 }

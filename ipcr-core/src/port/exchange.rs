@@ -42,6 +42,11 @@ pub trait FetchSession: Debug + Send + Sync {
 
     /// Who sent how much so far.
     fn peers(&self) -> Vec<PeerShare>;
+
+    /// The same of those gateways that were asked.
+    fn gateways(&self) -> Vec<GatewayShare> {
+        Vec::new()
+    }
 }
 
 /// A peer's part in a session.
@@ -53,6 +58,17 @@ pub struct PeerShare {
     pub address: Option<Multiaddr>,
     /// Whether the connection goes through a relay.
     pub relayed: bool,
+    /// Blocks received.
+    pub blocks: u64,
+    /// Block bytes received.
+    pub bytes: u64,
+}
+
+/// A gateway's part in a session.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct GatewayShare {
+    /// Its URL.
+    pub url: String,
     /// Blocks received.
     pub blocks: u64,
     /// Block bytes received.
@@ -83,6 +99,24 @@ pub enum ExchangeError {
         /// Peers of the session.
         peers: usize,
     },
+    /// Neither peers nor gateways delivered the block in time.
+    #[error(
+        "neither one of {peers} connected peers nor one of {gateways} gateways sent block {cid} within {}s{}",
+        waited.as_secs(),
+        said.as_ref().map_or_else(String::new, |said| format!(" ({said})"))
+    )]
+    NotSent {
+        /// The block.
+        cid: Cid,
+        /// How long nothing came.
+        waited: Duration,
+        /// Peers of the session.
+        peers: usize,
+        /// Gateways that were asked.
+        gateways: usize,
+        /// Which gateway failed last, and why, for people.
+        said: Option<String>,
+    },
     /// The block cannot be asked for at all (hash function, size).
     #[error("block {cid} is not acceptable")]
     Refused {
@@ -111,7 +145,7 @@ impl ExchangeError {
     /// Its class.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoProvider { .. } | Self::Stalled { .. } => ErrorKind::Unavailable,
+            Self::NoProvider { .. } | Self::Stalled { .. } | Self::NotSent { .. } => ErrorKind::Unavailable,
             Self::Offline { .. } => ErrorKind::Unavailable,
             Self::HolderGone { kind, .. } => *kind,
             Self::Refused { .. } => ErrorKind::Integrity,

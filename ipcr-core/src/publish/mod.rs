@@ -276,10 +276,7 @@ impl Publisher {
         let again: Vec<Edit> = all.iter().map(|pending| pending.edit.clone()).collect();
         let mut all = merge::upon(&reader, &root, all).await.map_err(unfetched)?;
         let new = Made::new(state.change + 1, all.split_off(all.len() - edits.len()));
-        let last = match edits.is_empty() {
-            true => changes::one(&self.tables, state.change).await?,
-            false => Some(new.clone()),
-        };
+        let last = if edits.is_empty() { changes::one(&self.tables, state.change).await? } else { Some(new.clone()) };
         let row = last.map(|last| last.row(state.name()));
         let mut edited = apply(&reader, &root, &again, row.as_ref()).await.map_err(|error| unfetched(error.into()))?;
         if let Some(row) = row.as_ref().filter(|_| edited.unchanged && !numbers.is_empty()) {

@@ -34,7 +34,7 @@ fn topic_of(kind: ErrorKind) -> Topic {
 fn exchange_topic(error: &ExchangeError) -> Topic {
     match error {
         ExchangeError::NoProvider { .. } => Topic::NoProvider,
-        ExchangeError::Stalled { .. } => Topic::Stalled,
+        ExchangeError::Stalled { .. } | ExchangeError::NotSent { .. } => Topic::Stalled,
         ExchangeError::Offline { .. } => Topic::Offline,
         ExchangeError::Refused { .. } => Topic::Corrupt,
         ExchangeError::HolderGone { kind: ErrorKind::Unavailable, .. } => Topic::HolderGone,

@@ -302,7 +302,7 @@ impl LocalHolder {
         Ok(Network {
             records: parts.names.records().clone(),
             announce: Arc::clone(&parts.node) as Arc<dyn Announce>,
-            exchange: Arc::clone(&parts.node) as Arc<dyn Exchange>,
+            exchange: Arc::clone(&parts.exchange),
             hints,
             stall: self.config.stall,
         })

@@ -14,6 +14,7 @@ use super::local::HomeConfig;
 use super::profile::{self, Profile};
 use crate::dag::block::Block;
 use crate::event::{Emitter, Stage, Warning};
+use crate::exchange::gateways::GatewayExchange;
 use crate::exchange::path;
 use crate::exchange::reader::Reader;
 use crate::exchange::routers::HttpRouting;
@@ -31,7 +32,7 @@ use crate::node::Node;
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
 use crate::port::dns::{Dns, NoDns};
-use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession, PeerShare};
+use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession, GatewayShare, PeerShare};
 use crate::port::records::{NameRecords, RecordShelf};
 use crate::port::table::Table;
 use crate::reference::Authority;
@@ -44,6 +45,8 @@ const HANDOVER_STALL: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) node: Arc<Node>,
+    /// The node's peers, and gateways where there are any.
+    pub(super) exchange: Arc<dyn Exchange>,
     pub(super) names: NameResolver,
 }
 
@@ -118,28 +121,33 @@ impl LazyNetwork {
         if let Err(error) = profile::note_running(&self.config.path, &node.addresses().await) {
             tracing::debug!(error = %describe(&error), "the addresses of the running node could not be noted");
         }
-        let records = self.records(&node, &dns)?;
+        let (routers, gateways) = (&self.config.routers, &self.config.gateways);
+        let http = !(self.config.node.offline || routers.is_empty() && gateways.is_empty());
+        let http = if http { Some(self.http(&dns)?) } else { None };
+        let records = self.records(&node, http.as_ref());
+        let peers = Arc::clone(&node) as Arc<dyn Exchange>;
+        let exchange = match &http {
+            Some(client) if !gateways.is_empty() => Arc::new(GatewayExchange::new(peers, client, gateways)),
+            _ => peers,
+        };
         let mut options = ResolverOptions::default();
         options.timeout = options.timeout.min(self.config.stall);
         options.mode = self.config.node.mode.clone();
         let names = NameResolver::new(dns, records, Arc::clone(&self.tables), options);
-        let made = Arc::new(Parts { node, names });
+        let made = Arc::new(Parts { node, exchange, names });
         *parts = Some(Arc::clone(&made));
         Ok(made)
     }
 
     /// Everyone who may know records: peers and the DHT, routers, gateways. The node asks the routers for holders, too.
-    fn records(&self, node: &Arc<Node>, dns: &Arc<dyn Dns>) -> Result<Arc<dyn NameRecords>, RegistryError> {
+    fn records(&self, node: &Arc<Node>, http: Option<&HttpClient>) -> Arc<dyn NameRecords> {
         let (routers, gateways) = (&self.config.routers, &self.config.gateways);
-        if self.config.node.offline || routers.is_empty() && gateways.is_empty() {
-            return Ok(Arc::clone(node) as Arc<dyn NameRecords>);
-        }
-        let client = self.http(dns)?;
+        let Some(client) = http else { return Arc::clone(node) as Arc<dyn NameRecords> };
         if !routers.is_empty() {
             node.ask_also(Arc::new(HttpRouting::new(client.clone(), routers)));
         }
-        let http = HttpRecords::new(client, routers, gateways);
-        Ok(Arc::new(Combined::new(vec![Arc::clone(node) as Arc<dyn NameRecords>, Arc::new(http)])))
+        let http = HttpRecords::new(client.clone(), routers, gateways);
+        Arc::new(Combined::new(vec![Arc::clone(node) as Arc<dyn NameRecords>, Arc::new(http)]))
     }
 
     /// The HTTP client, within the reach of the network mode; the configured hosts are always within it.
@@ -202,7 +210,7 @@ impl LazyNetwork {
         let reading = async {
             let stall = self.config.stall.min(HANDOVER_STALL);
             let (root, hints, events) = (*chain.root(), chain.hints().to_vec(), events.clone());
-            let fetch = parts.node.open(FetchRequest { root, hints, stall, events }).await.ok();
+            let fetch = parts.exchange.open(FetchRequest { root, hints, stall, events }).await.ok();
             let session = self.blocks.begin(limits::LEASE).await.ok()?;
             let reader = Reader::new(Arc::clone(&self.blocks), Some(Arc::from(session)), fetch);
             let base = match chain.path() {
@@ -251,7 +259,7 @@ impl LazyNetwork {
     }
 }
 
-/// The node's exchange, for a node that may not run yet.
+/// The exchange of a home, for a node that may not run yet.
 #[derive(Debug)]
 pub(super) struct LazyExchange(pub(super) Arc<LazyNetwork>);
 
@@ -278,13 +286,17 @@ impl FetchSession for LazySession {
             let offline = |error: RegistryError| ExchangeError::Offline { reason: describe(&error) };
             let parts = self.network.start().await.map_err(offline)?;
             self.request.events.stage(Stage::Connecting).await;
-            parts.node.open(self.request.clone()).await
+            parts.exchange.open(self.request.clone()).await
         });
         opened.await?.fetch(cid).await
     }
 
     fn peers(&self) -> Vec<PeerShare> {
         self.session.get().map_or_else(Vec::new, |session| session.peers())
+    }
+
+    fn gateways(&self) -> Vec<GatewayShare> {
+        self.session.get().map_or_else(Vec::new, |session| session.gateways())
     }
 }
 

@@ -16,7 +16,7 @@ use crate::exchange::reader::Reader;
 use crate::limits;
 use crate::naming::chain::{ChainStep, TrustLevel};
 use crate::port::blocks::StoreSession;
-use crate::port::exchange::{FetchRequest, FetchSession, PeerShare};
+use crate::port::exchange::{FetchRequest, FetchSession, GatewayShare, PeerShare};
 use crate::port::image::Blobs;
 use crate::reference::{Authority, Reference, Tag};
 use crate::transfer::folder::Home;
@@ -178,6 +178,11 @@ impl OpenedRoot {
     /// Who sent what so far.
     pub(super) fn peers(&self) -> Vec<PeerShare> {
         self.fetch.as_ref().map_or_else(Vec::new, |fetch| fetch.peers())
+    }
+
+    /// The same of gateways.
+    pub(super) fn gateways(&self) -> Vec<GatewayShare> {
+        self.fetch.as_ref().map_or_else(Vec::new, |fetch| fetch.gateways())
     }
 
     /// Whether it is another registry than this one.

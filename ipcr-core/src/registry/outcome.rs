@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::naming::chain::{ChainStep, TrustLevel};
-use crate::port::exchange::PeerShare;
+use crate::port::exchange::{GatewayShare, PeerShare};
 use crate::reference::Authority;
 
 /// Who this registry is.
@@ -167,6 +167,8 @@ pub struct PullOutcome {
     pub bytes: PullBytes,
     /// Who sent how much.
     pub peers: Vec<PeerShare>,
+    /// The same of gateways that were asked.
+    pub gateways: Vec<GatewayShare>,
     /// Where it went, and the name it has there.
     pub sink: String,
 }

@@ -62,6 +62,7 @@ pub(super) async fn pull(
         trust: opened.at.trust,
         bytes: PullBytes { image: summary.image_bytes, fetched: traffic.fetched, local: traffic.local },
         peers: opened.at.peers(),
+        gateways: opened.at.gateways(),
         sink: summary.delivered.place,
     })
 }

@@ -172,6 +172,11 @@ const CHECKS: &[Check] = &[
     soak("network 1 both ways, 60 s", "two ipcr pull by one TCP connection, 60 s", network::bulk::long),
     check("network 2 liars", "ipcr pull from one that lies and one that does not", network::liars::liars),
     check(
+        "network 2 gateways",
+        "ipcr pull --gateway from Kubo, and from gateways that lie, hang, die or know raw only",
+        network::gateways::gateways,
+    ),
+    check(
         "network 3 names",
         "ipcr push --bootstrap; ipfs name resolve, routing findprovs; ipcr pull --router",
         network::kubo::names,

@@ -31,7 +31,7 @@ impl MemoryExchange {
     /// Makes a store reachable, and returns the address to hint at it.
     pub fn add(&self, peer: PeerId, store: Arc<dyn BlockStore>) -> Multiaddr {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, store);
-        Multiaddr::from(Protocol::Memory(1)).with(Protocol::P2p(peer))
+        address_of(peer)
     }
 
     /// Takes a store away; sessions notice at once.
@@ -43,6 +43,14 @@ impl MemoryExchange {
         let stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         stores.iter().map(|(peer, store)| (*peer, store.clone())).collect()
     }
+}
+
+fn address_of(peer: PeerId) -> Multiaddr {
+    Multiaddr::from(Protocol::Memory(1)).with(Protocol::P2p(peer))
+}
+
+fn nothing_of(peer: PeerId) -> PeerShare {
+    PeerShare { peer, address: None, relayed: false, blocks: 0, bytes: 0 }
 }
 
 #[derive(Debug)]
@@ -115,8 +123,7 @@ impl MemorySession {
         let mut state = self.state();
         state.progress = Instant::now();
         let new = !state.shares.contains_key(&peer);
-        let empty = PeerShare { peer, address: None, relayed: false, blocks: 0, bytes: 0 };
-        let share = state.shares.entry(peer).or_insert(empty);
+        let share = state.shares.entry(peer).or_insert_with(|| nothing_of(peer));
         share.blocks += 1;
         share.bytes += bytes;
         let bytes = state.shares.values().map(|share| share.bytes).sum();
@@ -150,7 +157,13 @@ impl FetchSession for MemorySession {
     }
 
     fn peers(&self) -> Vec<PeerShare> {
-        self.state().shares.values().cloned().collect()
+        let reachable = self.exchange.reachable();
+        let state = self.state();
+        let connected = |peer: PeerId| state.shares.get(&peer).cloned().unwrap_or_else(|| nothing_of(peer));
+        reachable
+            .into_iter()
+            .map(|(peer, _)| PeerShare { address: Some(address_of(peer)), ..connected(peer) })
+            .collect()
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 
 use super::connection::Connection;
 use crate::dag::block::Block;
-use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession, PeerShare};
+use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession, GatewayShare, PeerShare};
 use crate::registry::wire::Call;
 use crate::registry::wire::failure::Failure;
 
@@ -24,9 +24,12 @@ impl Exchange for RemoteExchange {
         let (ticket, _) = self.0.begin(&call, Vec::new(), &events).await.map_err(Failure::into_exchange)?;
         let session = ticket.id;
         let events = tokio::spawn(ticket.tell_all(events)).abort_handle();
-        Ok(Arc::new(RemoteFetch { connection: self.0.clone(), session, peers: Mutex::default(), events }))
+        Ok(Arc::new(RemoteFetch { connection: self.0.clone(), session, shares: Mutex::default(), events }))
     }
 }
+
+/// Who sent how much: peers and gateways.
+type Shares = (Vec<PeerShare>, Vec<GatewayShare>);
 
 /// A fetch session of the holder's.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ struct RemoteFetch {
     connection: Arc<Connection>,
     session: u64,
     /// As of the latest answer.
-    peers: Mutex<Vec<PeerShare>>,
+    shares: Mutex<Shares>,
     /// Passes events on. Ends the session with it.
     events: AbortHandle,
 }
@@ -45,19 +48,26 @@ impl FetchSession for RemoteFetch {
         let call = Call::Fetch { session: self.session };
         let fetched = self.connection.call(&call, vec![cid.to_bytes().into()]).await;
         let answer = fetched.map_err(Failure::into_exchange)?;
-        let peers: Vec<PeerShare> = answer.header().map_err(Failure::into_exchange)?;
-        let bytes = |peers: &[PeerShare]| peers.iter().map(|peer| peer.bytes).sum::<u64>();
-        let mut latest = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let shares: Shares = answer.header().map_err(Failure::into_exchange)?;
+        let bytes = |(peers, gateways): &Shares| {
+            let peers = peers.iter().map(|peer| peer.bytes);
+            peers.chain(gateways.iter().map(|gateway| gateway.bytes)).sum::<u64>()
+        };
+        let mut latest = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         // Answers may overtake each other.
-        if bytes(&peers) >= bytes(&latest) {
-            *latest = peers;
+        if bytes(&shares) >= bytes(&latest) {
+            *latest = shares;
         }
         drop(latest);
         Block::verify(*cid, answer.payload()).map_err(|source| ExchangeError::Refused { cid: *cid, source })
     }
 
     fn peers(&self) -> Vec<PeerShare> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    fn gateways(&self) -> Vec<GatewayShare> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 }
 

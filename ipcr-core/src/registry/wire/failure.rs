@@ -44,6 +44,7 @@ pub(crate) enum Detail {
     UnknownHash { cid: String, code: u64 },
     NoProvider { root: String, waited: Duration, tried: usize },
     Stalled { cid: String, waited: Duration, peers: usize },
+    NotSent { cid: String, waited: Duration, peers: usize, gateways: usize, said: Option<String> },
     Offline { reason: String },
     AlreadyInitialised { ipns: String },
 }
@@ -144,6 +145,10 @@ impl Failure {
             Some(Detail::Stalled { cid, waited, peers }) => {
                 parsed(cid).map(|cid| ExchangeError::Stalled { cid, waited: *waited, peers: *peers })
             }
+            Some(Detail::NotSent { cid, waited, peers, gateways, said }) => {
+                let (waited, peers, gateways, said) = (*waited, *peers, *gateways, said.clone());
+                parsed(cid).map(|cid| ExchangeError::NotSent { cid, waited, peers, gateways, said })
+            }
             Some(Detail::UnknownHash { cid, code }) => parsed(cid)
                 .map(|cid| ExchangeError::Refused { cid, source: BlockError::UnknownHash { cid, code: *code } }),
             Some(Detail::TooLarge { cid, size }) => {
@@ -210,6 +215,10 @@ impl From<ExchangeError> for Failure {
             ExchangeError::Stalled { cid, waited, peers } => {
                 Some(Detail::Stalled { cid: cid.to_string(), waited: *waited, peers: *peers })
             }
+            ExchangeError::NotSent { cid, waited, peers, gateways, said } => {
+                let (waited, peers, gateways, said) = (*waited, *peers, *gateways, said.clone());
+                Some(Detail::NotSent { cid: cid.to_string(), waited, peers, gateways, said })
+            }
             ExchangeError::Refused { source, .. } => Some(block_detail(source)),
             ExchangeError::Offline { reason } => Some(Detail::Offline { reason: reason.clone() }),
             ExchangeError::HolderGone { .. } => None,
@@ -263,6 +272,13 @@ mod tests {
         assert_eq!(back.to_string(), refused().to_string());
         let back = travel(StoreError::Refused { cid, source: BlockError::Mismatch { cid } }).into_store();
         assert!(matches!(back, StoreError::Refused { source: BlockError::Mismatch { .. }, .. }), "{back:?}");
+        let waited = Duration::from_secs(60);
+        let not_sent = || ExchangeError::NotSent { cid, waited, peers: 2, gateways: 1, said: Some("gone".into()) };
+        let back = travel(not_sent()).into_exchange();
+        assert!(
+            matches!(back, ExchangeError::NotSent { .. }) && back.to_string() == not_sent().to_string(),
+            "{back:?}"
+        );
         let other = travel(Failure::refused(ErrorKind::DiskFull, "no room")).into_exchange();
         assert_eq!(other.kind(), ErrorKind::DiskFull);
         assert!(other.to_string().ends_with("no room"), "{other}");

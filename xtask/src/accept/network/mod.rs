@@ -1,6 +1,7 @@
 //! The network core: blocks and names between ipcr, Kubo, Helia, and peers that do what they should not.
 
 pub(super) mod bulk;
+pub(super) mod gateways;
 pub(super) mod helia;
 pub(super) mod kubo;
 pub(super) mod liars;
