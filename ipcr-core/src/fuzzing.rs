@@ -17,7 +17,7 @@ use crate::dag::pb::{Node, is_component};
 pub use crate::exchange::routers::fuzz as routing_answer;
 use crate::kind::ErrorKind;
 use crate::naming::record::SignedRecord;
-pub use crate::node::fuzzing::{bitswap_message, kademlia_message};
+pub use crate::node::fuzzing::{bitswap_message, kademlia_message, swarm_message};
 use crate::reference::Reference;
 use crate::reference::key::IpnsName;
 pub use crate::tree::document::fuzz as documents;
@@ -29,7 +29,7 @@ const UNPACKED: usize = 1 << 20;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names of their folders.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("bitswap_message", bitswap_message),
     ("dag_pb", dag_pb),
     ("documents", documents),
@@ -38,6 +38,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("layer", layer),
     ("reference", reference),
     ("routing_answer", routing_answer),
+    ("swarm_message", swarm_message),
     ("unpack", unpack),
 ];
 
