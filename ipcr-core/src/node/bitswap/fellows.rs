@@ -29,18 +29,20 @@ use crate::port::routing::Provider;
 
 /// Most fellows of a session.
 const FELLOWS: usize = 32;
-/// Most fellows that are dialled at once.
-const DIALS: usize = 8;
 /// Most blocks that one fellow is watched for.
 const WATCHED: usize = 512;
 /// Blocks, in the order in which they were wanted first, that are asked for before rarer ones.
 const NEXT: u64 = 4;
 /// How long it is waited for holders to say who else fetches before much is asked of them.
-const FIRST_ANSWER: Duration = Duration::from_secs(1);
+const FIRST_ANSWER: Duration = Duration::from_secs(2);
 /// How long after a question the same peer is asked again, at first and at most.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Wants below which, and bytes before which, a session is reading names and folders.
-const BEGINNING: (usize, u64) = (4, 4 << 20);
+pub(super) const BEGINNING: (usize, u64) = (4, 4 << 20);
+/// How long it takes until it shows that it does so no more, because much is wanted at once.
+const SHOWS: Duration = Duration::from_millis(20);
+/// How long fellows have to say that they want a block, too, before a holder is asked for it, and how much longer for each of them.
+const PRUDENCE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(10));
 /// How long an opinion about whose turn it is lasts.
 const OPINION: Duration = Duration::from_millis(50);
 /// The shortest time without any block after which what was left to others is asked for, and the longest.
@@ -131,12 +133,13 @@ impl Shared {
     /// Members that may know of fellows.
     fn tellers(&self) -> Vec<PeerId> {
         let mut speakers = self.bitswap.hub.speakers(&PROTOCOL);
+        let identified = self.bitswap.hub.speakers(&super::PROTOCOL);
         let mut state = lock(&self.state);
         let members: HashMap<PeerId, Standing> =
             state.schedule.members().map(|(peer, member)| (*peer, member.standing)).collect();
-        let holders = members.values().filter(|standing| **standing == Standing::Holder).count();
         speakers.retain(|peer| matches!(members.get(peer), Some(Standing::Holder | Standing::Fellow)));
-        if speakers.is_empty() && holders > 0 && self.opened.elapsed() > FIRST_ANSWER {
+        // Holders that are something else than ipcr know of nobody.
+        if speakers.is_empty() && identified.iter().any(|peer| members.get(peer) == Some(&Standing::Holder)) {
             state.company.answered = true;
         }
         speakers
@@ -171,7 +174,7 @@ impl Shared {
         let dials = !found.addresses.is_empty();
         let mut state = lock(&self.state);
         let company = &mut state.company;
-        if company.known.len() >= FELLOWS || (dials && company.dialling >= DIALS) || !company.known.insert(peer) {
+        if company.known.len() >= FELLOWS || !company.known.insert(peer) {
             return;
         }
         company.dialling += usize::from(dials);
@@ -311,7 +314,10 @@ impl Shared {
         let mut order: Vec<_> =
             queue.iter().filter_map(|hash| wants.get(hash).map(|want| (rank(want, first), *hash))).collect();
         order.sort_unstable_by_key(|(rank, _)| *rank);
+        let newest = wants.values().map(|want| want.since).max();
+        let shows = newest.is_some_and(|since| now.saturating_duration_since(since) >= SHOWS);
         let beginning = wants.len() < BEGINNING.0 && state.bytes < BEGINNING.1;
+        let unknown = state.company.is_unknown(self.opened, now);
         let patience = (state.gap * 4).clamp(PATIENCE.0, PATIENCE.1);
         let quiet = |want: &Want| now.saturating_duration_since(want.since.max(state.progress));
         let much_faster = schedule.holders_are_much_faster(now);
@@ -325,9 +331,10 @@ impl Shared {
                 Choice::Ask(peer) => Choice::Ask(peer),
                 Choice::Later if !much_faster => Choice::Later,
                 fellow if schedule.has_room(now) => {
-                    let direct = beginning || want.cid.codec() != RAW || much_faster || fellow == Choice::Later;
+                    let alone = if beginning { shows } else { much_faster || fellow == Choice::Later };
+                    let direct = alone || want.cid.codec() != RAW;
                     let waited = quiet(want);
-                    if direct || self.is_mine(schedule, want, (waited, patience), now) {
+                    if direct || !unknown && self.is_mine(schedule, want, (waited, patience), now) {
                         schedule.choose(&want.refused, now)
                     } else {
                         Choice::Later
@@ -361,6 +368,9 @@ impl Shared {
         (quiet, patience): (Duration, Duration),
         now: Instant,
     ) -> bool {
+        if now.saturating_duration_since(want.since) < PRUDENCE.0 + PRUDENCE.1 * schedule.busy_fellows() {
+            return false;
+        }
         if want.among.judged.is_none_or(|judged| now.saturating_duration_since(judged) > OPINION) {
             want.among.judged = Some(now);
             want.among.before = self.before(schedule, &want.cid, now);

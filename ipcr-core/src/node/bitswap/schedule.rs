@@ -6,6 +6,8 @@ use std::time::Duration;
 use libp2p_identity::PeerId;
 use tokio::time::Instant;
 
+use crate::limits;
+
 /// Bytes that one peer is asked for at once, as far as sizes can be guessed from blocks before.
 const WINDOW_BYTES: u64 = 16 << 20;
 /// Bounds of the same in blocks.
@@ -27,6 +29,10 @@ const FELLOW_BLOCKS: std::ops::RangeInclusive<u64> = 2..=64;
 const FIRST_BYTES: u64 = 2 << 20;
 /// The least blocks that a holder is asked for at once, however many share it.
 const SHARED_BLOCKS: u64 = 1;
+/// Bytes of a peer from which on the mean size of its blocks says something.
+const SMALL_BYTES: u64 = 4 << 20;
+/// The shortest and the longest time without a block after which others are asked for what a fellow was asked for.
+const FELLOW_PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 /// How many times as fast a holder has to be before it is asked for what fellows have or will have.
 const MUCH_FASTER: u32 = 8;
 /// Times that a fellow may fail to get what it wants before the others do not wait for it any more.
@@ -87,7 +93,11 @@ impl Member {
     }
 
     fn window(&self, crowd: Crowd) -> u64 {
-        let size = self.bytes.checked_div(self.blocks).unwrap_or(FIRST_GUESS).max(1);
+        let mut size = self.bytes.checked_div(self.blocks).unwrap_or(FIRST_GUESS).max(1);
+        if crowd != Crowd::Alone && self.bytes < SMALL_BYTES {
+            // Names and folders say nothing about the size of what follows.
+            size = size.max(limits::LEAF_BYTES as u64);
+        }
         if self.standing == Standing::Fellow {
             return (FELLOW_BYTES / size).clamp(*FELLOW_BLOCKS.start(), *FELLOW_BLOCKS.end());
         }
@@ -105,6 +115,9 @@ impl Member {
     }
 
     fn patience(&self) -> Duration {
+        if self.standing == Standing::Fellow {
+            return (self.gap * 4).clamp(FELLOW_PATIENCE.0, FELLOW_PATIENCE.1);
+        }
         (self.gap * 4).clamp(PATIENCE, LONGEST_PATIENCE)
     }
 }
@@ -191,6 +204,14 @@ impl Schedule {
 
     pub(super) fn is_fellow(&self, peer: &PeerId) -> bool {
         self.member(peer).is_some_and(|member| member.standing == Standing::Fellow)
+    }
+
+    /// How many fellows want something at the moment.
+    pub(super) fn busy_fellows(&self) -> u32 {
+        match self.crowd {
+            Crowd::Fellows(fellows) => u32::try_from(fellows).unwrap_or(u32::MAX),
+            _ => 0,
+        }
     }
 
     /// Fellows that can be talked to.

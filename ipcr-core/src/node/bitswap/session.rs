@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::fellows::{Among, Company};
+use super::fellows::{self, Among, Company};
 use super::message::Presence;
 use super::reach::{Discovery, Nobody};
 use super::schedule::{Choice, Member, Schedule, Standing};
@@ -31,6 +31,8 @@ use crate::port::exchange::{ExchangeError, FetchRequest, FetchSession, PeerShare
 
 /// How often clocks are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(200);
+/// The same while others fetch the same.
+const SHARED_TICK: Duration = Duration::from_millis(30);
 /// How long a block that everybody refused is not asked for again.
 pub(super) const REFUSED: Duration = Duration::from_secs(2);
 /// Blocks that are looked at for one free place.
@@ -302,7 +304,9 @@ impl Shared {
     pub(super) fn assign(&self, state: &mut State) {
         let now = Instant::now();
         let unknown = state.company.is_unknown(self.opened, now);
-        state.schedule.set_crowd(unknown, now, |peer| self.bitswap.is_asking(peer));
+        // In the beginning, all of them read names and folders and are about to want the same.
+        let begins = state.bytes < fellows::BEGINNING.1;
+        state.schedule.set_crowd(unknown, now, |peer| begins || self.bitswap.is_asking(peer));
         if state.schedule.is_shared() {
             return self.assign_among(state, now);
         }
@@ -378,10 +382,15 @@ impl Shared {
             if cid.hash() == self.request.root.hash() {
                 state.schedule.learn(&peer, *have);
             }
-            let State { wants, queue, schedule, .. } = &mut *state;
+            let State { wants, queue, refused, schedule, .. } = &mut *state;
             if *have {
                 if let Some(want) = wants.get_mut(cid.hash()) {
                     self.on_have(schedule, want, peer);
+                    // Nobody else had it a moment ago.
+                    if let Some(index) = refused.iter().position(|(_, hash)| hash == cid.hash()) {
+                        refused.remove(index);
+                        queue.push_back(*cid.hash());
+                    }
                 }
                 continue;
             }
@@ -451,9 +460,13 @@ impl Shared {
                     }
                 }
                 () = self.wake.notified() => {}
-                () = tokio::time::sleep(TICK) => {}
+                () = tokio::time::sleep(if self.is_shared() { SHARED_TICK } else { TICK }) => {}
             }
         }
+    }
+
+    fn is_shared(&self) -> bool {
+        lock(&self.state).schedule.is_shared()
     }
 
     fn tick(&self) {
