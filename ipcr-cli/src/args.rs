@@ -163,6 +163,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "IPCR_OFFLINE", value_parser = BoolishValueParser::new(), hide_env = true)]
     pub(crate) offline: bool,
 
+    /// Keeps from others what is fetched, and that it is
+    #[arg(long, global = true, env = "IPCR_NO_SHARE", value_parser = BoolishValueParser::new(), hide_env = true, hide_short_help = true)]
+    pub(crate) no_share: bool,
+
     /// How long to wait for a home that another process holds [default: 10]
     #[arg(
         long,

@@ -25,6 +25,7 @@ pub(crate) fn builder(settings: &Settings, environment: &Environment, remote: bo
         .routers(urls(&place("router"), &settings.router)?)
         .gateways(urls(&place("gateway"), &settings.gateway)?)
         .offline(settings.offline)
+        .share(!settings.no_share)
         .allow_stale(settings.allow_stale)
         .stall(settings.timeout)
         .lock_wait(settings.lock_wait)

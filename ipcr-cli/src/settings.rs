@@ -42,6 +42,7 @@ pub(crate) struct Layer {
     dns: Option<Vec<String>>,
     dns_anchor: Option<Vec<PathBuf>>,
     offline: Option<bool>,
+    no_share: Option<bool>,
     lock_wait: Option<u64>,
     #[serde(deserialize_with = "timeout")]
     timeout: Option<u64>,
@@ -58,7 +59,7 @@ fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D:
 }
 
 /// All keys, in the order in which they are listed.
-pub(crate) const KEYS: [&str; 19] = [
+pub(crate) const KEYS: [&str; 20] = [
     "home",
     "quiet",
     "verbose",
@@ -74,6 +75,7 @@ pub(crate) const KEYS: [&str; 19] = [
     "dns",
     "dns-anchor",
     "offline",
+    "no-share",
     "lock-wait",
     "timeout",
     "allow-stale",
@@ -109,6 +111,7 @@ pub(crate) struct Settings {
     pub(crate) dns: Vec<String>,
     pub(crate) dns_anchor: Vec<PathBuf>,
     pub(crate) offline: bool,
+    pub(crate) no_share: bool,
     pub(crate) lock_wait: Duration,
     pub(crate) timeout: Duration,
     pub(crate) allow_stale: bool,
@@ -182,6 +185,7 @@ impl Settings {
             dns: given.dns.or(written.dns).unwrap_or_default(),
             dns_anchor: given.dns_anchor.or(written.dns_anchor).unwrap_or_default(),
             offline: given.offline.or(written.offline).unwrap_or_default(),
+            no_share: given.no_share.or(written.no_share).unwrap_or_default(),
             lock_wait: Duration::from_secs(given.lock_wait.or(written.lock_wait).unwrap_or(LOCK_WAIT)),
             timeout: Duration::from_secs(given.timeout.or(written.timeout).unwrap_or(TIMEOUT)),
             allow_stale: given.allow_stale.or(written.allow_stale).unwrap_or_default(),
@@ -229,6 +233,7 @@ impl Settings {
             dns: Some(self.dns.clone()),
             dns_anchor: Some(self.dns_anchor.clone()),
             offline: Some(self.offline),
+            no_share: Some(self.no_share),
             lock_wait: Some(self.lock_wait.as_secs()),
             timeout: Some(self.timeout.as_secs()),
             allow_stale: Some(self.allow_stale),
@@ -267,6 +272,7 @@ impl Layer {
             dns: list(&global.dns),
             dns_anchor: (!global.dns_anchor.is_empty()).then(|| global.dns_anchor.clone()),
             offline: given("offline").then_some(global.offline),
+            no_share: given("no-share").then_some(global.no_share),
             lock_wait: global.lock_wait,
             timeout: global.timeout,
             allow_stale: given("allow-stale").then_some(global.allow_stale),

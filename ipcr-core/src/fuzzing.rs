@@ -18,7 +18,7 @@ use crate::dag::pb::{Node, is_component};
 pub use crate::exchange::routers::fuzz as routing_answer;
 use crate::kind::ErrorKind;
 use crate::naming::record::SignedRecord;
-pub use crate::node::fuzzing::{bitswap_message, kademlia_message};
+pub use crate::node::fuzzing::{bitswap_message, kademlia_message, swarm_message};
 use crate::reference::Reference;
 use crate::reference::key::IpnsName;
 pub use crate::tree::document::fuzz as documents;
@@ -40,6 +40,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("layer", layer),
     ("reference", reference),
     ("routing_answer", routing_answer),
+    ("swarm_message", swarm_message),
     ("unpack", unpack),
 ];
 

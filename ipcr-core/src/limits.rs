@@ -56,6 +56,12 @@ pub const CAR_HEADER_BYTES: usize = 32 << 10;
 pub const WANTS_PER_PEER: usize = 1024;
 /// Largest Bitswap message, in bytes.
 pub const BITSWAP_FRAME_BYTES: usize = 4 << 20;
+/// Most peers that are told, or taken from one answer, of those who fetch a root.
+pub const SWARM_PEERS: usize = 50;
+/// Longest question for those who fetch a root, in bytes.
+pub const SWARM_QUESTION_BYTES: usize = 2 << 10;
+/// Longest answer to it, in bytes.
+pub const SWARM_ANSWER_BYTES: usize = 64 << 10;
 /// Most bytes that wait to be written to one peer.
 pub const QUEUED_BYTES_PER_PEER: usize = 8 << 20;
 /// Largest message on a home's socket, in bytes.

@@ -2,7 +2,8 @@
 //!
 //! * `cargo xtask test [--install]`: everything that CI runs.
 //! * `cargo xtask accept [--soak] [NAME…]`: the acceptance checks, one line each.
-//! * `cargo xtask bench [blocks] [--quick]`: ipcr beside its peers, in one run; with `blocks` only store and exchange.
+//! * `cargo xtask bench [blocks|swarm] [--quick]`: ipcr beside its peers, in one run; with `blocks` only store and exchange, with
+//!   `swarm` only many who pull the same.
 //! * `cargo xtask soak`: what is long or large.
 //! * `cargo xtask install`: the peers that the tests need.
 
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: cargo xtask test [--install] | accept [--soak] [NAME...] | bench [blocks] [--quick] | soak | install";
+    "usage: cargo xtask test [--install] | accept [--soak] [NAME...] | bench [blocks|swarm] [--quick] | soak | install";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +35,8 @@ fn main() -> ExitCode {
         ["bench", "--quick"] => bench::run(&root, true),
         ["bench", "blocks"] => bench::run_blocks(&root, false),
         ["bench", "blocks", "--quick"] => bench::run_blocks(&root, true),
+        ["bench", "swarm"] => bench::run_swarm(&root, false),
+        ["bench", "swarm", "--quick"] => bench::run_swarm(&root, true),
         ["soak"] => accept::run(&root, &["--soak"], None),
         ["install"] => peers::install(&root).map(|()| true),
         _ => Err(USAGE.into()),

@@ -108,6 +108,13 @@ impl Builder {
         self
     }
 
+    /// Whether others may know what is fetched and get blocks of it meanwhile (default: yes).
+    pub fn share(mut self, share: bool) -> Self {
+        self.config.node.share = share;
+        self.surroundings.share = share;
+        self
+    }
+
     /// The longest time without progress in one stage, before it fails (default: 60 seconds).
     pub fn stall(mut self, stall: Duration) -> Self {
         self.config.stall = stall;

@@ -50,9 +50,9 @@ pub(super) async fn run(client: &Arc<Client>, frame: Frame) {
     };
     let payload = frame.into_payload();
     match call {
-        Call::Open { root, hints, stall, watched } => {
+        Call::Open { root, hints, stall, share, watched } => {
             let (events, watcher) = watched.then(Emitter::watched).unzip();
-            let request = FetchRequest { root, hints, stall, events: events.unwrap_or_default() };
+            let request = FetchRequest { root, hints, stall, share, events: events.unwrap_or_default() };
             fetch_session(client, id, request, watcher).await;
         }
         Call::Resolve { request, watched } => {

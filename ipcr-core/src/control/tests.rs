@@ -389,6 +389,7 @@ async fn many_calls_at_once_are_answered_each_with_its_own() {
         root: *Block::raw(Bytes::from_static(b"nowhere")).cid(),
         hints: Vec::new(),
         stall: Duration::from_millis(50),
+        share: true,
         events: Emitter::silent(),
     };
     let fetch = client.exchange().open(request.clone()).await.unwrap();

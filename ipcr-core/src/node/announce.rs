@@ -112,7 +112,8 @@ impl Asked {
 
 /// Connected peers that say they have the root.
 async fn connected_holders(online: &Online, root: &Cid, within: Duration) -> Vec<PeerId> {
-    let request = FetchRequest { root: *root, hints: Vec::new(), stall: within, events: Emitter::silent() };
+    let request =
+        FetchRequest { root: *root, hints: Vec::new(), stall: within, share: false, events: Emitter::silent() };
     let session = Session::ask_connected(online.bitswap.clone(), request);
     let answered = async {
         while !session.all_answered() {

@@ -37,6 +37,8 @@ pub struct NodeConfig {
     pub peers: Vec<Multiaddr>,
     /// Ways into the DHT, each ending in `/p2p/<peer>`. [`NodeConfig::new`] fills in [`PUBLIC_BOOTSTRAP`] in public mode.
     pub bootstrap: Vec<Multiaddr>,
+    /// Whether others may know what this node fetches and get blocks of it meanwhile; each request may say no, too.
+    pub share: bool,
     /// No network at all: nothing is listened to or dialled, and every question fails at once.
     pub offline: bool,
 }
@@ -59,6 +61,7 @@ impl NodeConfig {
             announce: Vec::new(),
             peers: Vec::new(),
             bootstrap,
+            share: true,
             offline: false,
         }
     }

@@ -5,6 +5,7 @@
 //!   streams), run as the network mode says.
 //! * `bitswap`: the block exchange, behind [`Exchange`].
 //! * `kad`: a client of the DHT; `fetch`: records straight from peers; both behind [`NameRecords`] and [`Announce`].
+//! * `swarm`: pullers of one root find each other.
 //! * `ping`: answers to those who ask whether this node is still there.
 //! * `relays`: those that others reach this node through, if it listens at any.
 //! * `resolve`: names in multiaddrs, before anything is dialled.
@@ -25,6 +26,7 @@ mod protobuf;
 mod records;
 mod relays;
 mod resolve;
+mod swarm;
 mod traffic;
 
 /// What fuzzing feeds to the messages of the network.
@@ -32,6 +34,7 @@ mod traffic;
 pub(crate) mod fuzzing {
     pub use super::bitswap::fuzz as bitswap_message;
     pub use super::kad::fuzz as kademlia_message;
+    pub use super::swarm::fuzz as swarm_message;
 }
 
 use std::fmt;
@@ -53,6 +56,7 @@ pub use self::config::{DEFAULT_PORT, NodeConfig, PUBLIC_BOOTSTRAP};
 pub use self::error::NodeError;
 use self::host::Host;
 use self::kad::Kad;
+use self::swarm::{Fellows, Swarm, SwarmError};
 use self::traffic::Counters;
 pub use self::traffic::Traffic;
 use crate::net::addresses;
@@ -79,6 +83,8 @@ const REDIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 pub struct Node {
     local: PeerId,
     online: Option<Online>,
+    /// Whether what is fetched may be shared at all.
+    share: bool,
     counters: Arc<Counters>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -95,6 +101,7 @@ struct Online {
 /// Finding others, and what they know.
 struct Network {
     hub: Hub,
+    host: Arc<Host>,
     kad: Kad,
     dns: Arc<dyn Dns>,
     /// The configured peers, which are asked for records like hinted ones.
@@ -163,6 +170,7 @@ impl Node {
             let acceptors = vec![
                 (bitswap::PROTOCOL, exchange_acceptor(&engine)),
                 (fetch::PROTOCOL, shelf_acceptor(shelf, &tasks, &stop)),
+                (swarm::PROTOCOL, swarm_acceptor(&engine, &store, &config.mode, &tasks, &stop)),
                 (ping::PROTOCOL, ping_acceptor(&tasks, &stop)),
             ];
             let (hub, start) = host::prepare(&config, acceptors);
@@ -172,10 +180,11 @@ impl Node {
             let entrances = config.bootstrap.iter().chain(&config.peers).cloned().collect();
             let kad = Kad::new(hub.clone(), dns.clone(), entrances, config.mode.clone());
             let (peers, mode) = (config.peers.clone(), config.mode.clone());
-            let network = Arc::new(Network { hub: hub.clone(), kad, dns, peers, routing: OnceLock::new(), mode });
+            let routing = OnceLock::new();
+            let network = Arc::new(Network { hub: hub.clone(), host: host.clone(), kad, dns, peers, routing, mode });
             Some(Online { host, hub, bitswap, network })
         };
-        let node = Arc::new(Self { local, online, counters, tasks, stop });
+        let node = Arc::new(Self { local, online, share: config.share, counters, tasks, stop });
         node.keep_peers(config.peers);
         node.keep_relays(config.listen.into_iter().filter(addresses::is_relayed));
         Ok(node)
@@ -205,6 +214,13 @@ impl Node {
     pub fn blocks_added(&self) {
         if let Some(online) = &self.online {
             online.bitswap.blocks_added();
+        }
+    }
+
+    /// Serves none of these blocks to anybody, for as long as it runs.
+    pub fn withhold(&self, cids: &[Cid]) {
+        if let Some(online) = &self.online {
+            online.bitswap.withhold(cids);
         }
     }
 
@@ -267,6 +283,31 @@ fn shelf_acceptor(shelf: Arc<dyn RecordShelf>, tasks: &TaskTracker, stop: &Cance
                 () = stop.cancelled() => {}
                 answered = fetch::answer(stream, shelf) => if let Err(error) = answered {
                     tracing::debug!(%peer, %error, "a question for a record was not answered");
+                }
+            }
+        });
+    })
+}
+
+/// Answers questions for those who fetch the same.
+fn swarm_acceptor(
+    engine: &Arc<OnceLock<Weak<Bitswap>>>,
+    store: &Arc<dyn BlockStore>,
+    mode: &NetworkMode,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Acceptor {
+    let swarm = Arc::new(Swarm::new(store.clone(), mode.clone()));
+    let (engine, tasks, stop) = (engine.clone(), tasks.clone(), stop.clone());
+    Box::new(move |inbound: Inbound| {
+        let Some(engine) = engine.get().and_then(Weak::upgrade) else { return };
+        let (swarm, stop) = (swarm.clone(), stop.clone());
+        tasks.spawn(async move {
+            let peer = inbound.peer;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                answered = swarm.answer(inbound, &engine) => if let Err(error) = answered {
+                    tracing::debug!(%peer, %error, "a question for fellows was not answered");
                 }
             }
         });
@@ -349,6 +390,16 @@ impl Discovery for Network {
         tokio::join!(self.kad.providers(root, found.clone()), ask_routers, sift);
     }
 
+    async fn fellows(&self, peer: &PeerId, root: &Cid, announce: bool) -> Result<Fellows, SwarmError> {
+        let own = if announce { Some(self.host.addresses().await) } else { None };
+        let mut fellows = swarm::ask(&self.hub, peer, root, own.as_deref()).await?;
+        for Provider { addresses, .. } in &mut fellows.peers {
+            addresses.retain(|address| self.mode.allows_learned(address));
+        }
+        fellows.peers.retain(|fellow| !fellow.addresses.is_empty());
+        Ok(fellows)
+    }
+
     async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr> {
         resolve::resolve_all(&*self.dns, addresses).await
     }
@@ -356,8 +407,9 @@ impl Discovery for Network {
 
 #[async_trait]
 impl Exchange for Node {
-    async fn open(&self, request: FetchRequest) -> Result<Arc<dyn FetchSession>, ExchangeError> {
+    async fn open(&self, mut request: FetchRequest) -> Result<Arc<dyn FetchSession>, ExchangeError> {
         let online = self.online().map_err(|reason| ExchangeError::Offline { reason: reason.into() })?;
+        request.share &= self.share;
         Ok(Arc::new(Session::open(online.bitswap.clone(), online.network.clone(), request)))
     }
 }

@@ -30,6 +30,9 @@ pub struct FetchRequest {
     pub hints: Vec<Multiaddr>,
     /// The longest time without a single block before a fetch fails.
     pub stall: Duration,
+    /// Whether others may know that the DAG is fetched and get blocks of it meanwhile. Without it nothing that is fetched is served to
+    /// anybody for as long as the exchange lives.
+    pub share: bool,
     /// Where peers and received bytes are told.
     pub events: Emitter,
 }

@@ -220,7 +220,7 @@ impl Publisher {
         let fetch = match state.root.filter(|_| state.shared) {
             Some(root) => {
                 let (hints, events) = (hints.to_vec(), Emitter::silent());
-                self.exchange.open(FetchRequest { root, hints, stall: limits::STALL, events }).await.ok()
+                self.exchange.open(FetchRequest { root, hints, stall: limits::STALL, share: true, events }).await.ok()
             }
             None => None,
         };
@@ -254,7 +254,8 @@ impl Publisher {
             (None, other) => return Err(PublishError::ForeignValue { value: other.to_string() }),
         };
         let session: Arc<dyn StoreSession> = Arc::from(self.blocks.begin(limits::LEASE).await?);
-        let request = FetchRequest { root, hints: network.hints.clone(), stall: network.stall, events: events.clone() };
+        let (hints, stall, events) = (network.hints.clone(), network.stall, events.clone());
+        let request = FetchRequest { root, hints, stall, share: true, events };
         let not_merged = |source| PublishError::NotMerged { root, source };
         let fetch = network.exchange.open(request).await.map_err(|error| not_merged(Box::new(error)))?;
         let reader = Reader::new(Arc::clone(&self.blocks), Some(Arc::clone(&session)), Some(fetch));

@@ -260,7 +260,7 @@ impl LocalHolder {
         let shown = match state.root {
             Some(root) => {
                 let (hints, stall, events) = (Vec::new(), self.config.stall, Emitter::silent());
-                let fetch = self.exchange().open(FetchRequest { root, hints, stall, events }).await.ok();
+                let fetch = self.exchange().open(FetchRequest { root, hints, stall, share: true, events }).await.ok();
                 handovers(&Reader::new(Arc::clone(&self.blocks), None, fetch), &root).await
             }
             None => Ok(Vec::new()),

@@ -18,6 +18,7 @@ use crate::exchange::gateways::GatewayExchange;
 use crate::exchange::path;
 use crate::exchange::reader::Reader;
 use crate::exchange::routers::HttpRouting;
+use crate::exchange::walk::walk;
 use crate::identity::KeyStore;
 use crate::limits;
 use crate::naming::dns::{DnsHosts, Resolver as DnsResolver};
@@ -29,8 +30,10 @@ use crate::naming::trust::TrustError;
 use crate::naming::{Clock, dnslink};
 use crate::net::{HttpClient, HttpPolicy};
 use crate::node::Node;
+use crate::pin::cache::CacheEntry;
+use crate::pin::state::State;
 use crate::port::announce::Announce;
-use crate::port::blocks::BlockStore;
+use crate::port::blocks::{BlockStore, Live};
 use crate::port::dns::{Dns, NoDns};
 use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession, GatewayShare, PeerShare};
 use crate::port::records::{NameRecords, RecordShelf};
@@ -103,6 +106,7 @@ impl LazyNetwork {
         }
         let dns = self.dns().await?;
         let shelf: Arc<dyn RecordShelf> = Arc::new(KeptShelf::new(Arc::clone(&self.tables), Clock::default()));
+        let withheld = if node.share { Vec::new() } else { self.pulled().await };
         let started = Node::start(node, Arc::clone(&self.blocks), shelf, Arc::clone(&dns)).await;
         let node = started.map_err(|error| RegistryError::Step {
             doing: "starting the node",
@@ -110,6 +114,7 @@ impl LazyNetwork {
             topic: Topic::Other,
             source: Box::new(error),
         })?;
+        node.withhold(&withheld);
         // What was announced says the first one: a port that is taken by somebody else for once does not change it.
         if node.port().is_some() && profile.port.is_none() && self.config.node.listen.is_empty() {
             // Starting took its time, in which the profile may have been changed.
@@ -137,6 +142,23 @@ impl LazyNetwork {
         let made = Arc::new(Parts { node, exchange, names });
         *parts = Some(Arc::clone(&made));
         Ok(made)
+    }
+
+    /// Blocks of pulled images that are no part of this registry. Of what cannot be read, nothing could be served.
+    async fn pulled(&self) -> Vec<Cid> {
+        let (mut own, mut pulled) = (Live::default(), Vec::new());
+        if let Some(root) = State::load(&self.tables).await.ok().and_then(|state| state.root) {
+            let _ = walk(self.blocks.as_ref(), &root, |cid| own.insert(cid)).await;
+        }
+        for (folder, _) in CacheEntry::all(&self.tables).await.unwrap_or_default() {
+            let visit = |cid: &Cid| {
+                let new = own.insert(cid);
+                pulled.extend(new.then_some(*cid));
+                new
+            };
+            let _ = walk(self.blocks.as_ref(), &folder, visit).await;
+        }
+        pulled
     }
 
     /// Everyone who may know records: peers and the DHT, routers, gateways. The node asks the routers for holders, too.
@@ -210,7 +232,7 @@ impl LazyNetwork {
         let reading = async {
             let stall = self.config.stall.min(HANDOVER_STALL);
             let (root, hints, events) = (*chain.root(), chain.hints().to_vec(), events.clone());
-            let fetch = parts.exchange.open(FetchRequest { root, hints, stall, events }).await.ok();
+            let fetch = parts.exchange.open(FetchRequest { root, hints, stall, share: true, events }).await.ok();
             let session = self.blocks.begin(limits::LEASE).await.ok()?;
             let reader = Reader::new(Arc::clone(&self.blocks), Some(Arc::from(session)), fetch);
             let base = match chain.path() {

@@ -9,6 +9,7 @@ use super::Registry;
 use super::error::RegistryError;
 use super::holder::ResolveRequest;
 use super::options::ResolveOptions;
+use super::places::Surroundings;
 use crate::digest::Digest;
 use crate::event::{Emitter, Stage};
 use crate::exchange::path;
@@ -118,7 +119,8 @@ impl Registry {
         hints: Vec<Multiaddr>,
         events: &Emitter,
     ) -> Result<Option<Arc<dyn FetchSession>>, RegistryError> {
-        let request = FetchRequest { root: *root, hints, stall: self.surroundings.stall, events: events.clone() };
+        let Surroundings { stall, share, .. } = *self.surroundings;
+        let request = FetchRequest { root: *root, hints, stall, share, events: events.clone() };
         let opened = self.holder.exchange().open(request).await;
         opened.map(Some).map_err(|error| RegistryError::from_exchange("opening the exchange", error))
     }

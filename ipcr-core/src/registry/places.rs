@@ -52,6 +52,8 @@ pub struct Surroundings {
     pub credentials: Credentials,
     /// The longest time without progress in one stage.
     pub stall: Duration,
+    /// Whether others may know what is fetched and get blocks of it meanwhile.
+    pub share: bool,
     /// Uses a kept record although it has expired, also where an operation has no option for that: sources of a copy, of a tag.
     pub allow_stale: bool,
 }
@@ -64,6 +66,7 @@ impl Default for Surroundings {
             http: None,
             credentials: Credentials::default(),
             stall: limits::STALL,
+            share: true,
             allow_stale: false,
         }
     }

@@ -4,6 +4,7 @@
 
 mod blocks;
 mod rounds;
+mod swarm;
 
 use std::path::Path;
 use std::process::Command;
@@ -99,7 +100,7 @@ pub(crate) fn run(root: &Path, quick: bool) -> Result<bool> {
         println!("| {} | {} | {ratio:.2} |", name(ours), name(theirs));
     }
     println!();
-    let kept = run_blocks(root, quick)?;
+    let kept = run_blocks(root, quick)? & run_swarm(root, quick)?;
     run_criterion(root, quick)?;
     Ok(kept)
 }
@@ -107,6 +108,11 @@ pub(crate) fn run(root: &Path, quick: bool) -> Result<bool> {
 /// Only what has no images in it; whether all its limits were kept.
 pub(crate) fn run_blocks(root: &Path, quick: bool) -> Result<bool> {
     blocks::run(root, quick)
+}
+
+/// Only many who pull the same; whether all limits were kept.
+pub(crate) fn run_swarm(root: &Path, quick: bool) -> Result<bool> {
+    swarm::run(root, quick)
 }
 
 fn median<T>(costs: &[T], of: impl Fn(&T) -> f64) -> f64 {

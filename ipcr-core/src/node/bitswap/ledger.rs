@@ -1,6 +1,6 @@
 //! What one peer asks of this node: [`Ledger`], and the task that answers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,15 +12,19 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
 use super::message::{Message, Payload, Prefix, Presence, Want};
-use super::wants::send;
+use super::wants::{CLAIMED, LINGER, send};
 use super::{Bitswap, Peer, STREAM_IDLE, budget, lock};
 use crate::limits;
 
 /// Blocks that are read from the store at once. Two such batches (one being written, one being read) of the blocks that
 /// this program writes are [`limits::QUEUED_BYTES_PER_PEER`].
 const BATCH: usize = 4;
+/// Presences that are looked up at once.
+const PRESENCES: usize = 512;
 /// Largest message, except for one with a single larger block.
 const MESSAGE_BYTES: usize = 2 << 20;
+/// Every how many times also those are looked for that a peer only wants to hear of.
+const PRESENCE_ROUNDS: u32 = 4;
 /// How often wants that could not be answered are looked at again, when nobody says that blocks came.
 const RECHECK: Duration = Duration::from_millis(500);
 
@@ -29,6 +33,8 @@ const RECHECK: Duration = Duration::from_millis(500);
 pub(super) struct Ledger {
     state: Mutex<State>,
     wake: Notify,
+    /// Woken for what must not be collected.
+    hurry: Notify,
 }
 
 #[derive(Default)]
@@ -36,6 +42,8 @@ struct State {
     wants: HashMap<Cid, Entry>,
     /// Wants to look at, in the order in which they came.
     queue: VecDeque<Cid>,
+    /// Whether one of them is more than a question whether the block is here, or is waited for.
+    urgent: bool,
     /// Whether a task answers them.
     answering: bool,
 }
@@ -44,6 +52,8 @@ struct State {
 struct Entry {
     have: bool,
     send_dont_have: bool,
+    /// Whether the peer says that it has asked somebody else for the block.
+    claimed: bool,
     /// Whether it was looked at, and waits for the block to come.
     waits: bool,
 }
@@ -56,11 +66,14 @@ impl Ledger {
             state.wants.clear();
             state.queue.clear();
         }
-        for Want { cid, cancel, have, send_dont_have, .. } in wants {
+        for Want { cid, priority, cancel, have, send_dont_have } in wants {
             if cancel {
                 state.wants.remove(&cid);
             } else if state.wants.len() < limits::WANTS_PER_PEER || state.wants.contains_key(&cid) {
-                let before = state.wants.insert(cid, Entry { have, send_dont_have, waits: false });
+                let claimed = have && priority >= CLAIMED;
+                let entry = Entry { have, send_dont_have, claimed, waits: false };
+                state.urgent |= !have || send_dont_have;
+                let before = state.wants.insert(cid, entry);
                 if before.is_none_or(|entry| entry.waits) {
                     state.queue.push_back(cid);
                 }
@@ -74,6 +87,9 @@ impl Ledger {
             queue.retain(|cid| seen.insert(*cid));
         }
         self.wake.notify_one();
+        if state.urgent {
+            self.hurry.notify_one();
+        }
         !state.queue.is_empty() && !std::mem::replace(&mut state.answering, true)
     }
 
@@ -85,22 +101,74 @@ impl Ledger {
         self.wake.notify_one();
     }
 
-    /// The next wants to answer. They count as answered unless [`Ledger::park`] says otherwise.
-    fn take(&self, count: usize) -> Vec<(Cid, Entry)> {
+    /// The next wants to answer: as many blocks, and what comes before them. They count as answered unless [`Ledger::park`] says
+    /// otherwise.
+    fn take(&self, blocks: usize) -> Vec<(Cid, Entry)> {
         let mut state = lock(&self.state);
-        let mut taken = Vec::new();
-        while taken.len() < count
+        let (mut taken, mut left) = (Vec::new(), blocks);
+        while left > 0
+            && taken.len() < PRESENCES
             && let Some(cid) = state.queue.pop_front()
         {
-            match state.wants.get(&cid) {
+            match state.wants.get_mut(&cid) {
+                Some(entry) if !entry.waits && entry.have => {
+                    taken.push((cid, *entry));
+                    // It stays known what the peer wants while it is looked up.
+                    entry.waits = true;
+                }
                 Some(entry) if !entry.waits => {
+                    left -= 1;
                     taken.push((cid, *entry));
                     state.wants.remove(&cid);
                 }
                 _ => {}
             }
         }
+        state.urgent &= !state.queue.is_empty();
         taken
+    }
+
+    /// Waits a moment while there is only what can be collected.
+    async fn linger(&self) {
+        let lingers = {
+            let state = lock(&self.state);
+            !state.urgent && !state.queue.is_empty()
+        };
+        if lingers {
+            let _ = tokio::time::timeout(LINGER, self.hurry.notified()).await;
+        }
+    }
+
+    /// Whether the peer waits to hear of a block, and if so, whether it has asked somebody else for it.
+    pub(super) fn interest(&self, cid: &Cid) -> Option<bool> {
+        let state = lock(&self.state);
+        state.wants.get(cid).filter(|entry| entry.have).map(|entry| entry.claimed)
+    }
+
+    /// A block came that the peer may wait for.
+    pub(super) fn arrived(&self, cid: &Cid) {
+        let mut state = lock(&self.state);
+        let State { wants, queue, urgent, .. } = &mut *state;
+        if let Some(entry) = wants.get_mut(cid).filter(|entry| entry.waits) {
+            entry.waits = false;
+            entry.send_dont_have = false;
+            queue.push_back(*cid);
+            let hurries = !entry.have;
+            *urgent |= hurries;
+            drop(state);
+            self.wake.notify_one();
+            if hurries {
+                self.hurry.notify_one();
+            }
+        }
+    }
+
+    /// The peer was told that the block is here.
+    fn told(&self, cid: &Cid) {
+        let mut state = lock(&self.state);
+        if state.wants.get(cid).is_some_and(|entry| entry.have && entry.waits) {
+            state.wants.remove(cid);
+        }
     }
 
     /// The block is not here; the want is remembered.
@@ -111,8 +179,15 @@ impl Ledger {
         }
     }
 
-    fn waiting(&self) -> Vec<Cid> {
-        lock(&self.state).wants.iter().filter(|(_, entry)| entry.waits).map(|(cid, _)| *cid).collect()
+    /// Wants for which the block has to come; those that only ask for it if `all`.
+    fn waiting(&self, all: bool) -> Vec<Cid> {
+        let state = lock(&self.state);
+        state.wants.iter().filter(|(_, entry)| entry.waits && (all || !entry.have)).map(|(cid, _)| *cid).collect()
+    }
+
+    /// Whether the peer wants nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        lock(&self.state).wants.is_empty()
     }
 
     /// The blocks came.
@@ -124,6 +199,7 @@ impl Ledger {
             {
                 entry.waits = false;
                 entry.send_dont_have = false;
+                state.urgent = true;
                 state.queue.push_back(cid);
             }
         }
@@ -148,6 +224,7 @@ pub(super) async fn answer(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
     let mut stream: Option<Stream> = None;
     let mut used = Instant::now();
     let mut hold: Option<Hold> = None;
+    let mut rounds = 0_u32;
     let mut ready = prepare(&bitswap, &peer).await;
     loop {
         if let Some(batch) = ready.take() {
@@ -162,12 +239,14 @@ pub(super) async fn answer(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
             continue;
         }
         let added = bitswap.added.notified();
-        let waiting = peer.ledger.waiting();
-        if waiting.is_empty() {
+        if peer.ledger.is_idle() {
             hold = None;
-        } else {
-            let held = bitswap.store.has(&waiting).await.unwrap_or_default();
-            peer.ledger.unpark(waiting.into_iter().zip(held).filter(|(_, held)| *held).map(|(cid, _)| cid));
+        }
+        // What this node fetches itself is told at once; only what others put into the store has to be looked for.
+        rounds += 1;
+        let waiting = peer.ledger.waiting(rounds % PRESENCE_ROUNDS == 0);
+        if !waiting.is_empty() {
+            peer.ledger.unpark(bitswap.held(&waiting).await.into_iter());
         }
         ready = prepare(&bitswap, &peer).await;
         if ready.is_some() {
@@ -175,7 +254,8 @@ pub(super) async fn answer(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
         }
         tokio::select! {
             () = peer.ledger.wake.notified() => {}
-            () = added => {}
+            // Once more in the next round.
+            () = added => rounds = PRESENCE_ROUNDS - 1,
             () = tokio::time::sleep(RECHECK) => {}
         }
         if used.elapsed() > STREAM_IDLE {
@@ -186,6 +266,7 @@ pub(super) async fn answer(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
                 return;
             }
         }
+        peer.ledger.linger().await;
         ready = prepare(&bitswap, &peer).await;
     }
 }
@@ -197,16 +278,11 @@ async fn prepare(bitswap: &Bitswap, peer: &Peer) -> Option<Batch> {
         return None;
     }
     let budget = budget(&bitswap.outbound, BATCH * limits::BLOCK_BYTES).await.ok()?;
+    let asked: Vec<Cid> = wants.iter().filter(|(_, entry)| entry.have).map(|(cid, _)| *cid).collect();
+    let held: HashSet<Cid> = bitswap.held(&asked).await.into_iter().collect();
+    let held = &held;
     let lookups = wants.iter().map(|(cid, entry)| async move {
-        if entry.have {
-            let held = bitswap.store.has(&[*cid]).await.is_ok_and(|held| held == [true]);
-            held.then(Bytes::new)
-        } else {
-            bitswap.store.get(cid).await.unwrap_or_else(|error| {
-                tracing::warn!(%cid, %error, "a wanted block cannot be read");
-                None
-            })
-        }
+        if entry.have { held.contains(cid).then(Bytes::new) } else { bitswap.block(cid).await }
     });
     let found = futures::future::join_all(lookups).await;
     let mut messages = vec![Message::default()];
@@ -214,7 +290,10 @@ async fn prepare(bitswap: &Bitswap, peer: &Peer) -> Option<Batch> {
     for ((cid, entry), found) in wants.into_iter().zip(found) {
         let last = messages.len() - 1;
         match found {
-            Some(_) if entry.have => messages[last].presences.push(Presence { cid, have: true }),
+            Some(_) if entry.have => {
+                peer.ledger.told(&cid);
+                messages[last].presences.push(Presence { cid, have: true });
+            }
             Some(data) => {
                 let payload = Payload { prefix: Prefix::of(&cid), data };
                 // The data, and generously its prefix and headers.
@@ -283,7 +362,8 @@ mod tests {
         ledger.park(taken[0].0, taken[0].1);
         assert!(ledger.take(8).is_empty());
         assert!(!ledger.finish());
-        ledger.unpark(ledger.waiting().into_iter());
+        assert_eq!(ledger.waiting(false), [want(1).cid]);
+        ledger.unpark(ledger.waiting(true).into_iter());
         assert_eq!(ledger.take(8)[0].0, want(1).cid);
         assert!(ledger.finish());
     }

@@ -5,12 +5,15 @@
 //!   failures and closed when idle.
 //! * [`ledger`]: what one peer asks of this node, and the task that answers it.
 //! * [`session`]: blocks of one DAG from several peers; [`schedule`]: which peer is asked for what;
-//!   [`reach`]: how they are found and kept connected.
+//!   [`reach`]: how they are found and kept connected; [`fellows`]: others who fetch the same, and what is left to whom.
+//! * [`fresh`]: blocks that have just come, for others who wait for them.
 //!
 //! Any number of inbound streams per connection is read at once (Kubo opens one per message). Blocks are hashed on the
 //! blocking pool and delivered from there; until a block is hashed its frame counts against the budgets of its peer and of
 //! the node, so that foreign bytes never pile up.
 
+mod fellows;
+mod fresh;
 mod ledger;
 mod message;
 mod reach;
@@ -25,6 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cid::Cid;
+use cid::multihash::Multihash;
 use ipcr_swarm::{Hub, Inbound, StreamProtocol};
 use libp2p_identity::PeerId;
 use tokio::runtime::Handle;
@@ -33,6 +37,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::fresh::Fresh;
 use self::ledger::Ledger;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use self::message::fuzz;
@@ -43,6 +48,7 @@ use self::session::Shared as SessionShared;
 use self::wants::Wants;
 use super::frame;
 use super::traffic::Counters;
+use crate::dag::block::Block;
 use crate::limits;
 use crate::port::blocks::BlockStore;
 
@@ -75,6 +81,10 @@ pub(super) struct Bitswap {
     sessions: Mutex<Sessions>,
     inbound: Arc<Semaphore>,
     outbound: Arc<Semaphore>,
+    /// Blocks that sessions have just received.
+    fresh: Mutex<Fresh>,
+    /// Blocks that are served to nobody: sessions fetched them that do not share.
+    withheld: Mutex<HashSet<Multihash<64>>>,
     /// Woken when blocks were added to the store.
     added: Notify,
     runtime: Handle,
@@ -133,6 +143,8 @@ impl Bitswap {
             sessions: Mutex::default(),
             inbound: Arc::new(Semaphore::new(INBOUND_BYTES)),
             outbound: Arc::new(Semaphore::new(OUTBOUND_BYTES)),
+            fresh: Mutex::default(),
+            withheld: Mutex::default(),
             added: Notify::new(),
             runtime: Handle::current(),
             tasks,
@@ -146,6 +158,74 @@ impl Bitswap {
     /// Says that the store has blocks that it did not have before; peers that wait for them get them at once.
     pub(super) fn blocks_added(&self) {
         self.added.notify_waiters();
+    }
+
+    /// The hub of the node.
+    pub(super) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Whether a session fetches this root and shares what it has.
+    pub(super) fn shares(&self, root: &Cid) -> bool {
+        self.open_sessions().iter().any(|session| session.shares(root))
+    }
+
+    /// A connected peer says that it fetches this root.
+    pub(super) fn on_fellow(&self, root: &Cid, peer: PeerId) {
+        for session in self.open_sessions() {
+            session.on_fellow(root, peer);
+        }
+    }
+
+    /// Nobody else gets these blocks.
+    pub(super) fn withhold(&self, cids: &[Cid]) {
+        lock(&self.withheld).extend(cids.iter().map(|cid| *cid.hash()));
+    }
+
+    /// A session received a block; others who wait for it get it at once, with `keep` also if they ask for it only then.
+    fn arrived(&self, block: &Block, keep: bool) {
+        if keep {
+            lock(&self.fresh).add(block);
+        }
+        let peers: Vec<Arc<Peer>> = lock(&self.peers).values().cloned().collect();
+        for peer in peers {
+            peer.ledger.arrived(block.cid());
+        }
+    }
+
+    /// A session has ended.
+    fn closed(&self) {
+        if self.open_sessions().iter().all(|session| session.is_closed()) {
+            *lock(&self.fresh) = Fresh::default();
+        }
+    }
+
+    /// Which of these blocks are served.
+    async fn held(&self, cids: &[Cid]) -> Vec<Cid> {
+        let (mut held, mut open) = (Vec::new(), Vec::new());
+        {
+            let (fresh, withheld) = (lock(&self.fresh), lock(&self.withheld));
+            for cid in cids.iter().filter(|cid| !withheld.contains(cid.hash())) {
+                if fresh.get(cid).is_some() { held.push(*cid) } else { open.push(*cid) }
+            }
+        }
+        if !open.is_empty() {
+            let stored = self.store.has(&open).await.unwrap_or_default();
+            held.extend(open.into_iter().zip(stored).filter(|(_, stored)| *stored).map(|(cid, _)| cid));
+        }
+        held
+    }
+
+    /// A block, if it is here and served.
+    async fn block(&self, cid: &Cid) -> Option<Bytes> {
+        let fresh = lock(&self.fresh).get(cid);
+        if fresh.is_some() || lock(&self.withheld).contains(cid.hash()) {
+            return fresh;
+        }
+        self.store.get(cid).await.unwrap_or_else(|error| {
+            tracing::warn!(%cid, %error, "a wanted block cannot be read");
+            None
+        })
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -344,6 +424,46 @@ impl Bitswap {
         if peer.wants.probe(cid) {
             self.write_wants(&peer);
         }
+    }
+
+    /// Asks a peer to say when it has a block; every call is to be followed by one of [`Bitswap::unwatch`].
+    fn watch_for(&self, peer: PeerId, cid: &Cid, claimed: bool) {
+        let peer = self.peer(peer);
+        if peer.wants.watch(cid, claimed) {
+            self.write_wants(&peer);
+        }
+    }
+
+    /// Tells a peer that is watched for a block that a holder was asked for it.
+    fn claim(&self, peer: PeerId, cid: &Cid) {
+        let known = lock(&self.peers).get(&peer).cloned();
+        if let Some(peer) = known
+            && peer.wants.claim(cid)
+        {
+            self.write_wants(&peer);
+        }
+    }
+
+    /// Need not hear any more of a block; with `cancel` the peer is told.
+    fn unwatch(&self, peer: PeerId, cid: &Cid, cancel: bool) {
+        let known = lock(&self.peers).get(&peer).cloned();
+        if let Some(peer) = known
+            && peer.wants.unwatch(cid, cancel)
+        {
+            self.write_wants(&peer);
+        }
+    }
+
+    /// Whether a peer wants anything.
+    fn is_asking(&self, peer: &PeerId) -> bool {
+        let known = lock(&self.peers).get(peer).cloned();
+        known.is_some_and(|peer| !peer.ledger.is_idle())
+    }
+
+    /// Whether a peer waits to hear of a block, and if so, whether it has asked a holder for it.
+    fn interest(&self, peer: &PeerId, cid: &Cid) -> Option<bool> {
+        let known = lock(&self.peers).get(peer).cloned();
+        known.and_then(|peer| peer.ledger.interest(cid))
     }
 
     /// Wants a block of a peer no more; with `cancel` the peer is told.

@@ -19,6 +19,7 @@ use super::schedule::Standing;
 use super::session::{FOUND_PEERS, Shared, TICK};
 use crate::event::{Event, Warning};
 use crate::net::addresses;
+use crate::node::swarm::{Fellows, SwarmError};
 use crate::port::routing::Provider;
 
 /// How long to wait before a lost or unreachable peer is dialled again, at first and at most.
@@ -36,6 +37,9 @@ pub(in crate::node) trait Discovery: fmt::Debug + Send + Sync {
     /// Sends everyone who is said to hold `root`; returns when nobody else can be found.
     async fn discover(&self, root: &Cid, found: mpsc::Sender<Provider>);
 
+    /// Asks a connected peer who else fetches `root`; with `announce` it, and whoever asks it, may know that this node does.
+    async fn fellows(&self, peer: &PeerId, root: &Cid, announce: bool) -> Result<Fellows, SwarmError>;
+
     /// Replaces names in addresses.
     async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr>;
 }
@@ -47,6 +51,10 @@ pub(super) struct Nobody;
 #[async_trait]
 impl Discovery for Nobody {
     async fn discover(&self, _: &Cid, _: mpsc::Sender<Provider>) {}
+
+    async fn fellows(&self, _: &PeerId, _: &Cid, _: bool) -> Result<Fellows, SwarmError> {
+        Ok(Fellows { fetching: false, peers: Vec::new() })
+    }
 
     async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr> {
         addresses.to_vec()
@@ -165,7 +173,7 @@ impl Shared {
         self.assign(&mut state);
     }
 
-    async fn tell(&self, peer: PeerId) {
+    pub(super) async fn tell(&self, peer: PeerId) {
         if let Some(link) = self.bitswap.hub.link(&peer) {
             tracing::debug!(%peer, after = ?self.opened.elapsed(), "a holder is connected");
             let address = addresses::with_peer(&link.address, peer).to_string();

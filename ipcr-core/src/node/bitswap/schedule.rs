@@ -6,6 +6,8 @@ use std::time::Duration;
 use libp2p_identity::PeerId;
 use tokio::time::Instant;
 
+use crate::limits;
+
 /// Bytes that one peer is asked for at once, as far as sizes can be guessed from blocks before.
 const WINDOW_BYTES: u64 = 16 << 20;
 /// Bounds of the same in blocks.
@@ -20,6 +22,23 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a peer that made no progress is asked only when there is nobody else.
 const SLOW: Duration = Duration::from_secs(5);
+/// Bytes that a fellow is asked for at once, and its bounds in blocks.
+const FELLOW_BYTES: u64 = 4 << 20;
+const FELLOW_BLOCKS: std::ops::RangeInclusive<u64> = 2..=64;
+/// Bytes that are asked for at once before it is known who else fetches.
+const FIRST_BYTES: u64 = 2 << 20;
+/// The least blocks that a holder is asked for at once, however many share it.
+const SHARED_BLOCKS: u64 = 1;
+/// Bytes of a peer from which on the mean size of its blocks says something.
+const SMALL_BYTES: u64 = 4 << 20;
+/// The shortest and the longest time without a block after which others are asked for what a fellow was asked for.
+const FELLOW_PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
+/// How many times as fast a holder has to be before it is asked for what fellows have or will have.
+const MUCH_FASTER: u32 = 8;
+/// Times that a fellow may fail to get what it wants before the others do not wait for it any more.
+const DOUBTS: u8 = 3;
+/// The largest factor by which there is more patience with a holder that others ask, too.
+const MOST_PATIENCE: u32 = 8;
 /// How long a peer that could not be written to is left alone.
 const FAILED: Duration = Duration::from_secs(1);
 
@@ -32,6 +51,8 @@ pub(super) enum Standing {
     Asked,
     /// It says that it does not.
     Stranger,
+    /// It fetches the root, too: it has what it says that it has.
+    Fellow,
 }
 
 /// What one peer does for a session.
@@ -43,6 +64,10 @@ pub(super) struct Member {
     pub(super) blocks: u64,
     pub(super) bytes: u64,
     in_flight: u64,
+    /// Blocks that it is to say of when it has them.
+    pub(super) probes: usize,
+    /// How often it did not get what others left to it.
+    doubts: u8,
     /// Bytes that it is asked for at once. It does not grow again: a peer whose connection breaks under much breaks again.
     window_bytes: u64,
     banned: bool,
@@ -56,25 +81,57 @@ pub(super) struct Member {
 
 impl Member {
     fn usable(&self, now: Instant) -> bool {
-        self.epoch.is_some()
-            && !self.banned
-            && self.standing == Standing::Holder
-            && self.failed_until.is_none_or(|until| until <= now)
+        self.standing == Standing::Holder && self.reachable(now)
+    }
+
+    fn reachable(&self, now: Instant) -> bool {
+        self.epoch.is_some() && !self.banned && self.failed_until.is_none_or(|until| until <= now)
     }
 
     fn slow(&self, now: Instant) -> bool {
         self.slow_until.is_some_and(|until| until > now)
     }
 
-    fn window(&self) -> u64 {
-        let size = self.bytes.checked_div(self.blocks).unwrap_or(FIRST_GUESS).max(1);
-        let least = if self.window_bytes < WINDOW_BYTES { 1 } else { *WINDOW_BLOCKS.start() };
-        (self.window_bytes / size).clamp(least, *WINDOW_BLOCKS.end())
+    fn window(&self, crowd: Crowd) -> u64 {
+        let mut size = self.bytes.checked_div(self.blocks).unwrap_or(FIRST_GUESS).max(1);
+        if crowd != Crowd::Alone && self.bytes < SMALL_BYTES {
+            // Names and folders say nothing about the size of what follows.
+            size = size.max(limits::LEAF_BYTES as u64);
+        }
+        if self.standing == Standing::Fellow {
+            return (FELLOW_BYTES / size).clamp(*FELLOW_BLOCKS.start(), *FELLOW_BLOCKS.end());
+        }
+        let least = match crowd {
+            _ if self.window_bytes < WINDOW_BYTES => 1,
+            Crowd::Alone => *WINDOW_BLOCKS.start(),
+            Crowd::Unknown | Crowd::Fellows(_) => SHARED_BLOCKS,
+        };
+        let bytes = match crowd {
+            Crowd::Alone => self.window_bytes,
+            Crowd::Unknown => self.window_bytes.min(FIRST_BYTES),
+            Crowd::Fellows(fellows) => self.window_bytes / (fellows + 1),
+        };
+        (bytes / size).clamp(least, *WINDOW_BLOCKS.end())
     }
 
     fn patience(&self) -> Duration {
+        if self.standing == Standing::Fellow {
+            return (self.gap * 4).clamp(FELLOW_PATIENCE.0, FELLOW_PATIENCE.1);
+        }
         (self.gap * 4).clamp(PATIENCE, LONGEST_PATIENCE)
     }
+}
+
+/// Who else fetches the root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Crowd {
+    /// Nobody whom this node knows of.
+    #[default]
+    Alone,
+    /// Holders are about to say.
+    Unknown,
+    /// Some; so many of them want something at the moment.
+    Fellows(u64),
 }
 
 /// Whom to ask for a block.
@@ -92,6 +149,7 @@ pub(super) enum Choice {
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     members: HashMap<PeerId, Member>,
+    crowd: Crowd,
 }
 
 impl Schedule {
@@ -111,6 +169,8 @@ impl Schedule {
             blocks: 0,
             bytes: 0,
             in_flight: 0,
+            probes: 0,
+            doubts: 0,
             window_bytes: WINDOW_BYTES,
             banned: false,
             progress: now,
@@ -118,15 +178,111 @@ impl Schedule {
             slow_until: None,
             failed_until: None,
         });
-        if standing == Standing::Holder {
+        // A fellow stays one, whoever else says that it holds the root.
+        if standing == Standing::Fellow || (standing == Standing::Holder && member.standing != Standing::Fellow) {
             member.standing = standing;
+        }
+    }
+
+    /// Says who else fetches, as far as it is known.
+    pub(super) fn set_crowd(&mut self, unknown: bool, now: Instant, is_asking: impl Fn(&PeerId) -> bool) {
+        self.crowd = match self.fellows(now).count() {
+            0 if unknown => Crowd::Unknown,
+            0 => Crowd::Alone,
+            _ => Crowd::Fellows(self.fellows(now).filter(|(peer, _)| is_asking(peer)).count() as u64),
+        };
+    }
+
+    /// Whether there are fellows.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.crowd, Crowd::Fellows(_))
+    }
+
+    pub(super) fn member(&self, peer: &PeerId) -> Option<&Member> {
+        self.members.get(peer)
+    }
+
+    pub(super) fn is_fellow(&self, peer: &PeerId) -> bool {
+        self.member(peer).is_some_and(|member| member.standing == Standing::Fellow)
+    }
+
+    /// How many fellows want something at the moment.
+    pub(super) fn busy_fellows(&self) -> u32 {
+        match self.crowd {
+            Crowd::Fellows(fellows) => u32::try_from(fellows).unwrap_or(u32::MAX),
+            _ => 0,
+        }
+    }
+
+    /// Fellows that can be talked to.
+    pub(super) fn fellows(&self, now: Instant) -> impl Iterator<Item = (&PeerId, &Member)> {
+        self.members.iter().filter(move |(_, member)| member.standing == Standing::Fellow && member.reachable(now))
+    }
+
+    /// Fellows that others may leave something to.
+    pub(super) fn reliable(&self, now: Instant) -> impl Iterator<Item = &PeerId> {
+        let reliable = self.fellows(now).filter(move |(_, member)| !member.slow(now) && member.doubts < DOUBTS);
+        reliable.map(|(peer, _)| peer)
+    }
+
+    /// Whether any holder is asked for something.
+    pub(super) fn waits_for_holders(&self, now: Instant) -> bool {
+        self.members.values().any(|member| member.usable(now) && member.in_flight > 0)
+    }
+
+    /// A fellow did not get in time what was left to it.
+    pub(super) fn doubt(&mut self, peer: &PeerId, now: Instant) {
+        if let Some(member) = self.members.get_mut(peer) {
+            member.slow_until = Some(now + SLOW);
+            member.doubts = member.doubts.saturating_add(1);
+        }
+    }
+
+    /// The fellow among `have` to ask for a block: one that has not failed lately and has room.
+    pub(super) fn choose_fellow(&self, have: &[PeerId], now: Instant) -> Choice {
+        let known = have.iter().filter_map(|peer| self.members.get(peer).map(|member| (peer, member)));
+        let good = known
+            .filter(|(_, member)| member.standing == Standing::Fellow && member.reachable(now) && !member.slow(now));
+        let mut choice = Choice::Nobody;
+        let mut least = u64::MAX;
+        for (peer, member) in good {
+            if member.in_flight < member.window(self.crowd).min(least) {
+                (choice, least) = (Choice::Ask(*peer), member.in_flight);
+            } else if choice == Choice::Nobody {
+                choice = Choice::Later;
+            }
+        }
+        choice
+    }
+
+    /// Whether a holder sends so much faster than any fellow that it is not worth while to wait for these.
+    pub(super) fn holders_are_much_faster(&self, now: Instant) -> bool {
+        let gap = |members: &mut dyn Iterator<Item = &Member>| {
+            members.filter(|member| member.blocks > 1).map(|member| member.gap).min()
+        };
+        let holders = gap(&mut self.members.values().filter(|member| member.usable(now)));
+        let fellows = gap(&mut self.fellows(now).map(|(_, member)| member));
+        matches!((holders, fellows), (Some(holders), Some(fellows)) if holders * MUCH_FASTER < fellows)
+    }
+
+    /// A peer is to say when it has another block, or need not any more.
+    pub(super) fn probing(&mut self, peer: &PeerId, more: bool) {
+        if let Some(member) = self.members.get_mut(peer) {
+            member.probes = if more { member.probes + 1 } else { member.probes.saturating_sub(1) };
+        }
+    }
+
+    /// A peer has forgotten what it was to say.
+    pub(super) fn forget_probes(&mut self, peer: &PeerId) {
+        if let Some(member) = self.members.get_mut(peer) {
+            member.probes = 0;
         }
     }
 
     /// A peer said whether it has the root.
     pub(super) fn learn(&mut self, peer: &PeerId, holds: bool) {
         if let Some(member) = self.members.get_mut(peer) {
-            if holds {
+            if holds && member.standing != Standing::Fellow {
                 member.standing = Standing::Holder;
             } else if member.standing == Standing::Asked {
                 member.standing = Standing::Stranger;
@@ -182,7 +338,9 @@ impl Schedule {
             member.progress = now;
             member.blocks += 1;
             member.bytes += bytes as u64;
-            member.standing = Standing::Holder;
+            if member.standing != Standing::Fellow {
+                member.standing = Standing::Holder;
+            }
             member.slow_until = None;
         }
     }
@@ -191,7 +349,8 @@ impl Schedule {
     pub(super) fn choose(&self, avoid: &[PeerId], now: Instant) -> Choice {
         let usable = || self.members.iter().filter(|(peer, member)| member.usable(now) && !avoid.contains(peer));
         let slow = usable().all(|(_, member)| member.slow(now));
-        let free = usable().filter(|(_, member)| member.in_flight < member.window() && (slow || !member.slow(now)));
+        let free =
+            usable().filter(|(_, member)| member.in_flight < member.window(self.crowd) && (slow || !member.slow(now)));
         match free.min_by_key(|(_, member)| (member.in_flight, member.gap)) {
             Some((peer, _)) => Choice::Ask(*peer),
             None if usable().next().is_some() => Choice::Later,
@@ -201,7 +360,7 @@ impl Schedule {
 
     /// Whether any peer could be asked for another block.
     pub(super) fn has_room(&self, now: Instant) -> bool {
-        self.members.values().any(|member| member.usable(now) && member.in_flight < member.window())
+        self.members.values().any(|member| member.usable(now) && member.in_flight < member.window(self.crowd))
     }
 
     /// Peers that are connected and not banned.
@@ -212,11 +371,20 @@ impl Schedule {
     /// Peers that were asked for something and made no progress for too long, and whether others can be asked instead.
     /// Their clocks start anew.
     pub(super) fn overdue(&mut self, now: Instant) -> Vec<(PeerId, bool)> {
-        let usable = self.members.values().filter(|member| member.usable(now)).count();
+        let serves =
+            |member: &Member| matches!(member.standing, Standing::Holder | Standing::Fellow) && member.reachable(now);
+        let usable = self.members.values().filter(|member| serves(member)).count();
+        let holders = self.members.values().filter(|member| member.usable(now)).count();
+        // A holder that many ask has little for each; and asking it again makes it send twice.
+        let crowd = match self.crowd {
+            Crowd::Fellows(fellows) => u32::try_from(fellows + 1).unwrap_or(MOST_PATIENCE).min(MOST_PATIENCE),
+            _ => 1,
+        };
         let mut overdue = Vec::new();
         for (peer, member) in &mut self.members {
-            let others = usable > usize::from(member.usable(now));
-            let patience = if others { member.patience() } else { SLOW };
+            let is_holder = member.usable(now);
+            let others = if is_holder { holders > 1 } else { usable > usize::from(serves(member)) };
+            let patience = if others { member.patience() } else { SLOW } * if is_holder { crowd } else { 1 };
             if member.in_flight > 0 && now.saturating_duration_since(member.progress) > patience {
                 member.progress = now;
                 member.slow_until = Some(now + SLOW);

@@ -3,11 +3,12 @@
 //! Who is asked: hinted peers (dialled first, all at once, and dialled again whenever they are lost), providers that the
 //! [`Discovery`] finds meanwhile, and connected peers that say they have the root. Holders are sent wants for blocks
 //! straight away; each block is asked of one peer, and of another when that one refuses, leaves or makes no progress.
+//! Who fetches the same is a fellow (`fellows`), and asked for what it says that it has.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,9 +19,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::fellows::{self, Among, Company};
 use super::message::Presence;
 use super::reach::{Discovery, Nobody};
-use super::schedule::{Choice, Schedule, Standing};
+use super::schedule::{Choice, Member, Schedule, Standing};
 use super::{Bitswap, PROTOCOL, lock};
 use crate::dag::block::{self, Block};
 use crate::event::{Event, Warning};
@@ -29,8 +31,10 @@ use crate::port::exchange::{ExchangeError, FetchRequest, FetchSession, PeerShare
 
 /// How often clocks are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(200);
+/// The same while others fetch the same.
+const SHARED_TICK: Duration = Duration::from_millis(30);
 /// How long a block that everybody refused is not asked for again.
-const REFUSED: Duration = Duration::from_secs(2);
+pub(super) const REFUSED: Duration = Duration::from_secs(2);
 /// Blocks that are looked at for one free place.
 const LOOK_AHEAD: usize = 64;
 /// Most peers of a session that nobody hinted at.
@@ -51,26 +55,40 @@ pub(super) struct Shared {
     wake: Notify,
     closed: CancellationToken,
     pub(super) tried: AtomicUsize,
+    /// Whether nothing is fetched, and only asked who has the root.
+    pub(super) only_asks: bool,
+    pub(super) this: Weak<Self>,
 }
 
 pub(super) struct State {
-    wants: HashMap<Multihash<64>, Want>,
+    pub(super) wants: HashMap<Multihash<64>, Want>,
     /// Wants that nobody is asked for.
-    queue: VecDeque<Multihash<64>>,
+    pub(super) queue: VecDeque<Multihash<64>>,
     /// Wants that everybody refused, with the time when they are asked for again.
-    refused: VecDeque<(Instant, Multihash<64>)>,
+    pub(super) refused: VecDeque<(Instant, Multihash<64>)>,
     pub(super) schedule: Schedule,
     /// When the last block came.
     pub(super) progress: Instant,
+    /// Smoothed time between two blocks.
+    pub(super) gap: Duration,
+    /// Block bytes that came.
+    pub(super) bytes: u64,
+    /// Blocks that were ever wanted.
+    wanted: u64,
+    pub(super) company: Company,
     reported: Instant,
     waiters: u64,
 }
 
-struct Want {
-    cid: Cid,
+pub(super) struct Want {
+    pub(super) cid: Cid,
+    /// Which one it is, counted from the first.
+    pub(super) number: u64,
+    pub(super) since: Instant,
     waiters: Vec<Waiter>,
-    asked: Vec<PeerId>,
-    refused: Vec<PeerId>,
+    pub(super) asked: Vec<PeerId>,
+    pub(super) refused: Vec<PeerId>,
+    pub(super) among: Among,
 }
 
 struct Waiter {
@@ -107,7 +125,10 @@ impl Drop for Session {
             for peer in &want.asked {
                 self.0.bitswap.release(*peer, &want.cid, true);
             }
+            self.0.forget_among(&mut state.schedule, &want);
         }
+        drop(state);
+        self.0.bitswap.closed();
     }
 }
 
@@ -135,7 +156,10 @@ impl FetchSession for Session {
 
     fn peers(&self) -> Vec<PeerShare> {
         let state = lock(&self.0.state);
-        let members = state.schedule.members().filter(|(_, member)| member.standing == Standing::Holder);
+        let part = |member: &Member| {
+            member.standing == Standing::Holder || (member.standing == Standing::Fellow && member.blocks > 0)
+        };
+        let members = state.schedule.members().filter(|(_, member)| part(member));
         let shares = members.map(|(peer, member)| {
             let link = self.0.bitswap.hub.link(peer);
             PeerShare {
@@ -157,16 +181,17 @@ fn stopped() -> ExchangeError {
 impl Session {
     /// Begins to fetch a DAG.
     pub(in crate::node) fn open(bitswap: Arc<Bitswap>, discovery: Arc<dyn Discovery>, request: FetchRequest) -> Self {
-        let session = Self::new(bitswap, discovery, request);
+        let session = Self::new(bitswap, discovery, request, false);
         let Self(shared) = &session;
         shared.spawn(Shared::dial_hints(shared.clone()));
         shared.spawn(Shared::find_providers(shared.clone()));
+        shared.spawn(Shared::find_fellows(shared.clone()));
         session
     }
 
     /// Only asks connected peers whether they have the root.
     pub(in crate::node) fn ask_connected(bitswap: Arc<Bitswap>, request: FetchRequest) -> Self {
-        Self::new(bitswap, Arc::new(Nobody), request)
+        Self::new(bitswap, Arc::new(Nobody), request, true)
     }
 
     /// Whether no connected peer's answer about the root is missing.
@@ -182,9 +207,9 @@ impl Session {
         members.map(|(peer, _)| *peer).collect()
     }
 
-    fn new(bitswap: Arc<Bitswap>, discovery: Arc<dyn Discovery>, request: FetchRequest) -> Self {
+    fn new(bitswap: Arc<Bitswap>, discovery: Arc<dyn Discovery>, request: FetchRequest, only_asks: bool) -> Self {
         let now = Instant::now();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new_cyclic(|this| Shared {
             bitswap,
             discovery,
             request,
@@ -195,12 +220,18 @@ impl Session {
                 refused: VecDeque::new(),
                 schedule: Schedule::default(),
                 progress: now,
+                gap: Duration::ZERO,
+                bytes: 0,
+                wanted: 0,
+                company: Company::default(),
                 reported: now,
                 waiters: 0,
             }),
             wake: Notify::new(),
             closed: CancellationToken::new(),
             tried: AtomicUsize::new(0),
+            only_asks,
+            this: this.clone(),
         });
         shared.bitswap.register(&shared);
         shared.spawn(Shared::drive(shared.clone()));
@@ -219,6 +250,11 @@ impl Shared {
         });
     }
 
+    /// Whether nobody uses it any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
     fn want(&self, cid: &Cid) -> (u64, oneshot::Receiver<Result<Block, ExchangeError>>) {
         let (reply, answer) = oneshot::channel();
         let mut state = lock(&self.state);
@@ -229,7 +265,17 @@ impl Shared {
         match state.wants.get_mut(&hash) {
             Some(want) => want.waiters.push(waiter),
             None => {
-                let want = Want { cid: *cid, waiters: vec![waiter], asked: Vec::new(), refused: Vec::new() };
+                state.wanted += 1;
+                let mut want = Want {
+                    cid: *cid,
+                    number: state.wanted,
+                    since: waiter.since,
+                    waiters: vec![waiter],
+                    asked: Vec::new(),
+                    refused: Vec::new(),
+                    among: Among::default(),
+                };
+                self.watch_fellows(&mut state.schedule, &mut want);
                 state.wants.insert(hash, want);
                 state.queue.push_back(hash);
                 self.assign(&mut state);
@@ -249,6 +295,7 @@ impl Shared {
                 state.schedule.settled(peer);
                 self.bitswap.release(*peer, &want.cid, true);
             }
+            self.forget_among(&mut state.schedule, &want);
             self.assign(&mut state);
         }
     }
@@ -256,6 +303,13 @@ impl Shared {
     /// Asks for what nobody is asked for, as far as peers have room.
     pub(super) fn assign(&self, state: &mut State) {
         let now = Instant::now();
+        let unknown = state.company.is_unknown(self.opened, now);
+        // In the beginning, all of them read names and folders and are about to want the same.
+        let begins = state.bytes < fellows::BEGINNING.1;
+        state.schedule.set_crowd(unknown, now, |peer| begins || self.bitswap.is_asking(peer));
+        if state.schedule.is_shared() {
+            return self.assign_among(state, now);
+        }
         let mut later = Vec::new();
         while later.len() < LOOK_AHEAD
             && state.schedule.has_room(now)
@@ -294,8 +348,16 @@ impl Shared {
             state.schedule.settled(asked);
             self.bitswap.release(*asked, &want.cid, *asked != peer);
         }
+        self.forget_among(&mut state.schedule, &want);
         state.schedule.received(&peer, size, now);
+        state.gap = (state.gap * 7 + now.saturating_duration_since(state.progress)) / 8;
         state.progress = now;
+        state.bytes += size as u64;
+        if self.request.share {
+            self.bitswap.arrived(block, state.schedule.is_shared());
+        } else {
+            self.bitswap.withhold(&[*block.cid()]);
+        }
         for waiter in want.waiters {
             let _ = waiter.reply.send(Ok(block.clone()));
         }
@@ -320,10 +382,21 @@ impl Shared {
             if cid.hash() == self.request.root.hash() {
                 state.schedule.learn(&peer, *have);
             }
+            let State { wants, queue, refused, schedule, .. } = &mut *state;
             if *have {
+                if let Some(want) = wants.get_mut(cid.hash()) {
+                    self.on_have(schedule, want, peer);
+                    // Nobody else had it a moment ago.
+                    if let Some(index) = refused.iter().position(|(_, hash)| hash == cid.hash()) {
+                        refused.remove(index);
+                        queue.push_back(*cid.hash());
+                    }
+                }
                 continue;
             }
-            let State { wants, queue, schedule, .. } = &mut *state;
+            if let Some(want) = wants.get_mut(cid.hash()) {
+                want.among.forget(&peer);
+            }
             if let Some(want) = wants.get_mut(cid.hash())
                 && let Some(index) = want.asked.iter().position(|asked| *asked == peer)
             {
@@ -357,11 +430,12 @@ impl Shared {
         let mut state = lock(&self.state);
         state.schedule.fail(&peer, Instant::now());
         self.take_back(&mut state, peer, false);
+        self.forget_fellow(&mut state, peer);
         self.assign(&mut state);
     }
 
     /// Asks others for what a peer was asked for.
-    fn take_back(&self, state: &mut State, peer: PeerId, cancel: bool) {
+    pub(super) fn take_back(&self, state: &mut State, peer: PeerId, cancel: bool) {
         let State { wants, queue, schedule, .. } = state;
         for (hash, want) in wants {
             let Some(index) = want.asked.iter().position(|asked| *asked == peer) else { continue };
@@ -386,9 +460,13 @@ impl Shared {
                     }
                 }
                 () = self.wake.notified() => {}
-                () = tokio::time::sleep(TICK) => {}
+                () = tokio::time::sleep(if self.is_shared() { SHARED_TICK } else { TICK }) => {}
             }
         }
+    }
+
+    fn is_shared(&self) -> bool {
+        lock(&self.state).schedule.is_shared()
     }
 
     fn tick(&self) {
@@ -415,6 +493,7 @@ impl Shared {
                 }
             }
         }
+        self.watch_more(&mut state, now);
         self.assign(&mut state);
         self.fail_stalled(&mut state, now);
     }
@@ -425,6 +504,7 @@ impl Shared {
         for peer in members {
             if state.schedule.follow(&peer, self.bitswap.hub.epoch(&peer)) {
                 self.take_back(state, peer, false);
+                self.forget_fellow(state, peer);
             }
         }
     }
@@ -475,6 +555,7 @@ impl Shared {
                     state.schedule.settled(peer);
                     self.bitswap.release(*peer, &want.cid, true);
                 }
+                self.forget_among(&mut state.schedule, &want);
             }
         }
     }

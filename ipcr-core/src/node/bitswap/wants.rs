@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cid::Cid;
 use cid::multihash::Multihash;
@@ -15,6 +16,10 @@ use crate::node::frame;
 
 /// Most entries of one message.
 const BATCH: usize = 512;
+/// How long entries that nobody waits for are collected before they are written.
+pub(super) const LINGER: Duration = Duration::from_millis(20);
+/// The priority of a want for a block that the one who wants it has asked a holder for; of every other it is 1.
+pub(super) const CLAIMED: i32 = 2;
 /// Hashes of asked blocks that are remembered, to tell late answers from blocks that nobody asked for.
 const REMEMBERED: usize = 16_384;
 
@@ -23,14 +28,20 @@ const REMEMBERED: usize = 16_384;
 pub(super) struct Wants {
     state: Mutex<State>,
     wake: Notify,
+    /// Woken for what must not be collected.
+    hurry: Notify,
 }
 
 #[derive(Default)]
 struct State {
     /// How many sessions want a block from the peer.
     counts: HashMap<Cid, usize>,
+    /// How many sessions want to know when the peer has a block.
+    probes: HashMap<Cid, usize>,
     /// Entries that wait to be written.
     queue: VecDeque<Want>,
+    /// Whether one of them must not be collected.
+    urgent: bool,
     /// Whether a task writes them.
     writing: bool,
     asked: HashSet<Multihash<64>>,
@@ -40,6 +51,7 @@ struct State {
 impl State {
     /// Queues an entry; true if a writer has to be started.
     fn push(&mut self, want: Want) -> bool {
+        self.urgent |= !want.cancel && (!want.have || want.send_dont_have);
         self.queue.push_back(want);
         !std::mem::replace(&mut self.writing, true)
     }
@@ -56,14 +68,25 @@ impl State {
     }
 }
 
+fn watched(cid: &Cid, claimed: bool) -> Want {
+    let priority = if claimed { CLAIMED } else { 1 };
+    Want { have: true, send_dont_have: false, priority, ..entry(cid) }
+}
+
 fn entry(cid: &Cid) -> Want {
     Want { cid: *cid, priority: 1, cancel: false, have: false, send_dont_have: true }
 }
 
 impl Wants {
     fn change(&self, change: impl FnOnce(&mut State) -> bool) -> bool {
-        let start = change(&mut lock(&self.state));
+        let mut state = lock(&self.state);
+        let start = change(&mut state);
+        let urgent = state.urgent;
+        drop(state);
         self.wake.notify_one();
+        if urgent {
+            self.hurry.notify_one();
+        }
         start
     }
 
@@ -91,6 +114,41 @@ impl Wants {
         })
     }
 
+    /// One session more wants to hear when the peer has the block; with `claimed` the peer learns that a holder was asked for it
+    /// already.
+    pub(super) fn watch(&self, cid: &Cid, claimed: bool) -> bool {
+        self.change(|state| {
+            state.remember(cid);
+            *state.probes.entry(*cid).or_default() += 1;
+            !state.counts.contains_key(cid) && state.push(watched(cid, claimed))
+        })
+    }
+
+    /// The peer, which is watched for the block, learns that a holder was asked for it.
+    pub(super) fn claim(&self, cid: &Cid) -> bool {
+        self.change(|state| {
+            state.probes.contains_key(cid) && !state.counts.contains_key(cid) && state.push(watched(cid, true))
+        })
+    }
+
+    /// One session less wants to hear of the block; with `cancel` the peer is told when it was the last one.
+    pub(super) fn unwatch(&self, cid: &Cid, cancel: bool) -> bool {
+        self.change(|state| {
+            match state.probes.get_mut(cid) {
+                Some(1) => state.probes.remove(cid),
+                Some(count) => {
+                    *count -= 1;
+                    return false;
+                }
+                None => return false,
+            };
+            state.queue.retain(|want| want.cid != *cid || want.cancel || !want.have);
+            cancel
+                && !state.counts.contains_key(cid)
+                && state.push(Want { cancel: true, send_dont_have: false, ..entry(cid) })
+        })
+    }
+
     /// One session less wants the block; with `cancel` the peer is told when it was the last one.
     pub(super) fn release(&self, cid: &Cid, cancel: bool) -> bool {
         self.change(|state| {
@@ -108,7 +166,7 @@ impl Wants {
                     state.queue.remove(index);
                     false
                 }
-                None if !cancel => false,
+                None if !cancel || state.probes.contains_key(cid) => false,
                 None => state.push(Want { cancel: true, send_dont_have: false, ..entry(cid) }),
             }
         })
@@ -122,7 +180,19 @@ impl Wants {
     fn take(&self) -> Vec<Want> {
         let mut state = lock(&self.state);
         let count = state.queue.len().min(BATCH);
+        state.urgent &= count < state.queue.len();
         state.queue.drain(..count).collect()
+    }
+
+    /// Waits a moment while there is only what can be collected.
+    async fn linger(&self) {
+        let lingers = {
+            let state = lock(&self.state);
+            !state.urgent && !state.queue.is_empty()
+        };
+        if lingers {
+            let _ = tokio::time::timeout(LINGER, self.hurry.notified()).await;
+        }
     }
 
     /// Ends the writer, unless there is something to write.
@@ -135,7 +205,7 @@ impl Wants {
     fn give_up(&self) {
         let mut state = lock(&self.state);
         state.queue.clear();
-        state.writing = false;
+        (state.writing, state.urgent) = (false, false);
     }
 }
 
@@ -143,6 +213,7 @@ impl Wants {
 pub(super) async fn write(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
     let mut stream: Option<Stream> = None;
     loop {
+        peer.wants.linger().await;
         let batch = peer.wants.take();
         if batch.is_empty() {
             let idle = tokio::time::timeout(STREAM_IDLE, peer.wants.wake.notified()).await.is_err();

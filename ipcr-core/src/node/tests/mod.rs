@@ -74,7 +74,7 @@ fn blocks(count: usize, size: usize) -> Vec<Block> {
 }
 
 fn request(root: &Cid, hints: Vec<Multiaddr>) -> FetchRequest {
-    FetchRequest { root: *root, hints, stall: Duration::from_secs(20), events: Emitter::silent() }
+    FetchRequest { root: *root, hints, stall: Duration::from_secs(20), share: true, events: Emitter::silent() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -404,3 +404,5 @@ async fn a_liar_is_dropped_and_told() {
     assert!(client.online.as_ref().unwrap().bitswap.is_bad(liar.peer_id()));
     assert!(!client.online.as_ref().unwrap().bitswap.is_bad(honest.peer_id()));
 }
+
+mod fellows;

@@ -54,7 +54,7 @@ fn block(size: usize) -> Block {
 
 async fn open(fixture: &Fixture, root: &Cid, stall: Duration) -> Arc<dyn FetchSession> {
     let hints = fixture.holders.iter().map(|holder| holder.address.clone()).collect();
-    let request = FetchRequest { root: *root, hints, stall, events: Emitter::silent() };
+    let request = FetchRequest { root: *root, hints, stall, share: true, events: Emitter::silent() };
     fixture.exchange.open(request).await.unwrap()
 }
 
@@ -68,7 +68,7 @@ async fn delivers_from_several(fixture: &Fixture) {
     }
     let (events, mut watcher) = Emitter::watched();
     let hints = fixture.holders.iter().map(|holder| holder.address.clone()).collect();
-    let request = FetchRequest { root: *blocks[0].cid(), hints, stall: STALL, events };
+    let request = FetchRequest { root: *blocks[0].cid(), hints, stall: STALL, share: true, events };
     let session = fixture.exchange.open(request).await.unwrap();
     let fetches = blocks.iter().map(|block| session.fetch(block.cid()));
     for (block, fetched) in blocks.iter().zip(futures::future::join_all(fetches).await) {
@@ -104,7 +104,7 @@ async fn delivers_either_cid_version(fixture: &Fixture) {
 async fn answers_what_needs_no_network(fixture: &Fixture) {
     let identity = Cid::new_v1(RAW, Multihash::wrap(IDENTITY, b"abc").unwrap());
     let unknown = Cid::new_v1(DAG_PB, Multihash::wrap(0xb220, &[1; 32]).unwrap());
-    let request = FetchRequest { root: identity, hints: vec![], stall: STALL, events: Emitter::silent() };
+    let request = FetchRequest { root: identity, hints: vec![], stall: STALL, share: true, events: Emitter::silent() };
     let session = fixture.lonely.open(request).await.unwrap();
     assert_eq!(session.fetch(&identity).await.unwrap().data(), "abc");
     let refused = session.fetch(&unknown).await.unwrap_err();
@@ -154,7 +154,7 @@ async fn gives_up_after_the_stall(fixture: &Fixture) {
 async fn says_when_there_is_nobody(fixture: &Fixture) {
     let block = block(100);
     let stall = Duration::from_secs(1);
-    let request = FetchRequest { root: *block.cid(), hints: vec![], stall, events: Emitter::silent() };
+    let request = FetchRequest { root: *block.cid(), hints: vec![], stall, share: true, events: Emitter::silent() };
     let session = fixture.lonely.open(request).await.unwrap();
     let error = session.fetch(block.cid()).await.unwrap_err();
     assert!(matches!(&error, ExchangeError::NoProvider { root, .. } if root == block.cid()), "{error:?}");

@@ -200,6 +200,7 @@ mod tests {
             root: *block.cid(),
             hints: vec![hint],
             stall: Duration::from_secs(5),
+            share: true,
             events: crate::event::Emitter::silent(),
         };
         let session = exchange.open(request).await.unwrap();

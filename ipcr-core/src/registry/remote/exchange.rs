@@ -19,8 +19,8 @@ pub(super) struct RemoteExchange(pub(super) Arc<Connection>);
 #[async_trait]
 impl Exchange for RemoteExchange {
     async fn open(&self, request: FetchRequest) -> Result<Arc<dyn FetchSession>, ExchangeError> {
-        let FetchRequest { root, hints, stall, events } = request;
-        let call = Call::Open { root, hints, stall, watched: events.is_watched() };
+        let FetchRequest { root, hints, stall, share, events } = request;
+        let call = Call::Open { root, hints, stall, share, watched: events.is_watched() };
         let (ticket, _) = self.0.begin(&call, Vec::new(), &events).await.map_err(Failure::into_exchange)?;
         let session = ticket.id;
         let events = tokio::spawn(ticket.tell_all(events)).abort_handle();

@@ -221,6 +221,7 @@ pub(crate) enum Call {
         root: Cid,
         hints: Vec<Multiaddr>,
         stall: std::time::Duration,
+        share: bool,
         watched: bool,
     },
     /// Payload: a CID. Answer: the session's peers, and the bytes.

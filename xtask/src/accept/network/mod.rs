@@ -8,6 +8,7 @@ pub(super) mod liars;
 pub(super) mod load;
 pub(super) mod nat;
 pub(super) mod strangers;
+pub(crate) mod swarm;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
