@@ -351,7 +351,7 @@ mod tests {
         for (at, size) in [(1_u8, 50_000), (2, 100_000), (3, 40), (4, 2_000_000)] {
             let mut header = tar::Header::new_gnu();
             header.set_size(size);
-            let text = (0..size).map(|i| (i * i >> 7) as u8 ^ at).collect::<Vec<_>>();
+            let text = (0..size).map(|i| ((i * i) >> 7).to_le_bytes()[0] ^ at).collect::<Vec<_>>();
             tar.append_data(&mut header, format!("file-{at}"), &text[..]).unwrap();
         }
         let plain = tar.into_inner().unwrap();

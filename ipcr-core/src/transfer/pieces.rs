@@ -42,7 +42,7 @@ impl Kind {
         }
     }
 
-    fn key(self, hint: &PieceHint) -> Vec<u8> {
+    fn key(self, hint: PieceHint) -> Vec<u8> {
         [&[self as u8], &hint[..]].concat()
     }
 }
@@ -117,7 +117,7 @@ impl Pieces {
         if new.is_some() {
             return Ok(new);
         }
-        let row = self.tables.get(Space::Pieces, &kind.key(hint)).await?;
+        let row = self.tables.get(Space::Pieces, &kind.key(*hint)).await?;
         Ok(row.and_then(|row| leads_to(&row)))
     }
 
@@ -131,7 +131,7 @@ impl NewPieces {
     pub(super) async fn write(&self, tables: &Arc<dyn Table>) -> Result<(), TableError> {
         for rows in self.0.chunks(BATCH) {
             let put = |((kind, hint), cid): &((Kind, PieceHint), Cid)| {
-                Change::Put(Space::Pieces, kind.key(hint), cid.hash().digest().to_vec())
+                Change::Put(Space::Pieces, kind.key(*hint), cid.hash().digest().to_vec())
             };
             tables.write(rows.iter().map(put).collect()).await?;
         }
