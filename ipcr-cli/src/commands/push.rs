@@ -9,7 +9,7 @@ use ipcr_core::image::platform::Platform;
 use ipcr_core::limits;
 use ipcr_core::media::spec::ImageSpec;
 use ipcr_core::registry::options::PushOptions;
-use ipcr_core::registry::outcome::{PushOutcome, PushPlan};
+use ipcr_core::registry::outcome::{PushOutcome, PushPlan, Recompress};
 use serde::Serialize;
 
 use super::publication::Publication;
@@ -18,6 +18,9 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::text;
 use crate::ui::Ui;
+
+/// How layers are called that ipcr did not encode.
+const OPAQUE: &str = "opaque";
 
 /// Stores an image in this registry, tags it and publishes the registry.
 #[derive(Debug, clap::Args)]
@@ -54,7 +57,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOW")]
     pub(crate) compression: Option<Compression>,
 
-    /// Compresses again what the source has compressed, which changes digests: what signs or attests the old ones is left out
+    /// Compresses again what the source has compressed, so that updates send only what changed. This changes digests: what signs or
+    /// attests the old ones is left out
     #[arg(long)]
     pub(crate) recompress: bool,
 
@@ -188,6 +192,20 @@ fn lines(ui: &Ui, outcome: &PushOutcome, withheld: bool) -> Result<(), Failure> 
     let bytes = outcome.bytes;
     let unchanged = if outcome.unchanged { ", unchanged" } else { "" };
     ui.detail(format!("image      {}, {} new{unchanged}", text::bytes(bytes.image), text::bytes(bytes.new)))?;
+    for row in &outcome.encodings {
+        let (count, bytes) = (row.layers, text::bytes(row.bytes));
+        let how = if row.encoding == OPAQUE { "opaque, kept as they came" } else { &row.encoding };
+        ui.detail(format!("layers     {count} of {bytes}, {how}"))?;
+    }
+    if outcome.encodings.iter().any(|row| row.encoding == OPAQUE) {
+        ui.detail(match outcome.recompress {
+            Some(Recompress { shared }) if shared > 0 => format!(
+                "           {} of what is stored now was there in other layers; with `--recompress`, which changes digests, it is shared",
+                text::bytes(shared)
+            ),
+            _ => "           an update sends them whole; with `--recompress`, which changes digests, only what changed".to_owned(),
+        })?;
+    }
     ui.detail(format!("folder     {}", outcome.cid))?;
     let publication = Publication {
         root: &outcome.root,

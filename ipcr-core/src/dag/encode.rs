@@ -12,7 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use libdeflater::{CompressionLvl, Compressor};
+use libdeflater::{CompressionLvl, Compressor, Decompressor, crc32};
 
 use super::compression::Compression;
 use super::cut::PIECE_BYTES;
@@ -20,6 +20,19 @@ use crate::kind::ErrorKind;
 
 const GZIP_LEVEL: i32 = 6;
 const ZSTD_LEVEL: i32 = 3;
+
+/// CRC-32 and length of a piece, by which it is looked for: others may have the same. A better hash would have to be computed beside
+/// those that are needed anyway, and proves no more than a look at the leaf ([`Encoder::made`]) does.
+pub type PieceHint = [u8; 8];
+
+/// The hint of a piece.
+pub fn hint(piece: &[u8]) -> PieceHint {
+    let length = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+    let mut hint = [0; 8];
+    hint[..4].copy_from_slice(&crc32(piece).to_be_bytes());
+    hint[4..].copy_from_slice(&length.to_be_bytes());
+    hint
+}
 
 /// How a layer that ipcr encoded was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -142,8 +155,8 @@ pub struct Encoder {
 }
 
 enum Machine {
-    Gzip(Box<Compressor>),
-    Zstd(zstd::bulk::Compressor<'static>),
+    Gzip(Box<(Compressor, Decompressor)>),
+    Zstd(Box<(zstd::bulk::Compressor<'static>, zstd::bulk::Decompressor<'static>)>),
     None,
 }
 
@@ -159,11 +172,13 @@ impl Encoder {
         let machine = match encoding.compression() {
             Compression::Gzip => {
                 let level = CompressionLvl::new(GZIP_LEVEL).expect("libdeflate has levels 1 to 12");
-                Machine::Gzip(Box::new(Compressor::new(level)))
+                Machine::Gzip(Box::new((Compressor::new(level), Decompressor::new())))
             }
-            Compression::Zstd => Machine::Zstd(
-                zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(|source| EncodeError::Compressor { source })?,
-            ),
+            Compression::Zstd => {
+                let failed = |source| EncodeError::Compressor { source };
+                let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(failed)?;
+                Machine::Zstd(Box::new((compressor, zstd::bulk::Decompressor::new().map_err(failed)?)))
+            }
             Compression::None => Machine::None,
         };
         Ok(Self { encoding, machine })
@@ -180,20 +195,33 @@ impl Encoder {
             return Err(EncodeError::TooLong { length: piece.len() });
         }
         match &mut self.machine {
-            Machine::Gzip(compressor) => {
+            Machine::Gzip(machine) => {
+                let compressor = &mut machine.0;
                 let mut out = vec![0; compressor.gzip_compress_bound(piece.len())];
                 let length = compressor.gzip_compress(piece, &mut out).expect("the bound of the output is enough");
                 out.truncate(length);
                 out.shrink_to_fit();
                 Ok(out.into())
             }
-            Machine::Zstd(compressor) => {
-                let mut out = compressor.compress(piece).map_err(|source| EncodeError::Compressor { source })?;
+            Machine::Zstd(machine) => {
+                let mut out = machine.0.compress(piece).map_err(|source| EncodeError::Compressor { source })?;
                 out.shrink_to_fit();
                 Ok(out.into())
             }
             Machine::None => Ok(piece.clone()),
         }
+    }
+
+    /// Whether `leaf` is what this encoding made of `piece`: whether it decodes to it. Ten times as fast as encoding.
+    pub fn made(&mut self, leaf: &[u8], piece: &[u8]) -> bool {
+        // One byte more, so that a longer piece is not taken for this one.
+        let mut out = vec![0; piece.len() + 1];
+        let length = match &mut self.machine {
+            Machine::Gzip(machine) => machine.1.gzip_decompress(leaf, &mut out).ok(),
+            Machine::Zstd(machine) => machine.1.decompress_to_buffer(leaf, &mut out[..]).ok(),
+            Machine::None => return leaf == piece,
+        };
+        length == Some(piece.len()) && out[..piece.len()] == *piece
     }
 }
 

@@ -24,12 +24,14 @@ pub enum Space {
     Trust,
     /// Pulled images by root, with times and sizes.
     Cache,
+    /// Leaves of encoded layers by what they decode to.
+    Pieces,
 }
 
 impl Space {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Layers, Self::Images, Self::Pins, Self::Registry, Self::Records, Self::Trust, Self::Cache];
+    pub const ALL: [Self; 8] =
+        [Self::Layers, Self::Images, Self::Pins, Self::Registry, Self::Records, Self::Trust, Self::Cache, Self::Pieces];
 
     /// Its stable name on disk.
     pub fn name(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Space {
             Self::Records => "records",
             Self::Trust => "trust",
             Self::Cache => "cache",
+            Self::Pieces => "pieces",
         }
     }
 }

@@ -91,8 +91,31 @@ pub struct PushOutcome {
     pub findable: Option<bool>,
     /// Whether the tag held exactly this already.
     pub unchanged: bool,
+    /// How its layers are stored.
+    pub encodings: Vec<PushEncoding>,
+    /// What `recompress` would have saved; `None` if no layer was stored as it came.
+    pub recompress: Option<Recompress>,
     /// Sizes.
     pub bytes: PushBytes,
+}
+
+/// Layers of one encoding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushEncoding {
+    /// Its id, or `opaque` for layers that are kept as they came.
+    pub encoding: String,
+    /// How many layers of the image have it.
+    pub layers: u64,
+    /// Their bytes as they are stored.
+    pub bytes: u64,
+}
+
+/// What encoding layers anew would do for an image whose layers were kept as they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recompress {
+    /// About how many bytes of the layers that were stored hold what layers in this home had before, and need not be stored and sent
+    /// again when all are encoded.
+    pub shared: u64,
 }
 
 /// Sizes of a push, in bytes.

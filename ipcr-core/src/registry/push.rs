@@ -1,19 +1,19 @@
 //! Pushing: from a source into the store, from the store into the registry.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::error::RegistryError;
 use super::holder::{ChangeRequest, Changed};
 use super::options::PushOptions;
-use super::outcome::{Identity, PlannedLayer, PushBytes, PushOutcome, PushPlan};
+use super::outcome::{Identity, PlannedLayer, PushBytes, PushEncoding, PushOutcome, PushPlan, Recompress};
 use super::places::{OpenedSource, Source};
 use super::{Registry, time_of};
 use crate::dag::encode::Encoding;
 use crate::digest::Digest;
 use crate::event::{Emitter, Stage, Warning};
 use crate::image::config::parse_config;
-use crate::image::manifest::Parsed;
+use crate::image::manifest::{Parsed, parse_manifest};
 use crate::limits;
 use crate::port::blocks::StoreSession;
 use crate::port::image::{Blobs, Opened};
@@ -25,6 +25,7 @@ use crate::transfer::manifests::{ManifestTree, read_blob, read_tree};
 use crate::transfer::recompress::is_recompressible;
 use crate::tree::edit::Edit;
 use crate::tree::read::{self, Wanted};
+use crate::tree::stored::{StoredBlob, StoredImage};
 use crate::tree::tags::tag_digest;
 
 /// See [`Registry::push`].
@@ -153,8 +154,31 @@ async fn outcome(
         holders: changed.holders.clone(),
         findable: changed.findable,
         unchanged: changed.unchanged,
+        encodings: encodings(&ingested.image),
+        recompress: ingested.repeated.map(|shared| Recompress { shared }),
         bytes,
     })
+}
+
+/// How the layers of all container images are stored, each layer once.
+fn encodings(image: &StoredImage) -> Vec<PushEncoding> {
+    let blobs: HashMap<Digest, &StoredBlob> = image.blobs.iter().map(|blob| (blob.digest, blob)).collect();
+    let mut seen = HashSet::new();
+    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for stored in &image.manifests {
+        let Ok(Parsed::Manifest(manifest)) = parse_manifest(stored.bytes.clone(), &stored.descriptor.media_type) else {
+            continue;
+        };
+        let layers = manifest.layers.iter().filter(|_| manifest.is_image());
+        for blob in layers.filter(|layer| seen.insert(layer.digest)).filter_map(|layer| blobs.get(&layer.digest)) {
+            let encoding = blob.encoding.as_ref().map_or("opaque", |encoding| &encoding.id);
+            let (layers, bytes) = sums.entry(encoding).or_default();
+            *layers += 1;
+            *bytes += blob.size;
+        }
+    }
+    let row = |(encoding, (layers, bytes)): (&str, _)| PushEncoding { encoding: encoding.to_owned(), layers, bytes };
+    sums.into_iter().map(row).collect()
 }
 
 /// See [`Registry::plan_push`].

@@ -97,8 +97,8 @@ pub(crate) async fn adopt(
         }
     }
     let blobs: Vec<StoredBlob> = blobs.into_values().collect();
-    let unpacked = diff_ids::check(source, &tree, &blobs, ledger).await?;
-    Ok((StoredImage { root: tree.root.clone(), manifests, blobs }, unpacked))
+    let unpacked = diff_ids::check(source, &tree, &blobs, ledger, None).await?;
+    Ok((StoredImage { root: tree.root.clone(), manifests, blobs }, unpacked.layers))
 }
 
 /// Reads a file that is stored and compares it with its descriptor.

@@ -12,7 +12,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::error::{TransferError, unpacks_to};
 use super::ledger::{KnownLayer, Ledger};
 use super::manifests::{ManifestTree, read_blob};
-use super::plain::measure;
+use super::pieces::Pieces;
+use super::plain::{Plain, survey};
 use crate::digest::Digest;
 use crate::exchange::file::File;
 use crate::exchange::reader::Reader;
@@ -28,13 +29,24 @@ use crate::tree::stored::StoredBlob;
 /// Layers that are unpacked at once.
 const AT_ONCE: usize = 2;
 
-/// Checks the layers of all container images below a root, and answers what was not known before.
-pub(crate) async fn check(
+/// What was not known before.
+#[derive(Debug, Default)]
+pub(super) struct Learnt {
+    /// The layers that were unpacked.
+    pub(super) layers: Vec<KnownLayer>,
+    /// How many of their bytes, as they are stored, hold what layers had before.
+    pub(super) repeated: u64,
+}
+
+/// Checks the layers of all container images below a root. With `pieces` those that are unpacked are compared with what there was
+/// before.
+pub(super) async fn check(
     source: &dyn Blobs,
     tree: &ManifestTree,
     stored: &[StoredBlob],
     ledger: &Ledger,
-) -> Result<Vec<KnownLayer>, TransferError> {
+    pieces: Option<&Pieces>,
+) -> Result<Learnt, TransferError> {
     let mut named: BTreeMap<Digest, (Descriptor, Digest)> = BTreeMap::new();
     for (manifest, parsed) in tree.manifests.iter().zip(&tree.parsed) {
         let Parsed::Manifest(manifest_parsed) = parsed else { continue };
@@ -53,8 +65,24 @@ pub(crate) async fn check(
         Some((layer, diff_id, blob.clone()))
     });
     let checked = stream::iter(layers).map(|(layer, diff_id, blob)| one(layer, diff_id, blob, ledger));
-    let learnt: Vec<Option<KnownLayer>> = checked.buffer_unordered(AT_ONCE).try_collect().await?;
-    Ok(learnt.into_iter().flatten().collect())
+    let checked: Vec<Option<Unpacked>> = checked.buffer_unordered(AT_ONCE).try_collect().await?;
+    let mut learnt = Learnt::default();
+    for Unpacked { layer, plain } in checked.into_iter().flatten() {
+        if let Some(pieces) = pieces {
+            // What repeats compresses as well as the rest, for want of better knowledge.
+            let repeated = u128::from(pieces.survey(&plain.pieces, &layer.blob.cid).await?);
+            let share = repeated * u128::from(layer.blob.size) / u128::from(plain.size.max(1));
+            learnt.repeated += u64::try_from(share).unwrap_or(layer.blob.size);
+        }
+        learnt.layers.push(layer);
+    }
+    Ok(learnt)
+}
+
+/// A layer that was unpacked.
+struct Unpacked {
+    layer: KnownLayer,
+    plain: Plain,
 }
 
 /// Whether it is an image that an engine would unpack, and not something else in the clothes of one (a signature, an attestation).
@@ -88,7 +116,7 @@ async fn one(
     diff_id: Digest,
     blob: StoredBlob,
     ledger: &Ledger,
-) -> Result<Option<KnownLayer>, TransferError> {
+) -> Result<Option<Unpacked>, TransferError> {
     if let Some(known) = ledger.unpacked(&layer.digest).await? {
         return if known == diff_id { Ok(None) } else { Err(unpacks_to(&layer.digest, &known, &diff_id)) };
     }
@@ -97,9 +125,9 @@ async fn one(
     let data = File::open(Arc::new(Reader::local(ledger.blocks())), blob.cid, &window).await;
     let data =
         data.map_err(|error| TransferError::Read { what: what.clone(), kind: error.kind(), source: Box::new(error) })?;
-    let (_, found) = measure(&what, Box::pin(data), diff_id.algorithm()).await?;
-    if found != diff_id {
-        return Err(unpacks_to(&layer.digest, &found, &diff_id));
+    let plain = survey(&what, Box::pin(data), diff_id.algorithm()).await?;
+    if plain.digest != diff_id {
+        return Err(unpacks_to(&layer.digest, &plain.digest, &diff_id));
     }
-    Ok(Some(KnownLayer { blob, media_type: layer.media_type, diff_id }))
+    Ok(Some(Unpacked { layer: KnownLayer { blob, media_type: layer.media_type, diff_id }, plain }))
 }

@@ -4,7 +4,7 @@
 //! ipcr ([`crate::dag::cut`], [`crate::dag::encode`]) and a canonical manifest is written. What this home has stored before is
 //! read past. Everything is verified: blobs against their descriptors, layers against the configuration's diff IDs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,16 +12,18 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::io::AsyncRead;
 
 use super::error::{TransferError, check_platform};
+use super::layer::{InWork, LAYERS, Workshop};
 use super::ledger::{KnownLayer, Ledger};
 use super::manifests::{read_blob, read_tree};
+use super::pieces::NewPieces;
 use super::progress::Progress;
 use super::verify::Verified;
 use super::write::PutTotals;
-use super::{diff_ids, layer, opaque};
+use super::{diff_ids, opaque};
 use crate::dag::encode::Encoding;
 use crate::digest::Digest;
 use crate::event::{BlobFate, Emitter, Stage};
-use crate::exchange::file::File;
+use crate::exchange::file::{File, FileError};
 use crate::exchange::reader::Reader;
 use crate::exchange::window::Window;
 use crate::image::canonical::{CanonicalLayer, canonical_manifest};
@@ -32,7 +34,7 @@ use crate::image::media_type;
 use crate::image::platform::Platform;
 use crate::limits;
 use crate::port::blocks::StoreSession;
-use crate::port::image::{Blobs, Export, ExportedImage, ImageError, Opened};
+use crate::port::image::{Blobs, ByteStream, Export, ExportedImage, ImageError, Opened};
 use crate::tree::stored::{StoredBlob, StoredImage, StoredManifest};
 
 /// Blobs of one image that are read at once.
@@ -62,6 +64,9 @@ pub struct Ingested {
     pub image_id: Option<Digest>,
     /// Bytes of the blobs that were read and stored, as they are stored.
     pub stored_bytes: u64,
+    /// Of the bytes of layers that were kept as they came, about how many hold what layers of this home had before: what encoding all
+    /// of them would have shared. `None` if no such layer was stored.
+    pub repeated: Option<u64>,
     pub(crate) pending: Pending,
 }
 
@@ -74,6 +79,8 @@ pub(crate) struct Pending {
     pub(super) image: Option<(Digest, String)>,
     /// What layers unpack to that were kept byte for byte.
     pub(super) unpacked: Vec<KnownLayer>,
+    /// What layers that were encoded consist of.
+    pub(super) pieces: NewPieces,
 }
 
 /// Blobs of a source that are stored, and whether this operation stored them.
@@ -88,6 +95,7 @@ impl Ingested {
             ref_name: None,
             image_id: Some(image_id),
             stored_bytes: 0,
+            repeated: None,
             pending: Pending::default(),
         }
     }
@@ -96,24 +104,53 @@ impl Ingested {
     pub(crate) async fn remember(&self, ledger: &Ledger) -> Result<(), TransferError> {
         let image = self.pending.image.as_ref().map(|(id, encoding)| (id, encoding.as_str(), &self.image));
         ledger.remember_unpacked(&self.pending.unpacked).await?;
-        ledger.remember(&self.pending.blobs, &self.pending.layers, image).await
+        ledger.remember(&self.pending.blobs, &self.pending.layers, image, &self.pending.pieces).await
     }
 }
 
 /// What a pipeline writes to and tells.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Intake {
     pub(super) ledger: Ledger,
     session: Arc<dyn StoreSession>,
     totals: Arc<PutTotals>,
+    pub(super) workshop: Workshop,
     pub(super) events: Emitter,
     pub(super) options: IngestOptions,
+}
+
+/// A layer that is being encoded.
+pub(super) struct Taken {
+    what: String,
+    /// Its uncompressed digest, as far as the source tells it.
+    expected: Option<Digest>,
+    progress: Progress,
+    work: InWork,
+}
+
+impl Taken {
+    /// Whether it is stored, or failed.
+    pub(super) fn is_done(&self) -> bool {
+        self.work.is_done()
+    }
+
+    /// Waits until it is stored, and checks what it is.
+    pub(super) async fn finish(self) -> Result<KnownLayer, TransferError> {
+        let layer = self.work.finish().await?;
+        if let Some(expected) = self.expected.filter(|expected| *expected != layer.diff_id) {
+            return Err(mismatch(&self.what, &expected, &layer.diff_id));
+        }
+        self.progress.done(BlobFate::Stored).await;
+        Ok(layer)
+    }
 }
 
 impl Intake {
     /// An intake into an open session, which also takes what is known and used again.
     pub(crate) fn new(ledger: Ledger, session: Arc<dyn StoreSession>, events: Emitter, options: IngestOptions) -> Self {
-        Self { ledger: ledger.within(&session), session, totals: Arc::default(), events, options }
+        let (ledger, totals) = (ledger.within(&session), Arc::default());
+        let workshop = Workshop::new(&ledger, Arc::clone(&session), Arc::clone(&totals), options.encoding);
+        Self { ledger, session, totals, workshop, events, options }
     }
 
     /// Block bytes that were put and were not in the store before.
@@ -151,14 +188,17 @@ impl Intake {
         let new: Vec<StoredBlob> = stored.iter().filter(|(_, new)| *new).map(|(blob, _)| blob.clone()).collect();
         let image_id = tree.image_id(source.as_ref()).await?;
         let blobs: Vec<StoredBlob> = stored.into_iter().map(|(blob, _)| blob).collect();
-        let unpacked = diff_ids::check(source.as_ref(), &tree, &blobs, &self.ledger).await?;
+        let pieces = self.workshop.pieces();
+        let learnt = diff_ids::check(source.as_ref(), &tree, &blobs, &self.ledger, Some(pieces)).await?;
+        let repeated = Some(learnt.repeated).filter(|_| !learnt.layers.is_empty());
         Ok(Ingested {
             image: StoredImage { root: tree.root, manifests: tree.manifests, blobs },
             name: source.name(),
             ref_name: source.ref_name(),
             image_id,
             stored_bytes: new.iter().map(|blob| blob.size).sum(),
-            pending: Pending { blobs: new, unpacked, ..Pending::default() },
+            repeated,
+            pending: Pending { blobs: new, unpacked: learnt.layers, pieces: pieces.take_new(), ..Pending::default() },
         })
     }
 
@@ -216,6 +256,7 @@ impl Intake {
         let mut layers: HashMap<String, (KnownLayer, bool)> = HashMap::new();
         let mut kept = Kept::new();
         let mut kept_keys: HashMap<String, Digest> = HashMap::new();
+        let mut in_work: VecDeque<(String, Taken)> = VecDeque::new();
         let mut first = true;
         while let Some(mut exported) = export.next_layer().await? {
             if std::mem::take(&mut first) {
@@ -247,12 +288,15 @@ impl Intake {
                 layers.insert(exported.key, (known, false));
                 continue;
             }
-            let known = self.encode(&label, &mut exported.data, progress.ticker()).await?;
-            if let Some(diff_id) = exported.diff_id.filter(|diff_id| *diff_id != known.diff_id) {
-                return Err(mismatch(&label, &diff_id, &known.diff_id));
+            while in_work.len() >= LAYERS || in_work.front().is_some_and(|(_, taken)| taken.is_done()) {
+                let Some((key, taken)) = in_work.pop_front() else { break };
+                layers.insert(key, (taken.finish().await?, true));
             }
-            progress.done(BlobFate::Stored).await;
-            layers.insert(exported.key, (known, true));
+            let taken = self.take(label, exported.diff_id, &mut exported.data, progress).await?;
+            in_work.push_back((exported.key, taken));
+        }
+        for (key, taken) in in_work {
+            layers.insert(key, (taken.finish().await?, true));
         }
         if let Some(blobs) = export.manifests().await? {
             return self.blobs(blobs, &kept).await;
@@ -270,7 +314,8 @@ impl Intake {
             if let (None, Some(digest)) = (layers.get(key), kept_keys.get(key)) {
                 // Kept byte for byte because manifests might have come; they did not.
                 let (blob, _) = kept.get(digest).expect("kept blobs have their digests");
-                let known = self.encode_kept(blob).await?;
+                let mut data = self.open_kept(blob).await?;
+                let known = self.workshop.encode(&blob.digest.to_string(), &mut data, |_| {}).await?;
                 layers.insert(key.clone(), (known, true));
             }
         }
@@ -314,11 +359,13 @@ impl Intake {
             ref_name: None,
             image_id: Some(image_id),
             stored_bytes: written.stored_bytes,
+            repeated: None,
             pending: Pending {
                 blobs: written.new_config.into_iter().collect(),
                 layers: written.new_layers.into_iter().map(|layer| (layer, id.clone())).collect(),
                 image: Some((image_id, id)),
                 unpacked: Vec::new(),
+                pieces: self.workshop.pieces().take_new(),
             },
         })
     }
@@ -377,28 +424,26 @@ impl Intake {
         Ok((StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None }, true))
     }
 
-    /// Encodes one layer.
-    pub(super) async fn encode(
+    /// Reads one layer, which is encoded while others are read.
+    pub(super) async fn take(
         &self,
-        label: &str,
+        what: String,
+        expected: Option<Digest>,
         data: &mut (dyn AsyncRead + Send + Unpin),
-        progress: impl FnMut(u64) + Send,
-    ) -> Result<KnownLayer, TransferError> {
-        let (session, totals) = (Arc::clone(&self.session), Arc::clone(&self.totals));
-        layer::encode(session, totals, label, data, self.options.encoding, progress).await
+        progress: Progress,
+    ) -> Result<Taken, TransferError> {
+        let work = self.workshop.take(&what, data, progress.ticker()).await?;
+        Ok(Taken { what, expected, progress, work })
     }
 
-    /// Encodes a layer that was stored byte for byte.
-    pub(super) async fn encode_kept(&self, blob: &StoredBlob) -> Result<KnownLayer, TransferError> {
+    /// Opens a blob that was stored byte for byte.
+    pub(super) async fn open_kept(&self, blob: &StoredBlob) -> Result<ByteStream, TransferError> {
         let what = blob.digest.to_string();
         let reader = Reader::local(self.ledger.blocks());
         let window = Window::new(limits::LEAF_BYTES);
-        let mut data = File::open(Arc::new(reader), blob.cid, &window).await.map_err(|source| TransferError::Read {
-            what: what.clone(),
-            kind: source.kind(),
-            source: Box::new(source),
-        })?;
-        self.encode(&what, &mut data, |_| {}).await
+        let data = File::open(Arc::new(reader), blob.cid, &window).await;
+        let failed = |source: FileError| TransferError::Read { what, kind: source.kind(), source: Box::new(source) };
+        Ok(Box::pin(data.map_err(failed)?))
     }
 }
 

@@ -1,8 +1,9 @@
-//! Encoding a layer: decompress, cut, compress, hash and store, all at once and with bounded memory.
+//! Encoding layers: decompress, cut, compress, hash and store, all at once and with bounded memory.
 //!
-//! The source is read by the async task, one blocking thread decompresses, hashes the plain bytes and cuts, the pieces are
-//! compressed on all cores, and the members are hashed and stored in order while the next ones are made. Nothing is written
-//! to a temporary file.
+//! A [`Workshop`] belongs to one operation. The source is read by the async task, one blocking thread decompresses, hashes the plain
+//! bytes and cuts, the pieces of all layers are compressed on all cores, and the members of each layer are hashed and stored in order
+//! while the next ones are made. A layer is left to itself once it was read ([`InWork`]): the next one is read and cut while the last
+//! pieces of the one before are compressed. What was encoded before is not encoded again. Nothing is written to a temporary file.
 
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,16 +12,19 @@ use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::TransferError;
-use super::ledger::KnownLayer;
+use super::ledger::{KnownLayer, Ledger};
+use super::pieces::Pieces;
 use super::write::{FileWriter, PutTotals};
 use crate::dag::block::Block;
 use crate::dag::cut::Cutter;
 use crate::dag::decode::Decoder;
-use crate::dag::encode::{EncodeError, Encoder, Encoding};
+use crate::dag::encode::{EncodeError, Encoder, Encoding, hint};
+use crate::dag::file::FileRoot;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::port::blocks::StoreSession;
 use crate::tree::stored::{LayerEncoding, StoredBlob};
@@ -29,24 +33,71 @@ use crate::tree::stored::{LayerEncoding, StoredBlob};
 const READ_BYTES: usize = 256 << 10;
 /// Reads that wait to be cut.
 const READS: usize = 8;
-/// Pieces that wait to be compressed.
+/// Pieces of a layer that wait to be compressed.
 const PIECES: usize = 4;
+/// Layers that are being encoded at once, the one that is read included.
+pub(super) const LAYERS: usize = 3;
 
-/// Stores a layer in `encoding`. `data` is a tar stream, or a gzip or zstd stream of one; it is read to its end.
-pub(crate) async fn encode(
+/// What all layers of an operation share.
+#[derive(Debug)]
+pub(super) struct Workshop {
     session: Arc<dyn StoreSession>,
     totals: Arc<PutTotals>,
-    what: &str,
-    data: &mut (dyn AsyncRead + Send + Unpin),
-    encoding: Encoding,
-    mut progress: impl FnMut(u64) + Send,
-) -> Result<KnownLayer, TransferError> {
-    let (reads, cutter_input) = mpsc::channel::<Bytes>(READS);
-    let (cutter_output, mut pieces) = mpsc::channel::<Bytes>(PIECES);
-    let cutter: JoinHandle<io::Result<(Digest, u64)>> =
-        tokio::task::spawn_blocking(move || cut(ChannelReader::new(cutter_input), &cutter_output));
+    encoders: Arc<Encoders>,
+    /// One for each piece that is being encoded or waits for those before it to be stored.
+    places: Arc<Semaphore>,
+}
 
-    let read_all = async {
+/// A layer that was read, and of which the last pieces are being encoded. Dropping it gives it up.
+#[derive(Debug)]
+pub(super) struct InWork {
+    what: String,
+    encoding: Encoding,
+    cutter: JoinHandle<io::Result<(Digest, u64)>>,
+    rest: AbortOnDropHandle<Result<Encoded, TransferError>>,
+}
+
+/// A blob made of members.
+#[derive(Debug)]
+struct Encoded {
+    digest: Digest,
+    size: u64,
+    file: FileRoot,
+}
+
+impl Workshop {
+    /// A workshop that puts into `session`, and knows the pieces that the ledger's home knows.
+    pub(super) fn new(
+        ledger: &Ledger,
+        session: Arc<dyn StoreSession>,
+        totals: Arc<PutTotals>,
+        encoding: Encoding,
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let pieces = Pieces::new(ledger.tables(), ledger.blocks(), encoding);
+        let encoders = Arc::new(Encoders { idle: Mutex::default(), pieces });
+        Self { session, totals, encoders, places: Arc::new(Semaphore::new(cores + 1)) }
+    }
+
+    /// The pieces that it knows, and those that it has made.
+    pub(super) fn pieces(&self) -> &Pieces {
+        &self.encoders.pieces
+    }
+
+    /// Reads a layer, called `what` in errors, to its end: a tar stream, or a gzip or zstd stream of one.
+    pub(super) async fn take(
+        &self,
+        what: &str,
+        data: &mut (dyn AsyncRead + Send + Unpin),
+        mut progress: impl FnMut(u64) + Send,
+    ) -> Result<InWork, TransferError> {
+        let (reads, cutter_input) = mpsc::channel::<Bytes>(READS);
+        let (cutter_output, pieces) = mpsc::channel::<Bytes>(PIECES);
+        let cutter = tokio::task::spawn_blocking(move || cut(ChannelReader::new(cutter_input), &cutter_output));
+        // It owns the receiver: when it fails, the cutter and the reader must not wait for it.
+        let writer = FileWriter::new(Arc::clone(&self.session), Arc::clone(&self.totals));
+        let rest = encode(pieces, Arc::clone(&self.encoders), Arc::clone(&self.places), writer);
+        let rest = AbortOnDropHandle::new(tokio::spawn(rest));
         loop {
             let mut buffer = Vec::with_capacity(READ_BYTES);
             let limit = u64::try_from(READ_BYTES).expect("a constant fits");
@@ -57,55 +108,79 @@ pub(crate) async fn encode(
             }
             progress(u64::try_from(count).expect("buffer sizes fit 64 bits"));
         }
-        drop(reads);
-        Ok::<(), TransferError>(())
-    };
-    // It owns the receiver: when it fails, the cutter and the reader must not wait for it.
-    let encode_all = async move {
-        let jobs = std::thread::available_parallelism().map_or(2, usize::from) + 1;
-        let mut writer = FileWriter::new(session, totals);
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        let mut size = 0;
-        let encoders = Arc::new(Encoders { encoding, idle: Mutex::default() });
-        let mut encoding_now: FuturesOrdered<JoinHandle<Result<Block, EncodeError>>> = FuturesOrdered::new();
-        let mut open = true;
-        while open || !encoding_now.is_empty() {
-            tokio::select! {
-                biased;
-                Some(member) = encoding_now.next(), if !encoding_now.is_empty() => {
-                    let member = member.map_err(|_| TransferError::Worker { doing: "compressing a layer" })??;
-                    hasher.update(member.data());
-                    size += u64::try_from(member.data().len()).expect("block sizes fit 64 bits");
-                    writer.push(member).await?;
-                }
-                piece = pieces.recv(), if open && encoding_now.len() < jobs => match piece {
-                    Some(piece) => {
-                        let encoders = Arc::clone(&encoders);
-                        encoding_now.push_back(tokio::task::spawn_blocking(move || encoders.encode(&piece)));
-                    }
-                    None => open = false,
-                },
+        Ok(InWork { what: what.to_owned(), encoding: self.encoders.pieces.encoding(), cutter, rest })
+    }
+
+    /// The same for a layer that has to be there before anything else goes on.
+    pub(super) async fn encode(
+        &self,
+        what: &str,
+        data: &mut (dyn AsyncRead + Send + Unpin),
+        progress: impl FnMut(u64) + Send,
+    ) -> Result<KnownLayer, TransferError> {
+        self.take(what, data, progress).await?.finish().await
+    }
+}
+
+impl InWork {
+    /// Whether nothing is left to do but to ask what came out.
+    pub(super) fn is_done(&self) -> bool {
+        self.rest.is_finished()
+    }
+
+    /// Waits until the layer is stored.
+    pub(super) async fn finish(self) -> Result<KnownLayer, TransferError> {
+        // Whoever fails first lets the others fail too: a full disk is seen by the cutter as pieces that nobody wants.
+        let Encoded { digest, size, file } =
+            self.rest.await.map_err(|_| TransferError::Worker { doing: "compressing a layer" })??;
+        let (diff_id, plain_size) = self
+            .cutter
+            .await
+            .map_err(|_| TransferError::Worker { doing: "cutting a layer" })?
+            .map_err(|source| TransferError::Source { what: self.what, source })?;
+        let encoding = Some(LayerEncoding { id: self.encoding.to_string(), diff_id, plain_size });
+        let blob = StoredBlob { digest, size, cid: file.cid, tsize: file.tsize, encoding };
+        Ok(KnownLayer { blob, media_type: self.encoding.media_type().to_owned(), diff_id })
+    }
+}
+
+/// Encodes pieces as they come, and hashes and stores the members in their order.
+async fn encode(
+    mut pieces: mpsc::Receiver<Bytes>,
+    encoders: Arc<Encoders>,
+    places: Arc<Semaphore>,
+    mut writer: FileWriter,
+) -> Result<Encoded, TransferError> {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut size = 0;
+    let mut members: FuturesOrdered<AbortOnDropHandle<Result<(Block, OwnedSemaphorePermit), TransferError>>> =
+        FuturesOrdered::new();
+    let (mut open, mut waiting) = (true, None);
+    while open || waiting.is_some() || !members.is_empty() {
+        tokio::select! {
+            biased;
+            Some(member) = members.next(), if !members.is_empty() => {
+                let (member, place) = member.map_err(|_| TransferError::Worker { doing: "compressing a layer" })??;
+                hasher.update(member.data());
+                size += u64::try_from(member.data().len()).expect("block sizes fit 64 bits");
+                writer.push(member).await?;
+                drop(place);
+            }
+            piece = pieces.recv(), if open && waiting.is_none() => {
+                open = piece.is_some();
+                waiting = piece;
+            }
+            // In the order of the pieces: a layer that has any place has one for the piece that all others of it wait for.
+            place = Arc::clone(&places).acquire_owned(), if waiting.is_some() => {
+                let place = place.expect("nobody closes the semaphore");
+                let (encoders, piece) = (Arc::clone(&encoders), waiting.take().expect("it waits for its place"));
+                members.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
+                    Ok((encoders.encode(piece).await?, place))
+                })));
             }
         }
-        Ok::<_, TransferError>((hasher.finish(), size, writer.finish().await?))
-    };
-    let (read, encoded) = tokio::join!(read_all, encode_all);
-    // Whoever fails first lets the others fail too: the cutter sees a source that broke off as one that ended too early, and a
-    // full disk as pieces that nobody wants.
-    read?;
-    let (digest, size, file) = encoded?;
-    let (diff_id, plain_size) = cutter
-        .await
-        .map_err(|_| TransferError::Worker { doing: "cutting a layer" })?
-        .map_err(|source| TransferError::Source { what: what.to_owned(), source })?;
-    let blob = StoredBlob {
-        digest,
-        size,
-        cid: file.cid,
-        tsize: file.tsize,
-        encoding: Some(LayerEncoding { id: encoding.to_string(), diff_id, plain_size }),
-    };
-    Ok(KnownLayer { blob, media_type: encoding.media_type().to_owned(), diff_id })
+    }
+    Ok(Encoded { digest: hasher.finish(), size, file: writer.finish().await? })
 }
 
 /// Decompresses, hashes and cuts; returns the digest and the number of the plain bytes.
@@ -140,19 +215,32 @@ fn send(output: &mpsc::Sender<Bytes>, piece: Bytes) -> io::Result<()> {
     output.blocking_send(piece).map_err(gone)
 }
 
-/// Encoders that wait for work; each is used by one piece at a time.
+/// Encoders that wait for work, each used by one piece at a time, and what they made before.
+#[derive(Debug)]
 struct Encoders {
-    encoding: Encoding,
     idle: Mutex<Vec<Encoder>>,
+    pieces: Pieces,
 }
 
 impl Encoders {
-    fn encode(&self, piece: &Bytes) -> Result<Block, EncodeError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut encoder = idle.map_or_else(|| Encoder::new(self.encoding), Ok)?;
-        let member = encoder.encode(piece)?;
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(encoder);
-        Ok(Block::raw(member))
+    /// The leaf of a piece: the one that it had before, if that is still there.
+    async fn encode(self: Arc<Self>, piece: Bytes) -> Result<Block, TransferError> {
+        let hint = hint(&piece);
+        let known = self.pieces.leaf(&hint).await?;
+        let work = move || {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut encoder = idle.map_or_else(|| Encoder::new(self.pieces.encoding()), Ok)?;
+            let known = known.filter(|leaf| encoder.made(leaf, &piece));
+            let new = known.is_none();
+            let leaf = Block::raw(known.map_or_else(|| encoder.encode(&piece), Ok)?);
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(encoder);
+            if new {
+                self.pieces.learn(hint, leaf.cid());
+            }
+            Ok::<_, EncodeError>(leaf)
+        };
+        let made = tokio::task::spawn_blocking(work).await;
+        Ok(made.map_err(|_| TransferError::Worker { doing: "compressing a layer" })??)
     }
 }
 
@@ -193,6 +281,8 @@ mod tests {
     use crate::kind::ErrorKind;
     use crate::port::blocks::{BlockStore as _, Put, StoreError};
     use crate::port::memory::blocks::MemoryBlocks;
+    use crate::port::memory::table::MemoryTable;
+    use crate::port::table::{Change, Space, Table};
 
     /// A store that is full from the start.
     #[derive(Debug)]
@@ -217,10 +307,18 @@ mod tests {
         }
     }
 
+    fn workshop(blocks: &MemoryBlocks, tables: &Arc<MemoryTable>, session: Arc<dyn StoreSession>) -> Workshop {
+        let ledger = Ledger::new(Arc::clone(tables) as Arc<dyn Table>, Arc::new(blocks.clone()));
+        Workshop::new(&ledger, session, Arc::default(), Encoding::AlignedGzip1)
+    }
+
+    async fn within<T>(work: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(60), work).await.expect("it does not hang")
+    }
+
     async fn store(session: Arc<dyn StoreSession>, mut data: impl AsyncRead + Send + Unpin) -> TransferError {
-        let stored = encode(session, Arc::default(), "a layer", &mut data, Encoding::AlignedGzip1, |_| {});
-        let stored = tokio::time::timeout(Duration::from_secs(60), stored).await.expect("it does not hang");
-        stored.unwrap_err()
+        let workshop = workshop(&MemoryBlocks::new(), &Arc::default(), session);
+        within(workshop.encode("a layer", &mut data, |_| {})).await.unwrap_err()
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -242,6 +340,43 @@ mod tests {
             matches!(&error, TransferError::Source { source, .. } if source.kind() == io::ErrorKind::ConnectionReset),
             "{error:?}"
         );
+    }
+
+    /// What the encoder would have to make is there already: it is not made.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn known_pieces_are_used_again() {
+        let (blocks, tables) = (MemoryBlocks::new(), Arc::new(MemoryTable::new()));
+        let session: Arc<dyn StoreSession> = blocks.begin(Duration::from_secs(60)).await.unwrap().into();
+        let mut tar = tar::Builder::new(Vec::new());
+        for (at, size) in [(1_u8, 50_000), (2, 100_000), (3, 40), (4, 2_000_000)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(size);
+            let text = (0..size).map(|i| ((i * i) >> 7).to_le_bytes()[0] ^ at).collect::<Vec<_>>();
+            tar.append_data(&mut header, format!("file-{at}"), &text[..]).unwrap();
+        }
+        let plain = tar.into_inner().unwrap();
+        let first = workshop(&blocks, &tables, Arc::clone(&session));
+        let made = within(first.encode("a layer", &mut &plain[..], |_| {})).await.unwrap();
+        first.pieces().take_new().write(&(Arc::clone(&tables) as Arc<dyn Table>)).await.unwrap();
+        let rows = tables.scan(Space::Pieces, &[]).await.unwrap();
+        assert!(rows.len() > 4, "{}", rows.len());
+        // Two at a time, and in both orders the same.
+        let second = workshop(&blocks, &tables, Arc::clone(&session));
+        let one = within(second.take("one", &mut &plain[..], |_| {})).await.unwrap();
+        let two = within(second.take("two", &mut &plain[..], |_| {})).await.unwrap();
+        assert_eq!(within(two.finish()).await.unwrap(), made);
+        assert_eq!(within(one.finish()).await.unwrap(), made);
+        assert_eq!(second.totals.get(), Put::default(), "nothing was new");
+        // Rows that lead elsewhere, or nowhere, are not believed.
+        let elsewhere = rows[0].1.clone();
+        let wrong = rows.iter().enumerate().map(|(i, (key, _))| {
+            Change::Put(Space::Pieces, key.clone(), if i % 2 == 0 { elsewhere.clone() } else { vec![7; 32] })
+        });
+        tables.write(wrong.collect()).await.unwrap();
+        let third = workshop(&blocks, &tables, session);
+        assert_eq!(within(third.encode("a layer", &mut &plain[..], |_| {})).await.unwrap(), made);
+        third.pieces().take_new().write(&(Arc::clone(&tables) as Arc<dyn Table>)).await.unwrap();
+        assert_eq!(tables.scan(Space::Pieces, &[]).await.unwrap(), rows, "they are put right");
     }
 
     /// Fails at once.

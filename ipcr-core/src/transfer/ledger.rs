@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::error::TransferError;
+use super::pieces::NewPieces;
 use crate::digest::Digest;
 use crate::exchange::walk::hold_all;
 use crate::kind::ErrorKind;
@@ -55,6 +56,11 @@ impl Ledger {
         Arc::clone(&self.blocks)
     }
 
+    /// Where the entries are.
+    pub(super) fn tables(&self) -> Arc<dyn Table> {
+        Arc::clone(&self.tables)
+    }
+
     /// A blob that was kept byte for byte.
     pub(crate) async fn blob(&self, digest: &Digest) -> Result<Option<StoredBlob>, TransferError> {
         let Some(blob) = self.read::<StoredBlob>(Space::Layers, &blob_key(digest)).await? else { return Ok(None) };
@@ -89,13 +95,15 @@ impl Ledger {
         if batch.is_empty() { Ok(()) } else { Ok(self.tables.write(batch).await?) }
     }
 
-    /// Remembers committed blobs, layers and, if given, the image made of them.
+    /// Remembers committed blobs, layers with their pieces and, if given, the image made of them.
     pub(crate) async fn remember(
         &self,
         blobs: &[StoredBlob],
         layers: &[(KnownLayer, String)],
         image: Option<(&Digest, &str, &StoredImage)>,
+        pieces: &NewPieces,
     ) -> Result<(), TransferError> {
+        pieces.write(&self.tables).await?;
         let mut batch = Vec::new();
         for blob in blobs {
             batch.push(Change::Put(Space::Layers, blob_key(&blob.digest), encode(blob)));

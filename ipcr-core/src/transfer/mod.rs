@@ -1,6 +1,6 @@
 //! The pipelines: from a source into blocks, from blocks into a sink.
 //!
-//! * [`ingest`]: takes an image in. [`layer`] encodes layers, [`opaque`] keeps bytes as they are, [`write`] stores both;
+//! * [`ingest`]: takes an image in. [`layer`] encodes layers, which [`pieces`] saves where it was done before, [`opaque`] keeps bytes as they are, [`write`] stores both;
 //!   [`diff_ids`] unpacks what was kept, to see that it is what the configuration names; [`recompress`] is for sources whose
 //!   layers are to be encoded although they come with manifests.
 //! * [`manifests`]: everything that a source's root leads to, and which of it is for a platform.
@@ -22,6 +22,7 @@ pub mod ledger;
 mod legacy;
 pub(crate) mod manifests;
 pub mod opaque;
+pub(crate) mod pieces;
 mod plain;
 mod progress;
 pub(crate) mod recompress;

@@ -5,12 +5,13 @@
 //! (referrers, attestations beside an image in its index) is left out, because it would speak of nothing. What holds no
 //! layers of a file system, or layers that must not be handed on, stays as it is.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde_json::Value;
 
 use super::error::TransferError;
-use super::ingest::{Ingested, Intake, Kept, Pending, mismatch};
+use super::ingest::{Ingested, Intake, Kept, Pending, Taken};
+use super::layer::LAYERS;
 use super::ledger::KnownLayer;
 use super::manifests::{ManifestTree, read_blob};
 use super::progress::Progress;
@@ -116,7 +117,7 @@ impl Intake {
         let config = read_blob(source, &manifest.config, limits::CONFIG_BYTES).await?;
         let diff_ids = parse_config(config.clone()).map(|config| config.diff_ids).unwrap_or_default();
         let encoding = self.options.encoding.to_string();
-        let mut layers = Vec::new();
+        let (mut layers, mut in_work) = (Vec::new(), VecDeque::new());
         for (at, descriptor) in manifest.layers.iter().enumerate() {
             let label = descriptor.digest.to_string();
             let progress = Progress::start(&self.events, Some(descriptor.digest), label.clone(), descriptor.size).await;
@@ -127,23 +128,26 @@ impl Intake {
             };
             if let Some(known) = known {
                 progress.done(BlobFate::Known).await;
-                layers.push((known, false));
+                layers.push(Some((known, false)));
                 continue;
             }
-            let layer = if let Some((blob, _)) = kept.get(&descriptor.digest) {
-                self.encode_kept(blob).await?
-            } else {
-                let data = source.blob(descriptor).await?;
-                let mut data = Verified::new(data, descriptor.digest, descriptor.size, |_| {});
-                self.encode(&label, &mut data, progress.ticker()).await?
+            let mut data = match kept.get(&descriptor.digest) {
+                Some((blob, _)) => self.open_kept(blob).await?,
+                None => {
+                    let data = source.blob(descriptor).await?;
+                    Box::pin(Verified::new(data, descriptor.digest, descriptor.size, |_| {}))
+                }
             };
-            if let Some(expected) = diff_ids.get(at).filter(|expected| **expected != layer.diff_id) {
-                return Err(mismatch(&label, expected, &layer.diff_id));
+            in_work.push_back((layers.len(), self.take(label, diff_ids.get(at).copied(), &mut data, progress).await?));
+            layers.push(None);
+            while in_work.len() >= LAYERS || in_work.front().is_some_and(|(_, taken)| taken.is_done()) {
+                settle(&mut in_work, &mut layers, now).await?;
             }
-            progress.done(BlobFate::Stored).await;
-            now.new_layers.push(layer.clone());
-            layers.push((layer, true));
         }
+        while !in_work.is_empty() {
+            settle(&mut in_work, &mut layers, now).await?;
+        }
+        let layers = layers.into_iter().flatten().collect();
         let mut written = self.write_manifest(config, layers).await?;
         now.stored_bytes += written.stored_bytes;
         now.new_blobs.extend(written.new_config);
@@ -202,14 +206,30 @@ impl Intake {
             ref_name: source.ref_name(),
             image_id,
             stored_bytes: now.stored_bytes,
+            repeated: None,
             pending: Pending {
                 blobs: now.new_blobs,
                 layers: now.new_layers.into_iter().map(|layer| (layer, id.clone())).collect(),
                 image: image_id.filter(|_| alone).map(|image_id| (image_id, id)),
                 unpacked: Vec::new(),
+                pieces: self.workshop.pieces().take_new(),
             },
         })
     }
+}
+
+/// Waits for the layer that was begun first.
+async fn settle(
+    in_work: &mut VecDeque<(usize, Taken)>,
+    layers: &mut [Option<(KnownLayer, bool)>],
+    now: &mut Rewritten,
+) -> Result<(), TransferError> {
+    if let Some((at, taken)) = in_work.pop_front() {
+        let layer = taken.finish().await?;
+        now.new_layers.push(layer.clone());
+        layers[at] = Some((layer, true));
+    }
+    Ok(())
 }
 
 /// What the new root leads to, by the digests that it had.

@@ -11,7 +11,7 @@ use crate::pin::files;
 use crate::pin::state::State;
 use crate::port::blocks::{BlockStore, Live, StoreError, Swept};
 use crate::port::table::{Change, Space, Table, TableError};
-use crate::transfer::ledger;
+use crate::transfer::{ledger, pieces};
 
 /// A collection's failure. What was removed until then was not referred to.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +129,7 @@ pub async fn collect(
     if !forgotten.is_empty() {
         tables.write(forgotten).await?;
     }
+    pieces::forget_stale(tables, &live).await?;
     let swept = blocks.sweep(&live, keep_leases).await?;
     let kept = blocks.usage().await?.blocks;
     Ok(Collected { kept, swept })

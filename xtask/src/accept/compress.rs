@@ -12,23 +12,29 @@ use super::media::{
     CONFIG, Containerd, LAYER, Layout, OciRegistry, Podman, gzip, noise, sha256, skopeo, skopeo_finds, tar, tiny,
 };
 use super::site::{number, require, same, text};
+use super::versions::Versions;
 use crate::shell::{Result, run};
 
 /// The image whose layers are compressed in every way.
+const READ: &str = "readers:1";
+/// Another one.
 const IMAGE: &str = "tiny:1";
 
 /// Line 4: what ipcr writes is read by every program that reads such files, whatever the compression.
 pub(crate) fn readers(lab: &Lab) -> Result<Figure> {
-    let id = tiny(lab, IMAGE)?;
+    // Of several pieces: large files, groups of small ones, one that is cut inside.
+    let versions = Versions::make(lab, "readers-files", 12)?;
+    let id = Versions::import(lab, &versions.old, READ)?;
     let podman = Podman::new(lab)?;
     let service = podman.serve()?;
+    let registry = OciRegistry::start(lab)?;
     let containerd = Containerd::start(lab)?;
     let home = lab.home("readers");
     home.json(&["init"])?;
     let mut digests = BTreeSet::new();
     for compression in ["gzip", "zstd", "none"] {
         let name = format!("{compression}:1");
-        let pushed = home.json(&["push", IMAGE, "--as", &name, "--compression", compression, "--no-publish"])?;
+        let pushed = home.json(&["push", READ, "--as", &name, "--compression", compression, "--no-publish"])?;
         same("the image ID", &text(&pushed, "image_id")?, &id)?;
         digests.insert(text(&pushed, "digest")?);
         let inspected = home.json(&["inspect", &name])?;
@@ -38,7 +44,7 @@ pub(crate) fn readers(lab: &Lab) -> Result<Figure> {
         forget(lab, &id)?;
         home.json(&["pull", &name])?;
         same("the ID in Docker", &lab.docker_output(&["image", "inspect", "-f", "{{.Id}}", &name])?, &id)?;
-        lab.docker_output(&["tag", &name, IMAGE])?;
+        lab.docker_output(&["tag", &name, READ])?;
         home.json(&["pull", &name, "--into", "podman:"])?;
         same("the ID in Podman", &podman.id(&name)?, &id)?;
         podman.output(&["rmi", "-f", &id])?;
@@ -65,12 +71,28 @@ pub(crate) fn readers(lab: &Lab) -> Result<Figure> {
         forget(lab, &id)?;
         lab.docker_output(&["load", "-i", &file])?;
         same("the ID in Docker", &lab.docker_output(&["image", "inspect", "-f", "{{.Id}}", "read/it:1"])?, &id)?;
-        lab.docker_output(&["tag", &id, IMAGE])?;
+        lab.docker_output(&["tag", &id, READ])?;
         fs::remove_file(file)?;
+        // Out of a registry, into which ipcr has put it.
+        let remote = format!("{}/read/{name}", registry.host);
+        home.json(&["pull", &name, "--into", &format!("docker://{remote}")])?;
+        let (digest, found) = skopeo_finds(lab, &format!("docker://{remote}"))?;
+        same("the image in a registry", &(digest, found), &(text(&pushed, "digest")?, id.clone()))?;
+        podman.output(&["pull", "-q", "--tls-verify=false", &remote])?;
+        same("the ID in Podman", &podman.id(&remote)?, &id)?;
+        podman.output(&["rmi", "-f", &id])?;
+        // Docker learnt zstd with version 23.
+        if compression != "zstd" {
+            forget(lab, &id)?;
+            lab.docker_output(&["pull", "-q", &remote])?;
+            same("the ID in Docker", &lab.docker_output(&["image", "inspect", "-f", "{{.Id}}", &remote])?, &id)?;
+            lab.docker_output(&["tag", &id, READ])?;
+        }
     }
     same("the number of digests", &digests.len(), &3)?;
+    forget(lab, &id)?;
     drop(service);
-    Ok(Figure::ok("gzip, zstd, none: Docker, Podman, containerd, skopeo"))
+    Ok(Figure::ok("gzip, zstd, none: Docker, Podman, containerd, skopeo; files and registry"))
 }
 
 /// `push --recompress`: of one image, of several platforms with what refers to them, from a layout and from a stream.

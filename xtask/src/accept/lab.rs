@@ -436,7 +436,7 @@ pub(crate) fn disk_usage(dir: &Path) -> Result<u64> {
 }
 
 /// Files below a folder, in name order, until they have `bytes` bytes.
-fn pick(dir: &Path, bytes: u64) -> Result<Vec<PathBuf>> {
+pub(crate) fn pick(dir: &Path, bytes: u64) -> Result<Vec<PathBuf>> {
     let mut picked = Vec::new();
     let mut left = bytes;
     let mut folders = vec![dir.to_owned()];

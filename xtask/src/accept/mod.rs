@@ -22,6 +22,8 @@ pub(crate) mod site;
 mod trust;
 mod two_homes;
 mod two_hosts;
+mod update;
+pub(crate) mod versions;
 mod watched;
 
 use std::path::Path;
@@ -98,6 +100,7 @@ const CHAPTERS: &[Chapter] = &[
             (10, "the main job's checks, and `ipcr-core/tests/layering.rs`"),
         ],
     },
+    Chapter { name: "update ", lines: 1, elsewhere: &[] },
 ];
 
 const fn check(name: &'static str, command: &'static str, run: fn(&Lab) -> Result<Figure>) -> Check {
@@ -185,6 +188,8 @@ const CHECKS: &[Check] = &[
     check("network 7 nat", "ipcr pull between two routers, by a relay and past it", network::nat::nat),
     check("network 8 strangers", "ipcr --network public, told of addresses within", network::strangers::strangers),
     check("network swarm", "4 ipcr pull at once, the holder's uplink 100 Mbit/s", network::swarm::swarm),
+    check("update 1 fetched", "ipcr push up:1, up:2; ipcr pull hub.test/up:1, hub.test/up:2", update::fetched),
+    check("update 1 which layers", "ipcr push oci:DIR, --recompress; ipcr gc", update::which),
     // At the end, because it knows how long everything took.
     check("13 CI", ".ci/run", ci),
 ];

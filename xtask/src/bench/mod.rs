@@ -31,11 +31,16 @@ pub(crate) enum Operation {
     IpcrPullLayout,
     IpcrPullStore,
     IpcrPullAgain,
+    DockerPushUpdate,
+    IpcrPushUpdate,
+    DockerPullUpdate,
+    IpcrPullUpdate,
 }
 
 use Operation::{
-    DockerLoad, DockerPull, DockerPush, DockerPushAgain, DockerSave, IpcrPull, IpcrPullAgain, IpcrPullLayout,
-    IpcrPullStore, IpcrPush, IpcrPushAgain, IpfsAdd, IpfsGet, IpfsGetFromIpcr,
+    DockerLoad, DockerPull, DockerPullUpdate, DockerPush, DockerPushAgain, DockerPushUpdate, DockerSave, IpcrPull,
+    IpcrPullAgain, IpcrPullLayout, IpcrPullStore, IpcrPullUpdate, IpcrPush, IpcrPushAgain, IpcrPushUpdate, IpfsAdd,
+    IpfsGet, IpfsGetFromIpcr,
 };
 
 const OPERATIONS: &[(Operation, &str)] = &[
@@ -53,6 +58,10 @@ const OPERATIONS: &[(Operation, &str)] = &[
     (IpcrPullLayout, "`ipcr pull --into oci:DIR`"),
     (IpcrPullStore, "`ipcr pull --into none`"),
     (IpcrPullAgain, "`ipcr pull` into the engine, again"),
+    (DockerPushUpdate, "`docker push` of an update"),
+    (IpcrPushUpdate, "`ipcr push` of an update"),
+    (DockerPullUpdate, "`docker pull` of an update"),
+    (IpcrPullUpdate, "`ipcr pull` of an update, into the engine"),
 ];
 
 /// Which operations do the same work, so that their ratio means something.
@@ -66,6 +75,8 @@ const RATIOS: &[(Operation, Operation)] = &[
     (IpcrPull, DockerPull),
     (IpcrPullLayout, IpfsGet),
     (IpfsGetFromIpcr, IpfsGet),
+    (IpcrPushUpdate, DockerPushUpdate),
+    (IpcrPullUpdate, DockerPullUpdate),
 ];
 
 /// Everything that `cargo xtask bench` does.

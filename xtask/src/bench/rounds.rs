@@ -6,13 +6,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::Operation::{
-    self, DockerLoad, DockerPull, DockerPush, DockerPushAgain, DockerSave, IpcrPull, IpcrPullAgain, IpcrPullLayout,
-    IpcrPullStore, IpcrPush, IpcrPushAgain, IpfsAdd, IpfsGet, IpfsGetFromIpcr,
+    self, DockerLoad, DockerPull, DockerPullUpdate, DockerPush, DockerPushAgain, DockerPushUpdate, DockerSave,
+    IpcrPull, IpcrPullAgain, IpcrPullLayout, IpcrPullStore, IpcrPullUpdate, IpcrPush, IpcrPushAgain, IpcrPushUpdate,
+    IpfsAdd, IpfsGet, IpfsGetFromIpcr,
 };
 use crate::accept::exchange::Kubo;
 use crate::accept::lab::Lab;
 use crate::accept::registry::Registry;
-use crate::accept::site::{DOMAIN, IMAGE_MIB, text};
+use crate::accept::site::{DOMAIN, IMAGE_MIB, number, text};
+use crate::accept::versions::Versions;
 use crate::measure::{self, Cost, Helpers};
 use crate::shell::{Result, output};
 
@@ -24,11 +26,13 @@ pub(super) fn run(lab: &Lab, times: u32) -> Result<Results> {
     let id = lab.image("app:1", IMAGE_MIB)?;
     let archive = lab.path("app.tar");
     output(&mut lab.docker(&["save", "-o", &archive.display().to_string(), "app:1"])?)?;
+    let versions = Versions::make(lab, "bench-versions", IMAGE_MIB)?;
     let mut round = Round { lab, id, engine: lab.engine_id(), results: Results::new() };
     for number in 1..=times {
         eprintln!("round {number} of {times}");
         round.push()?;
         round.pull(&archive)?;
+        round.update(&versions)?;
     }
     Ok(round.results)
 }
@@ -130,6 +134,50 @@ impl Round<'_> {
         self.note(IpfsAdd, kubo.command(&add)?.stderr(Stdio::null()), Helpers { own: &[kubo.id()], engine: None })?;
         drop(kubo);
         for name in ["bench-kubo-a", "bench-kubo-b", "bench-folder", "bench-a", "bench-b"] {
+            fs::remove_dir_all(lab.path(name))?;
+        }
+        Ok(())
+    }
+
+    /// The second version of an image, pushed by and pulled to those who have the first.
+    fn update(&mut self, versions: &Versions) -> Result {
+        let lab = self.lab;
+        let registry = Registry::start(lab, "registry")?;
+        let names: Vec<String> = ["1", "2"].iter().map(|tag| format!("{}/up:{tag}", registry.host)).collect();
+        let mut ids = Vec::new();
+        for (archive, name) in [&versions.old, &versions.new].into_iter().zip(&names) {
+            ids.push(Versions::import(lab, archive, name)?);
+        }
+        lab.docker_output(&["push", "-q", &names[0]])?;
+        self.docker(DockerPushUpdate, &["push", "-q", &names[1]], Some(&registry))?;
+        let home = lab.home("bench-a");
+        fresh(&home.dir)?;
+        home.json(&["init", "--domain", DOMAIN])?;
+        home.json(&["push", &names[0], "--as", "up:1", "--no-publish"])?;
+        let helpers = Helpers { own: &[], engine: self.engine };
+        let push = ["-q", "push", &names[1], "--as", "up:2", "--no-publish"];
+        self.note(IpcrPushUpdate, &mut home.command(&push), helpers)?;
+
+        lab.forget(&ids[1])?;
+        self.docker(DockerPullUpdate, &["pull", "-q", &names[1]], Some(&registry))?;
+        lab.forget(&ids[1])?;
+        drop(registry);
+        let site = lab.serve(&home)?;
+        let puller = lab.visitor("bench-b")?;
+        let [old, new] = ["1", "2"].map(|tag| format!("{DOMAIN}/up:{tag}"));
+        puller.json(&["pull", &old])?;
+        let own = [site.process.0.id()];
+        let helpers = Helpers { own: &own, engine: self.engine };
+        self.note(IpcrPullUpdate, &mut puller.command(&["-q", "pull", &new]), helpers)?;
+        let again = lab.visitor("bench-b")?;
+        let whole = number(&again.json(&["pull", &old, "--into", "none"])?, "/bytes/fetched")?;
+        let update = number(&again.json(&["pull", &new, "--into", "none"])?, "/bytes/fetched")?;
+        eprintln!("  the first version fetches {whole} bytes, its update {update}");
+        drop(site);
+        for id in &ids {
+            lab.forget(id)?;
+        }
+        for name in ["bench-a", "bench-b"] {
             fs::remove_dir_all(lab.path(name))?;
         }
         Ok(())

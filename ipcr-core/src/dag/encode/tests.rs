@@ -82,6 +82,28 @@ fn encoded_layers_are_ordinary_layers() {
 }
 
 #[test]
+fn leaves_are_recognised_by_what_they_decode_to() {
+    for encoding in Encoding::ALL {
+        let mut encoder = Encoder::new(encoding).unwrap();
+        for piece in pieces() {
+            let leaf = encoder.encode(&piece).unwrap();
+            assert!(encoder.made(&leaf, &piece));
+            let (shorter, longer) = (piece.slice(..piece.len().saturating_sub(1)), [&piece[..], b"x"].concat());
+            assert!(!encoder.made(&leaf, &longer) && (piece.is_empty() || !encoder.made(&leaf, &shorter)));
+            let mut other = piece.to_vec();
+            if let Some(last) = other.last_mut() {
+                *last ^= 1;
+                assert!(!encoder.made(&leaf, &other));
+                assert!(!encoder.made(&leaf[..leaf.len() - 1], &piece) && !encoder.made(b"", &piece));
+                assert_ne!(hint(&other), hint(&piece));
+            }
+        }
+    }
+    // The check value of CRC-32.
+    assert_eq!(hint(b"123456789"), [0xcb, 0xf4, 0x39, 0x26, 0, 0, 0, 9]);
+}
+
+#[test]
 fn pieces_that_are_too_long_are_refused() {
     let piece = Bytes::from(vec![0; PIECE_BYTES + 1]);
     for encoding in Encoding::ALL {
