@@ -146,6 +146,7 @@ fn dispatch(purpose: Purpose<'_>, command: &Command) -> Result<(), Failure> {
         Command::Cp(args) => session::run(purpose, async |context| commands::cp::run(context, args).await),
         Command::Serve(args) => session::run(purpose, async |context| commands::serve::run(context, args).await),
         Command::Trust(args) => session::run(purpose, async |context| commands::trust::run(context, args).await),
+        Command::Df(args) => session::run(purpose, async |context| commands::df::run(context, args).await),
         Command::Gc(args) => session::run(purpose, async |context| commands::gc::run(context, args).await),
         Command::Check(args) => session::run(purpose, async |context| commands::check::run(context, args).await),
     }

@@ -223,6 +223,20 @@ fn an_image_goes_in_and_comes_out() {
     assert_ne!(tagged["root"], pushed["root"]);
     let doomed = object(&place, &["rm", "team/app", "--all-tags", "--dry-run"]);
     assert_eq!(doomed["changed"].as_array().unwrap().len(), 3, "two tags and the image: {doomed}");
+    let used = object(&place, &["df"]);
+    assert_eq!(
+        (&used["own"]["images"], &used["own"]["tags"], &used["cache"]["images"]),
+        (&json!(2), &json!(3), &json!(0))
+    );
+    let bytes = |used: &Value, part: &str| used[part]["bytes"].as_u64().unwrap();
+    // The layer, which all tags share, counts once; directories and documents are what is left.
+    assert!(bytes(&used, "own") > 1024 && bytes(&used, "own") < 32 << 10, "{used}");
+    assert!(bytes(&used, "metadata") > 0 && used["disk"]["free"].as_u64() <= used["disk"]["size"].as_u64(), "{used}");
+    let planned = object(&place, &["gc", "--dry-run"]);
+    let reclaimable = json!({"blocks": planned["removed_blocks"], "bytes": planned["removed_bytes"]});
+    assert_eq!(used["reclaimable"], reclaimable);
+    let text = place.shown(&["--offline", "df"], &[]);
+    assert!(text.starts_with("exit 0\nout| own images") && text.contains("2 images, 3 tags"), "{text}");
     object(&place, &["rm", "team/app:stable"]);
     assert_eq!(error(&place, &["inspect", "team/app:stable"])["exit"], 3);
     assert_eq!(object(&place, &["check", "--read-data"])["ok"], true);

@@ -100,6 +100,7 @@ async fn serve(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
         Call::Trim => plain(&holder.trim().await?),
         Call::Collect { dry_run, keep_leases } => plain(&holder.collect(dry_run, keep_leases).await?),
         Call::Check { read_data } => plain(&holder.check(read_data).await?),
+        Call::HomeUsage => plain(&holder.usage().await?),
         Call::Activity => plain(&holder.activity().await?),
         Call::StartNode => plain(&holder.start_node().await?),
         Call::TableGet { space } => match holder.tables().get(space, &payload).await? {
@@ -137,6 +138,7 @@ async fn store(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
             let held = blocks.has(&wire::cids(payload).map_err(nonsense)?).await?;
             answer(&(), vec![held.into_iter().map(u8::from).collect()])
         }
+        Call::Sizes => plain(&blocks.sizes(&wire::cids(payload).map_err(nonsense)?).await?),
         Call::Get => match blocks.get(&wire::cid(&payload).map_err(nonsense)?).await? {
             Some(data) => answer(&true, vec![data]),
             None => plain(&false),
@@ -171,7 +173,7 @@ async fn store(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
             plain(&())
         }
         Call::Usage => plain(&blocks.usage().await?),
-        Call::Weigh => plain(&blocks.weigh(&live(payload)?).await?),
+        Call::Weigh { keep_leases } => plain(&blocks.weigh(&live(payload)?, keep_leases).await?),
         Call::Sweep { keep_leases } => plain(&blocks.sweep(&live(payload)?, keep_leases).await?),
         Call::CheckStore { read_data } => {
             let report = blocks.check(read_data).await?;

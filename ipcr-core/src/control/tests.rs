@@ -22,7 +22,7 @@ use crate::port::memory::table::MemoryTable;
 use crate::port::table::{Change, Space, Table};
 use crate::registry::error::{RegistryError, Topic};
 use crate::registry::holder::{Activity, ChangeRequest, Changed, ResolveRequest, ResolvedRoot};
-use crate::registry::outcome::{CheckOutcome, GcOutcome, Identity, TrustEntry};
+use crate::registry::outcome::{CheckOutcome, GcOutcome, Identity, ImagesUsed, TrustEntry, UsageOutcome};
 use crate::registry::remote::RemoteHolder;
 
 /// A holder with given parts, whose operations are simple enough to be recognised.
@@ -97,6 +97,12 @@ impl Holder for Parts {
 
     async fn check(&self, _: bool) -> Result<CheckOutcome, RegistryError> {
         Ok(CheckOutcome::default())
+    }
+
+    async fn usage(&self) -> Result<UsageOutcome, RegistryError> {
+        let usage = self.blocks.usage().await.map_err(|_| later())?;
+        let own = ImagesUsed { blocks: usage.blocks, bytes: usage.bytes, ..ImagesUsed::default() };
+        Ok(UsageOutcome { own, ..UsageOutcome::default() })
     }
 
     async fn activity(&self) -> Result<Activity, RegistryError> {

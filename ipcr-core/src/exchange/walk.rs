@@ -72,6 +72,8 @@ impl WalkError {
 pub struct Walked {
     /// Blocks that were visited and are stored here.
     pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
     /// Blocks that are not. What is below them is not known.
     pub missing: u64,
     /// The first [`MISSING_NAMED`] of them.
@@ -84,6 +86,11 @@ impl Walked {
     /// Whether everything is stored here.
     pub fn is_complete(&self) -> bool {
         self.missing == 0
+    }
+
+    fn holds(&mut self, bytes: u64) {
+        self.blocks += 1;
+        self.bytes += bytes;
     }
 
     fn lacks(&mut self, cid: Cid) {
@@ -126,7 +133,7 @@ async fn walk_over(
                 Err(source) => return Err(WalkError::Store { cid, source }),
                 Ok(None) => walked.lacks(cid),
                 Ok(Some(data)) => {
-                    walked.blocks += 1;
+                    walked.holds(data.len() as u64);
                     for link in links(&cid, &data)? {
                         if visit(&link.cid) {
                             stack.push(link.cid);
@@ -136,12 +143,11 @@ async fn walk_over(
             }
         }
         if leaves.len() >= READS_AT_ONCE || (stack.is_empty() && !leaves.is_empty()) {
-            let held = store.has(&leaves).await.map_err(|source| WalkError::Store { cid, source })?;
-            for (leaf, held) in leaves.drain(..).zip(held) {
-                if held {
-                    walked.blocks += 1;
-                } else {
-                    walked.lacks(leaf);
+            let sizes = store.sizes(&leaves).await.map_err(|source| WalkError::Store { cid, source })?;
+            for (leaf, size) in leaves.drain(..).zip(sizes) {
+                match size {
+                    Some(size) => walked.holds(size.into()),
+                    None => walked.lacks(leaf),
                 }
             }
         }
@@ -153,6 +159,21 @@ async fn walk_over(
 /// missing: what is below it is not known.
 pub async fn mark(store: &dyn BlockStore, root: &Cid, live: &mut Live) -> Result<Walked, WalkError> {
     walk_over(store, root, true, |cid| live.insert(cid)).await
+}
+
+/// The same; what was not in `live` before is added to `new` as well.
+pub async fn mark_new(
+    store: &dyn BlockStore,
+    root: &Cid,
+    live: &mut Live,
+    new: &mut Vec<Cid>,
+) -> Result<Walked, WalkError> {
+    let visit = |cid: &Cid| {
+        let first = live.insert(cid);
+        new.extend(first.then_some(*cid));
+        first
+    };
+    walk_over(store, root, true, visit).await
 }
 
 /// Whether everything below `root` is stored here.

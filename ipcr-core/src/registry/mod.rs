@@ -16,6 +16,7 @@ pub mod error;
 pub mod holder;
 pub mod keys;
 pub mod local;
+mod maintenance;
 mod network;
 mod open;
 pub mod operation;
@@ -39,7 +40,7 @@ use operation::Operation;
 use options::{CopyOptions, PublishOptions, PullOptions, PushOptions, RemoveTarget, ResolveOptions};
 use outcome::{
     CheckOutcome, CopyOutcome, EditOutcome, GcOutcome, Identity, Inspection, Listing, PullOutcome, PushOutcome,
-    PushPlan, ResolveOutcome, TrustEntry,
+    PushPlan, ResolveOutcome, TrustEntry, UsageOutcome,
 };
 use places::{Sink, Source, Surroundings};
 
@@ -168,6 +169,12 @@ impl Registry {
     pub fn check(&self, read_data: bool) -> Operation<CheckOutcome> {
         let holder = Arc::clone(&self.holder);
         Operation::new(move |_| async move { holder.check(read_data).await })
+    }
+
+    /// What the home uses, and for what.
+    pub fn usage(&self) -> Operation<UsageOutcome> {
+        let holder = Arc::clone(&self.holder);
+        Operation::new(move |_| async move { holder.usage().await })
     }
 
     /// Ends gracefully: what is acknowledged is durable already; peers are told good-bye.

@@ -4,6 +4,7 @@
 //! * [`layout`], [`legacy`]: the two kinds of image folders.
 //! * [`stored`]: an image whose parts are stored, ready to be put into a folder.
 //! * [`edit`](mod@edit): changes of a registry; unchanged parts keep their CIDs.
+//! * [`parts`]: what of a registry is images.
 //! * [`handover`]: from one key of a registry to the next.
 //! * [`check`](mod@check): looking for contradictions.
 //! * [`document`]: the JSON files.
@@ -18,6 +19,7 @@ pub mod error;
 pub mod handover;
 pub mod layout;
 pub mod legacy;
+pub mod parts;
 pub mod read;
 pub mod stored;
 pub mod tags;
