@@ -67,6 +67,12 @@ pub(super) async fn run(client: &Arc<Client>, frame: Frame) {
             let outcome = watch(client, id, watched, work).await;
             finish(client, id, outcome.map_err(Failure::from).and_then(|changed| plain(&changed))).await;
         }
+        Call::Repair { request, watched } => {
+            let holder = client.holder.clone();
+            let work = |events| async move { holder.repair(request, events).await };
+            let outcome = watch(client, id, watched, work).await;
+            finish(client, id, outcome.map_err(Failure::from).and_then(|repaired| plain(&repaired))).await;
+        }
         call => {
             let outcome = serve(client, id, call, payload).await;
             finish(client, id, outcome).await;

@@ -21,7 +21,7 @@ use crate::port::memory::exchange::MemoryExchange;
 use crate::port::memory::table::MemoryTable;
 use crate::port::table::{Change, Space, Table};
 use crate::registry::error::{RegistryError, Topic};
-use crate::registry::holder::{Activity, ChangeRequest, Changed, ResolveRequest, ResolvedRoot};
+use crate::registry::holder::{Activity, ChangeRequest, Changed, RepairRequest, ResolveRequest, ResolvedRoot};
 use crate::registry::outcome::{CheckOutcome, GcOutcome, Identity, ImagesUsed, TrustEntry, UsageOutcome};
 use crate::registry::remote::RemoteHolder;
 
@@ -97,6 +97,10 @@ impl Holder for Parts {
 
     async fn check(&self, _: bool) -> Result<CheckOutcome, RegistryError> {
         Ok(CheckOutcome::default())
+    }
+
+    async fn repair(&self, _: RepairRequest, _: Emitter) -> Result<RepairOutcome, RegistryError> {
+        Err(later())
     }
 
     async fn usage(&self) -> Result<UsageOutcome, RegistryError> {

@@ -108,15 +108,36 @@ pub async fn walk(
     root: &Cid,
     visit: impl FnMut(&Cid) -> bool + Send,
 ) -> Result<Walked, WalkError> {
-    walk_over(store, root, false, visit).await
+    walk_over(store, root, false, visit, |_, _| {}).await
 }
 
-/// The same; with `damage` a damaged block is one that is missing.
+/// A block that a walk looked for in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Which.
+    pub cid: Cid,
+    /// Whether it is stored, and was found damaged by this walk.
+    pub damaged: bool,
+}
+
+/// Every block that is missing or damaged below `root`, as far as `visit` lets the walk go on. What is below such a block is not known.
+pub async fn gaps(
+    store: &dyn BlockStore,
+    root: &Cid,
+    visit: impl FnMut(&Cid) -> bool + Send,
+) -> Result<Vec<Gap>, WalkError> {
+    let mut gaps = Vec::new();
+    walk_over(store, root, true, visit, |cid, damaged| gaps.push(Gap { cid: *cid, damaged })).await?;
+    Ok(gaps)
+}
+
+/// The same; with `damage` a damaged block is one that is missing. `lacks` is told which are, and whether they are damaged.
 async fn walk_over(
     store: &dyn BlockStore,
     root: &Cid,
     damage: bool,
     mut visit: impl FnMut(&Cid) -> bool + Send,
+    mut lacks: impl FnMut(&Cid, bool) + Send,
 ) -> Result<Walked, WalkError> {
     let mut walked = Walked::default();
     let mut stack = if visit(root) { vec![*root] } else { vec![] };
@@ -129,9 +150,13 @@ async fn walk_over(
                 Err(StoreError::Corrupt { .. }) if damage => {
                     walked.damaged += 1;
                     walked.lacks(cid);
+                    lacks(&cid, true);
                 }
                 Err(source) => return Err(WalkError::Store { cid, source }),
-                Ok(None) => walked.lacks(cid),
+                Ok(None) => {
+                    walked.lacks(cid);
+                    lacks(&cid, false);
+                }
                 Ok(Some(data)) => {
                     walked.holds(data.len() as u64);
                     for link in links(&cid, &data)? {
@@ -147,7 +172,10 @@ async fn walk_over(
             for (leaf, size) in leaves.drain(..).zip(sizes) {
                 match size {
                     Some(size) => walked.holds(size.into()),
-                    None => walked.lacks(leaf),
+                    None => {
+                        walked.lacks(leaf);
+                        lacks(&leaf, false);
+                    }
                 }
             }
         }
@@ -158,7 +186,7 @@ async fn walk_over(
 /// Adds everything reachable from `root` to `live`; what is in `live` already is taken to be complete. A damaged block counts as
 /// missing: what is below it is not known.
 pub async fn mark(store: &dyn BlockStore, root: &Cid, live: &mut Live) -> Result<Walked, WalkError> {
-    walk_over(store, root, true, |cid| live.insert(cid)).await
+    walk_over(store, root, true, |cid| live.insert(cid), |_, _| {}).await
 }
 
 /// The same; what was not in `live` before is added to `new` as well.
@@ -173,7 +201,7 @@ pub async fn mark_new(
         new.extend(first.then_some(*cid));
         first
     };
-    walk_over(store, root, true, visit).await
+    walk_over(store, root, true, visit, |_, _| {}).await
 }
 
 /// Whether everything below `root` is stored here.

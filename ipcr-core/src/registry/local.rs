@@ -13,10 +13,10 @@ use multiaddr::Multiaddr;
 use tokio::sync::{Mutex, RwLock};
 
 use super::error::{RegistryError, Topic};
-use super::holder::{Activity, ChangeRequest, Changed, Holder, ResolveRequest, ResolvedRoot};
+use super::holder::{Activity, ChangeRequest, Changed, Holder, RepairRequest, ResolveRequest, ResolvedRoot};
 use super::network::{LazyExchange, LazyNetwork};
 use super::options::InitOptions;
-use super::outcome::{CheckOutcome, GcOutcome, Identity, TrustEntry, UsageOutcome};
+use super::outcome::{CheckOutcome, GcOutcome, Identity, RepairOutcome, TrustEntry, UsageOutcome};
 use super::profile::{self, Profile};
 use crate::event::{Emitter, Stage, Warning};
 use crate::exchange::reader::Reader;
@@ -86,7 +86,7 @@ pub struct LocalHolder {
     pub(super) home: Arc<Home>,
     pub(super) blocks: Arc<dyn BlockStore>,
     pub(super) tables: Arc<GatedTable>,
-    network: Arc<LazyNetwork>,
+    pub(super) network: Arc<LazyNetwork>,
     publisher: Mutex<Option<Arc<Publisher>>>,
     init: Mutex<()>,
     /// Changes share it. What replaces the key, or takes away what nothing refers to, has it alone.
@@ -390,6 +390,10 @@ impl Holder for LocalHolder {
 
     async fn check(&self, read_data: bool) -> Result<CheckOutcome, RegistryError> {
         self.look_for_damage(read_data).await
+    }
+
+    async fn repair(&self, request: RepairRequest, events: Emitter) -> Result<RepairOutcome, RegistryError> {
+        self.mend(request, events).await
     }
 
     async fn usage(&self) -> Result<UsageOutcome, RegistryError> {

@@ -2,18 +2,27 @@
 
 use std::sync::Arc;
 
+use cid::Cid;
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use super::error::{RegistryError, Topic};
+use super::holder::RepairRequest;
 use super::local::{LocalHolder, step};
-use super::outcome::{CacheUsed, CheckOutcome, DiskRoom, FilesUsed, GcOutcome, ImagesUsed, UsageOutcome, Used};
+use super::network::LazyExchange;
+use super::outcome::{CacheUsed, CheckOutcome, DiskRoom, FilesUsed, GcOutcome, ImagesUsed, RepairOutcome, UsageOutcome, Used};
 use super::profile;
+use crate::event::Emitter;
 use crate::kind::ErrorKind;
 use crate::pin::cache::CacheEntry;
+use crate::port::exchange::Exchange;
 use crate::upkeep::collect::{Collected, Terms, UpkeepError, collect, is_full};
 use crate::upkeep::inspect::check;
+use crate::upkeep::repair::{Sources, plan};
 use crate::upkeep::retain::CacheLimit;
 use crate::upkeep::usage::{Share, measure};
+
+/// Lacking blocks that are named one by one.
+const NAMED: usize = 10;
 
 impl LocalHolder {
     /// Lets go of pulled images beyond the limit of the cache.
@@ -50,8 +59,14 @@ impl LocalHolder {
 
     /// Looks for damage in the store, the registry and the keys.
     pub(super) async fn look_for_damage(&self, read_data: bool) -> Result<CheckOutcome, RegistryError> {
+        Ok(self.inspect(read_data).await?.0)
+    }
+
+    /// The same; also the blocks that are damaged.
+    async fn inspect(&self, read_data: bool) -> Result<(CheckOutcome, Vec<Cid>), RegistryError> {
         let found =
             check(&self.blocks, &self.own_tables(), read_data).await.map_err(|error| upkeep("checking", error))?;
+        let damaged = found.damaged;
         let (blocks, bytes_read, tags, mut problems) = (found.blocks, found.bytes_read, found.tags, found.problems);
         match profile::identity(&self.config.path) {
             Ok(_) => {}
@@ -59,7 +74,43 @@ impl LocalHolder {
             Err(RegistryError::NoRegistry) => problems.push("registry.key is missing".into()),
             Err(error) => problems.push(unreadable_keys(&error)),
         }
-        Ok(CheckOutcome { blocks, bytes_read, tags, problems })
+        Ok((CheckOutcome { blocks, bytes_read, tags, problems }, damaged))
+    }
+
+    /// Looks for damage and mends it.
+    pub(super) async fn mend(&self, request: RepairRequest, events: Emitter) -> Result<RepairOutcome, RegistryError> {
+        let repairing = |error| upkeep("repairing", error);
+        // No collection comes between: what is fetched for a folder must find the rest of it.
+        let turn = self.turn.read().await;
+        let (found, damaged) = self.inspect(request.read_data).await?;
+        let plan = plan(&self.blocks, &self.own_tables(), damaged).await.map_err(repairing)?;
+        let lacking = plan.lacking();
+        let mut outcome = RepairOutcome {
+            lacking: lacking.len() as u64,
+            lacking_cids: lacking.iter().take(NAMED).map(ToString::to_string).collect(),
+            problems: found.problems.clone(),
+            found,
+            ..RepairOutcome::default()
+        };
+        if request.dry_run {
+            return Ok(outcome);
+        }
+        let mut hints = request.hints;
+        hints.extend(self.config.node.peers.iter().cloned());
+        let exchange: Arc<dyn Exchange> = Arc::new(LazyExchange(Arc::clone(&self.network)));
+        let sources = Sources { exchange: &exchange, hints: &hints, stall: self.config.stall, events };
+        let done = plan.execute(&self.blocks, sources).await.map_err(repairing)?;
+        drop(turn);
+        outcome.fetched = Used { blocks: done.fetched, bytes: done.fetched_bytes };
+        (outcome.made, outcome.lost, outcome.unasked) = (done.made, done.lost.len() as u64, done.unasked);
+        self.network.blocks_added().await;
+        if done.garbage && done.lost.is_empty() {
+            let turn = Arc::clone(&self.turn).write_owned().await;
+            let terms = Terms { limit: self.cache_limit(), keep_leases: true, dry_run: false, careful: true };
+            outcome.removed = self.collect_alone(turn, terms).await?.swept.blocks;
+        }
+        outcome.problems = self.inspect(false).await?.0.problems;
+        Ok(outcome)
     }
 
     /// What the home uses.

@@ -366,6 +366,29 @@ pub struct CheckOutcome {
     pub problems: Vec<String>,
 }
 
+/// What a repair found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairOutcome {
+    /// What was found, before anything was done.
+    pub found: CheckOutcome,
+    /// Blocks that were known to be lacking. Below them, more may have been.
+    pub lacking: u64,
+    /// The first of them.
+    pub lacking_cids: Vec<String>,
+    /// Blocks that others sent, and their bytes.
+    pub fetched: Used,
+    /// Blocks that were made again here.
+    pub made: u64,
+    /// Damaged blocks that nothing needs, which were taken away; also whatever else nothing needed.
+    pub removed: u64,
+    /// Blocks that are lacking still.
+    pub lost: u64,
+    /// Whether some of these are because nobody could be asked.
+    pub unasked: bool,
+    /// What is wrong still; for a dry run, what was found.
+    pub problems: Vec<String>,
+}
+
 /// What a home uses, and for what. Each block counts once: for the first of own images, metadata, cache and interrupted pulls
 /// that needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

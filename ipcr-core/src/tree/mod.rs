@@ -7,6 +7,7 @@
 //! * [`parts`]: what of a registry is images.
 //! * [`handover`]: from one key of a registry to the next.
 //! * [`check`](mod@check): looking for contradictions.
+//! * [`remake`]: making again what is derived.
 //! * [`document`]: the JSON files.
 //!
 //! Everything is read through a [`crate::port::blocks::ReadBlocks`] and nothing is written: edits return blocks.
@@ -21,6 +22,7 @@ pub mod layout;
 pub mod legacy;
 pub mod parts;
 pub mod read;
+pub mod remake;
 pub mod stored;
 pub mod tags;
 

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::holder::{ChangeRequest, ResolveRequest};
+use super::holder::{ChangeRequest, RepairRequest, ResolveRequest};
 use crate::dag::block::Block;
 use crate::limits;
 use crate::port::table::{Change, Space};
@@ -255,6 +255,10 @@ pub(crate) enum Call {
     },
     Check {
         read_data: bool,
+    },
+    Repair {
+        request: RepairRequest,
+        watched: bool,
     },
     /// Answer: [`crate::registry::outcome::UsageOutcome`].
     HomeUsage,
