@@ -210,6 +210,13 @@ pub async fn survey(store: &dyn BlockStore, root: &Cid) -> Result<Walked, WalkEr
     walk(store, root, |cid| seen.insert(cid)).await
 }
 
+/// Everything below `root` that is stored here. What is damaged, or below that, is left out.
+pub async fn reachable(store: &dyn BlockStore, root: &Cid) -> Result<Seen, WalkError> {
+    let mut seen = Seen::default();
+    walk_over(store, root, true, |cid| seen.insert(cid), |_, _| {}).await?;
+    Ok(seen)
+}
+
 /// Makes everything below `root` part of a session, so that no sweep takes it; false unless all of it is stored here, and whole
 /// as far as its links are needed.
 pub async fn hold_all(store: &dyn BlockStore, session: &dyn StoreSession, root: &Cid) -> Result<bool, StoreError> {
@@ -289,9 +296,14 @@ fn links(cid: &Cid, data: &Bytes) -> Result<Vec<Link>, WalkError> {
 
 /// Which blocks were seen, by the last 16 bytes of their digests.
 #[derive(Debug, Default)]
-struct Seen(HashSet<[u8; 16]>);
+pub struct Seen(HashSet<[u8; 16]>);
 
 impl Seen {
+    /// Whether a block was seen.
+    pub fn contains(&self, cid: &Cid) -> bool {
+        cid.hash().digest().last_chunk().is_some_and(|tail| cid.hash().code() != IDENTITY && self.0.contains(tail))
+    }
+
     fn insert(&mut self, cid: &Cid) -> bool {
         let digest = cid.hash().digest();
         match digest.last_chunk() {

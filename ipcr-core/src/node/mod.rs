@@ -46,8 +46,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::bitswap::{Bitswap, Discovery, Session};
-pub use self::config::{DEFAULT_PORT, NodeConfig, PUBLIC_BOOTSTRAP};
+use self::bitswap::{Bitswap, Discovery, Session, Terms};
+pub use self::config::{DEFAULT_PORT, NodeConfig, OwnBlocks, PUBLIC_BOOTSTRAP, Share};
 pub use self::error::NodeError;
 use self::host::Host;
 use self::kad::Kad;
@@ -164,7 +164,8 @@ impl Node {
                 (ping::PROTOCOL, ping_acceptor(&tasks, &stop)),
             ];
             let (hub, start) = host::prepare(&config, acceptors);
-            let bitswap = Bitswap::new(hub.clone(), store, counters.clone(), tasks.clone(), stop.clone());
+            let terms = Terms::new(config.share.clone(), config.upload, config.download);
+            let bitswap = Bitswap::new(hub.clone(), store, counters.clone(), terms, tasks.clone(), stop.clone());
             let _ = engine.set(Arc::downgrade(&bitswap));
             let host = Host::start(&config, start).await?;
             let entrances = config.bootstrap.iter().chain(&config.peers).cloned().collect();

@@ -40,6 +40,18 @@ use crate::store::home::Home;
 use crate::tree::edit::{Edit, NewKey};
 use crate::tree::handover::handovers;
 
+/// How much of what was pulled is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheSize {
+    /// A tenth of the disk, at most 10 GiB.
+    #[default]
+    Usual,
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the disk that the home is on.
+    Percent(u8),
+}
+
 /// How a home is opened. Plain data: make one with [`HomeConfig::new`] and change its fields.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -58,8 +70,8 @@ pub struct HomeConfig {
     pub stall: Duration,
     /// How records are written.
     pub records: RecordPolicy,
-    /// How much of what was pulled is kept; `None` for a tenth of the disk, at most 10 GiB.
-    pub cache_bytes: Option<u64>,
+    /// How much of what was pulled is kept.
+    pub cache: CacheSize,
 }
 
 impl HomeConfig {
@@ -73,7 +85,7 @@ impl HomeConfig {
             gateways: Vec::new(),
             stall: crate::limits::STALL,
             records: RecordPolicy::default(),
-            cache_bytes: None,
+            cache: CacheSize::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::OwnedRwLockWriteGuard;
 
 use super::error::{RegistryError, Topic};
 use super::holder::RepairRequest;
-use super::local::{LocalHolder, step};
+use super::local::{CacheSize, LocalHolder, step};
 use super::network::LazyExchange;
 use super::outcome::{CacheUsed, CheckOutcome, DiskRoom, FilesUsed, GcOutcome, ImagesUsed, RepairOutcome, UsageOutcome, Used};
 use super::profile;
@@ -156,10 +156,12 @@ impl LocalHolder {
     }
 
     fn cache_limit(&self) -> CacheLimit {
-        let bytes = self.config.cache_bytes.unwrap_or_else(|| {
-            let disk = self.disk().map_or(u64::MAX, |disk| disk.size);
-            (disk / 10).min(10 << 30)
-        });
+        let disk = || self.disk().map_or(u64::MAX, |disk| disk.size);
+        let bytes = match self.config.cache {
+            CacheSize::Usual => (disk() / 10).min(10 << 30),
+            CacheSize::Bytes(bytes) => bytes,
+            CacheSize::Percent(percent) => (disk() / 100).saturating_mul(percent.into()),
+        };
         CacheLimit { bytes }
     }
 

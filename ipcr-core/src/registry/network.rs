@@ -17,6 +17,7 @@ use crate::event::{Emitter, Stage, Warning};
 use crate::exchange::path;
 use crate::exchange::reader::Reader;
 use crate::exchange::routers::HttpRouting;
+use crate::exchange::walk::{Seen, reachable};
 use crate::identity::KeyStore;
 use crate::limits;
 use crate::naming::dns::{DnsHosts, Resolver as DnsResolver};
@@ -27,7 +28,8 @@ use crate::naming::resolve::{Chain, NameResolver, ResolveError, ResolverOptions}
 use crate::naming::trust::TrustError;
 use crate::naming::{Clock, dnslink};
 use crate::net::{HttpClient, HttpPolicy};
-use crate::node::Node;
+use crate::node::{Node, Share};
+use crate::pin::state::State;
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
 use crate::port::dns::{Dns, NoDns};
@@ -118,6 +120,7 @@ impl LazyNetwork {
         if let Err(error) = profile::note_running(&self.config.path, &node.addresses().await) {
             tracing::debug!(error = %describe(&error), "the addresses of the running node could not be noted");
         }
+        self.note_own().await;
         let records = self.records(&node, &dns)?;
         let mut options = ResolverOptions::default();
         options.timeout = options.timeout.min(self.config.stall);
@@ -235,8 +238,22 @@ impl LazyNetwork {
         }
     }
 
+    /// Says which blocks are this registry's own, where only those are for others.
+    async fn note_own(&self) {
+        let Share::Own(own) = &self.config.node.share else { return };
+        let found = match State::load(&self.tables).await {
+            Ok(State { root: Some(root), .. }) => reachable(self.blocks.as_ref(), &root).await,
+            _ => Ok(Seen::default()),
+        };
+        match found {
+            Ok(found) => own.set(found),
+            Err(error) => tracing::warn!(%error, "what may be served of this registry is not known"),
+        }
+    }
+
     /// Lets waiting peers know that there are new blocks.
     pub(super) async fn blocks_added(&self) {
+        self.note_own().await;
         if let Some(parts) = self.parts.lock().await.as_ref() {
             parts.node.blocks_added();
         }

@@ -166,7 +166,7 @@ pub(super) async fn answer(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
         if waiting.is_empty() {
             hold = None;
         } else {
-            let held = bitswap.store.has(&waiting).await.unwrap_or_default();
+            let held = bitswap.offered(&waiting).await;
             peer.ledger.unpark(waiting.into_iter().zip(held).filter(|(_, held)| *held).map(|(cid, _)| cid));
         }
         ready = prepare(&bitswap, &peer).await;
@@ -199,8 +199,9 @@ async fn prepare(bitswap: &Bitswap, peer: &Peer) -> Option<Batch> {
     let budget = budget(&bitswap.outbound, BATCH * limits::BLOCK_BYTES).await.ok()?;
     let lookups = wants.iter().map(|(cid, entry)| async move {
         if entry.have {
-            let held = bitswap.store.has(&[*cid]).await.is_ok_and(|held| held == [true]);
-            held.then(Bytes::new)
+            (bitswap.offered(&[*cid]).await == [true]).then(Bytes::new)
+        } else if !bitswap.terms.share.allows(cid) {
+            None
         } else {
             bitswap.store.get(cid).await.unwrap_or_else(|error| {
                 tracing::warn!(%cid, %error, "a wanted block cannot be read");
@@ -241,10 +242,11 @@ async fn prepare(bitswap: &Bitswap, peer: &Peer) -> Option<Batch> {
 
 async fn write(bitswap: &Bitswap, peer: &Peer, stream: &mut Option<Stream>, batch: Batch) -> bool {
     for message in &batch.messages {
+        let bytes: usize = message.blocks.iter().map(|block| block.data.len()).sum();
+        bitswap.terms.upload.take(bytes).await;
         if !send(bitswap, peer, stream, message).await {
             return false;
         }
-        let bytes: usize = message.blocks.iter().map(|block| block.data.len()).sum();
         bitswap.counters.served(message.blocks.len() as u64, bytes as u64);
     }
     true

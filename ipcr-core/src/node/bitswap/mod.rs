@@ -6,6 +6,7 @@
 //! * [`ledger`]: what one peer asks of this node, and the task that answers it.
 //! * [`session`]: blocks of one DAG from several peers; [`schedule`]: which peer is asked for what;
 //!   [`reach`]: how they are found and kept connected.
+//! * [`rate`]: how fast block bytes go.
 //!
 //! Any number of inbound streams per connection is read at once (Kubo opens one per message). Blocks are hashed on the
 //! blocking pool and delivered from there; until a block is hashed its frame counts against the budgets of its peer and of
@@ -13,6 +14,7 @@
 
 mod ledger;
 mod message;
+mod rate;
 mod reach;
 mod schedule;
 mod session;
@@ -20,6 +22,7 @@ mod wants;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -40,7 +43,9 @@ use self::message::{Message, Payload};
 pub(super) use self::reach::Discovery;
 pub(super) use self::session::Session;
 use self::session::Shared as SessionShared;
+use self::rate::Rate;
 use self::wants::Wants;
+use super::config::Share;
 use super::frame;
 use super::traffic::Counters;
 use crate::limits;
@@ -69,6 +74,7 @@ pub(super) struct Bitswap {
     hub: Hub,
     store: Arc<dyn BlockStore>,
     counters: Arc<Counters>,
+    terms: Terms,
     peers: Mutex<HashMap<PeerId, Arc<Peer>>>,
     /// Peers that were dropped, and when; the oldest first.
     bad: Mutex<VecDeque<(Instant, PeerId)>>,
@@ -81,6 +87,22 @@ pub(super) struct Bitswap {
     tasks: TaskTracker,
     stop: CancellationToken,
     this: Weak<Self>,
+}
+
+/// What is served, and how fast.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// What others get.
+    pub(super) share: Share,
+    upload: Rate,
+    download: Rate,
+}
+
+impl Terms {
+    /// Rates are in bytes per second.
+    pub(super) fn new(share: Share, upload: Option<NonZeroU64>, download: Option<NonZeroU64>) -> Self {
+        Self { share, upload: Rate::new(upload), download: Rate::new(download) }
+    }
 }
 
 #[derive(Default)]
@@ -121,6 +143,7 @@ impl Bitswap {
         hub: Hub,
         store: Arc<dyn BlockStore>,
         counters: Arc<Counters>,
+        terms: Terms,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
@@ -128,6 +151,7 @@ impl Bitswap {
             hub,
             store,
             counters,
+            terms,
             peers: Mutex::default(),
             bad: Mutex::default(),
             sessions: Mutex::default(),
@@ -230,6 +254,15 @@ impl Bitswap {
         bad.iter().map(|(_, peer)| *peer).collect()
     }
 
+    /// Which of these blocks are here for others.
+    async fn offered(&self, cids: &[Cid]) -> Vec<bool> {
+        let mut offered = self.store.has(cids).await.unwrap_or_else(|_| vec![false; cids.len()]);
+        for (offered, cid) in offered.iter_mut().zip(cids) {
+            *offered = *offered && self.terms.share.allows(cid);
+        }
+        offered
+    }
+
     /// Takes an inbound stream.
     pub(super) fn accept(&self, inbound: Inbound) {
         if let Some(this) = self.this() {
@@ -250,6 +283,8 @@ impl Bitswap {
             && let Some(length) = frame::read_length(&mut stream, limits::BITSWAP_FRAME_BYTES).await?
         {
             let budget = (budget(&peer.inbound, length).await?, budget(&self.inbound, length).await?);
+            // Whoever sends waits meanwhile, because nothing is taken off the connection.
+            self.terms.download.take(length).await;
             let body = Bytes::from(frame::read_body(&mut stream, length).await?);
             let Ok(message) = Message::decode(&body) else {
                 self.strike(&peer, "it sent a message that is not Bitswap");

@@ -1,3 +1,5 @@
+mod terms;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
