@@ -105,6 +105,16 @@ fn keys_move_to_another_home() {
     assert_ne!(taken["exit"], 0);
     let wrong = Place::new().run(&["--offline", "init", "--import", file], &[("IPCR_PASSPHRASE", "wrong")]);
     assert_eq!(wrong.status.code(), Some(6), "{}", String::from_utf8_lossy(&wrong.stderr));
+    // Nothing is left of what failed.
+    let third = Place::new();
+    let bad = third.path().join("bad");
+    std::fs::write(&bad, "no keys").unwrap();
+    let bad = bad.to_str().unwrap();
+    for arguments in [&["init", "--import", bad][..], &["key", "import", bad], &["key", "import", "/nowhere"], &["init", "--domain", "a b"]] {
+        let failed = third.run(arguments, &[("IPCR_OFFLINE", "1"), ("IPCR_PASSPHRASE", "wrong")]);
+        assert!(!failed.status.success(), "{arguments:?}");
+        assert_eq!(std::fs::read_dir(third.path()).unwrap().count(), 1, "{arguments:?} left something behind");
+    }
     let before = object(&place, &["id"])["node"]["peer_id"].clone();
     let rotated = object(&place, &["key", "rotate", "--node"]);
     assert_eq!(rotated["previous"], before);
@@ -217,6 +227,7 @@ fn an_image_goes_in_and_comes_out() {
     assert!(String::from_utf8(archive.stderr).unwrap().trim_end().ends_with(&format!("team/app:1@{manifest}")));
 
     let copied = object(&place, &["cp", &source, "copy:1"]);
+    assert_eq!(copied["source"], json!(source));
     assert_eq!((&copied["digest"], &copied["sink"]), (&json!(manifest), &json!(format!("{ipns}/copy:1@{manifest}"))));
 
     let tagged = object(&place, &["tag", "team/app:1", "team/app:stable"]);
