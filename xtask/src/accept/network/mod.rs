@@ -5,6 +5,7 @@ pub(super) mod helia;
 pub(super) mod kubo;
 pub(super) mod liars;
 pub(super) mod load;
+pub(super) mod many;
 pub(super) mod strangers;
 
 use std::fs;
