@@ -187,11 +187,25 @@ pub(crate) struct Global {
     pub(crate) cache_limit: Option<String>,
 
     /// The most bytes of blocks that are sent in a second, to all peers together (`500KiB`)
-    #[arg(long, global = true, value_name = "BYTES", env = "IPCR_UPLOAD_LIMIT", hide_env = true, hide_short_help = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "BYTES",
+        env = "IPCR_UPLOAD_LIMIT",
+        hide_env = true,
+        hide_short_help = true
+    )]
     pub(crate) upload_limit: Option<String>,
 
     /// The most bytes of blocks that are taken in a second, from all peers together
-    #[arg(long, global = true, value_name = "BYTES", env = "IPCR_DOWNLOAD_LIMIT", hide_env = true, hide_short_help = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "BYTES",
+        env = "IPCR_DOWNLOAD_LIMIT",
+        hide_env = true,
+        hide_short_help = true
+    )]
     pub(crate) download_limit: Option<String>,
 
     /// What others get of what is here: all, own (not what was pulled) or nothing [default: all]

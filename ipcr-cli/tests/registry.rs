@@ -110,7 +110,12 @@ fn keys_move_to_another_home() {
     let bad = third.path().join("bad");
     std::fs::write(&bad, "no keys").unwrap();
     let bad = bad.to_str().unwrap();
-    for arguments in [&["init", "--import", bad][..], &["key", "import", bad], &["key", "import", "/nowhere"], &["init", "--domain", "a b"]] {
+    for arguments in [
+        &["init", "--import", bad][..],
+        &["key", "import", bad],
+        &["key", "import", "/nowhere"],
+        &["init", "--domain", "a b"],
+    ] {
         let failed = third.run(arguments, &[("IPCR_OFFLINE", "1"), ("IPCR_PASSPHRASE", "wrong")]);
         assert!(!failed.status.success(), "{arguments:?}");
         assert_eq!(std::fs::read_dir(third.path()).unwrap().count(), 1, "{arguments:?} left something behind");

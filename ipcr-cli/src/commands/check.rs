@@ -55,7 +55,8 @@ struct Repair {
 }
 
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
-    let (checked, unasked) = if args.repair { repair(context, args).await? } else { (check(context, args).await?, false) };
+    let (checked, unasked) =
+        if args.repair { repair(context, args).await? } else { (check(context, args).await?, false) };
     context.show(&checked, &[], |ui, Checked { outcome, repair, .. }| {
         repair.iter().try_for_each(|repair| lines(ui, repair))?;
         for problem in &outcome.problems {

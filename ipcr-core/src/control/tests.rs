@@ -22,7 +22,9 @@ use crate::port::memory::table::MemoryTable;
 use crate::port::table::{Change, Space, Table};
 use crate::registry::error::{RegistryError, Topic};
 use crate::registry::holder::{Activity, ChangeRequest, Changed, RepairRequest, ResolveRequest, ResolvedRoot};
-use crate::registry::outcome::{CheckOutcome, GcOutcome, Identity, ImagesUsed, TrustEntry, UsageOutcome};
+use crate::registry::outcome::{
+    CheckOutcome, GcOutcome, Identity, ImagesUsed, RepairOutcome, TrustEntry, UsageOutcome,
+};
 use crate::registry::remote::RemoteHolder;
 
 /// A holder with given parts, whose operations are simple enough to be recognised.

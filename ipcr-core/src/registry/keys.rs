@@ -124,7 +124,8 @@ mod tests {
         KeyStore::new(folder.path()).create_encryption(&EncryptionIdentity::generate()).unwrap();
         assert_ne!(recipient(folder.path()), recipient(source.path()));
         let bundle = export(source.path(), "secret".into()).unwrap();
-        let options = InitOptions { import: Some(unseal(&bundle, Some("secret".into())).unwrap()), ..InitOptions::default() };
+        let options =
+            InitOptions { import: Some(unseal(&bundle, Some("secret".into())).unwrap()), ..InitOptions::default() };
         create(folder.path(), &options, None).unwrap();
         assert_eq!(recipient(folder.path()), recipient(source.path()));
         let other = EncryptionIdentity::generate();
@@ -142,7 +143,8 @@ mod tests {
         assert_eq!((refused.kind(), refused.topic()), (ErrorKind::Integrity, Topic::KeyLost));
         assert!(fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing was made");
         let bundle = export(source.path(), "secret".into()).unwrap();
-        let options = InitOptions { import: Some(unseal(&bundle, Some("secret".into())).unwrap()), ..InitOptions::default() };
+        let options =
+            InitOptions { import: Some(unseal(&bundle, Some("secret".into())).unwrap()), ..InitOptions::default() };
         create(folder.path(), &options, Some(&lost)).unwrap();
         assert_eq!(KeyStore::new(folder.path()).registry().unwrap().unwrap().name(), lost);
     }

@@ -9,7 +9,9 @@ use super::error::{RegistryError, Topic};
 use super::holder::RepairRequest;
 use super::local::{CacheSize, LocalHolder, step};
 use super::network::LazyExchange;
-use super::outcome::{CacheUsed, CheckOutcome, DiskRoom, FilesUsed, GcOutcome, ImagesUsed, RepairOutcome, UsageOutcome, Used};
+use super::outcome::{
+    CacheUsed, CheckOutcome, DiskRoom, FilesUsed, GcOutcome, ImagesUsed, RepairOutcome, UsageOutcome, Used,
+};
 use super::profile;
 use crate::event::Emitter;
 use crate::kind::ErrorKind;

@@ -27,7 +27,7 @@ pub async fn derived(blocks: &dyn ReadBlocks, root: &Cid) -> Result<Vec<Block>, 
         shard.images.insert(image.to_string(), catalogue_row(&document));
         names.insert(image.to_string(), document.description.unwrap_or_default());
     }
-    let files = shards.values().map(document::write).chain(write_names(&names));
+    let files = shards.values().map(document::write).chain(write_names(&names).map(Into::into));
     made.extend(files.flat_map(|file| small_file(&file).1));
     Ok(made)
 }

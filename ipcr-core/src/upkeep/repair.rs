@@ -144,7 +144,11 @@ impl Plan {
     }
 
     /// Makes again or fetches what is lacking, and what turns out to be lacking below that. What was got is durable when this returns.
-    pub async fn execute(mut self, blocks: &Arc<dyn BlockStore>, sources: Sources<'_>) -> Result<Repaired, UpkeepError> {
+    pub async fn execute(
+        mut self,
+        blocks: &Arc<dyn BlockStore>,
+        sources: Sources<'_>,
+    ) -> Result<Repaired, UpkeepError> {
         let session: Arc<dyn StoreSession> = Arc::from(blocks.begin(limits::LEASE).await?);
         let mut done = Repaired::default();
         let mut lacking = std::mem::take(&mut self.lacking);
@@ -224,12 +228,8 @@ impl Plan {
         mut todo: Vec<Lack>,
         (done, lost): (&mut Repaired, &mut Vec<Lack>),
     ) -> Result<(), UpkeepError> {
-        let request = FetchRequest {
-            root,
-            hints: sources.hints.to_vec(),
-            stall: sources.stall,
-            events: sources.events.clone(),
-        };
+        let request =
+            FetchRequest { root, hints: sources.hints.to_vec(), stall: sources.stall, events: sources.events.clone() };
         let network: Arc<dyn FetchSession> = match sources.exchange.open(request).await {
             Ok(network) => network,
             Err(error) => {

@@ -40,10 +40,10 @@ use self::ledger::Ledger;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use self::message::fuzz;
 use self::message::{Message, Payload};
+use self::rate::Rate;
 pub(super) use self::reach::Discovery;
 pub(super) use self::session::Session;
 use self::session::Shared as SessionShared;
-use self::rate::Rate;
 use self::wants::Wants;
 use super::config::Share;
 use super::frame;
