@@ -185,6 +185,36 @@ pub(crate) struct Global {
     /// Accepts a kept record that has expired when nothing newer is found
     #[arg(long, global = true, env = "IPCR_ALLOW_STALE", value_parser = BoolishValueParser::new(), hide_env = true, hide_short_help = true)]
     pub(crate) allow_stale: bool,
+
+    /// How much of what was pulled is kept: bytes (`20GiB`) or a part of the disk (`10%`) [default: 10%, at most 10 GiB]
+    #[arg(long, global = true, value_name = "SIZE", env = "IPCR_CACHE_LIMIT", hide_env = true, hide_short_help = true)]
+    pub(crate) cache_limit: Option<String>,
+
+    /// The most bytes of blocks that are sent in a second, to all peers together (`500KiB`)
+    #[arg(
+        long,
+        global = true,
+        value_name = "BYTES",
+        env = "IPCR_UPLOAD_LIMIT",
+        hide_env = true,
+        hide_short_help = true
+    )]
+    pub(crate) upload_limit: Option<String>,
+
+    /// The most bytes of blocks that are taken in a second, from all peers together
+    #[arg(
+        long,
+        global = true,
+        value_name = "BYTES",
+        env = "IPCR_DOWNLOAD_LIMIT",
+        hide_env = true,
+        hide_short_help = true
+    )]
+    pub(crate) download_limit: Option<String>,
+
+    /// What others get of what is here: all, own (not what was pulled) or nothing [default: all]
+    #[arg(long, global = true, value_name = "WHAT", env = "IPCR_SHARE", hide_env = true, hide_short_help = true)]
+    pub(crate) share: Option<String>,
 }
 
 /// Form of the result on standard output.
@@ -245,6 +275,7 @@ pub(crate) enum Command {
     Cp(commands::cp::Args),
     Serve(commands::serve::Args),
     Trust(commands::trust::Args),
+    Df(commands::df::Args),
     Gc(commands::gc::Args),
     Check(commands::check::Args),
     Config(commands::config::Args),
@@ -269,6 +300,7 @@ impl Command {
             Self::Cp(_) => "cp",
             Self::Serve(_) => "serve",
             Self::Trust(_) => "trust",
+            Self::Df(_) => "df",
             Self::Gc(_) => "gc",
             Self::Check(_) => "check",
             Self::Config(_) => "config",

@@ -1,6 +1,7 @@
 //! From settings and environment to what the library is opened with.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use ipcr_core::control::builder::Builder;
@@ -8,6 +9,8 @@ use ipcr_core::engine::discovery::Discovery;
 use ipcr_core::media::registry::credentials::Credentials;
 use ipcr_core::naming::dns::DnsServer;
 use ipcr_core::net::addresses::{self, NetworkMode, SwarmKey};
+use ipcr_core::node::{OwnBlocks, Share};
+use ipcr_core::registry::local::CacheSize;
 use multiaddr::{Multiaddr, Protocol};
 
 use crate::environment::Environment;
@@ -25,9 +28,14 @@ pub(crate) fn builder(settings: &Settings, environment: &Environment, remote: bo
         .routers(urls(&place("router"), &settings.router)?)
         .gateways(urls(&place("gateway"), &settings.gateway)?)
         .offline(settings.offline)
-        .share(!settings.no_share)
         .allow_stale(settings.allow_stale)
         .stall(settings.timeout)
+        .cache(cache_limit(&place("cache-limit"), settings.cache_limit.as_deref())?)
+        .rates(
+            rate(&place("upload-limit"), settings.upload_limit.as_deref())?,
+            rate(&place("download-limit"), settings.download_limit.as_deref())?,
+        )
+        .share(share(&place("share"), &settings.share, settings.no_share)?)
         .lock_wait(settings.lock_wait)
         .engines(engines(environment));
     if !settings.bootstrap.is_empty() {
@@ -51,6 +59,10 @@ pub(crate) fn check(settings: &Settings) -> Result<(), (&'static str, Failure)> 
         ("gateway", urls(&place("gateway"), &settings.gateway).map(drop)),
         ("dns", dns_servers(&place("dns"), &settings.dns).map(drop)),
         ("dns-anchor", anchors(&settings.dns_anchor).map(drop)),
+        ("cache-limit", cache_limit(&place("cache-limit"), settings.cache_limit.as_deref()).map(drop)),
+        ("upload-limit", rate(&place("upload-limit"), settings.upload_limit.as_deref()).map(drop)),
+        ("download-limit", rate(&place("download-limit"), settings.download_limit.as_deref()).map(drop)),
+        ("share", share(&place("share"), &settings.share, false).map(drop)),
         ("http", http(&place("http"), &settings.http).map(drop)),
     ];
     outcomes.into_iter().try_for_each(|(key, outcome)| outcome.map_err(|failure| (key, failure)))
@@ -170,6 +182,59 @@ fn dns_servers(option: &str, texts: &[String]) -> Result<Vec<DnsServer>, Failure
     texts.iter().map(server).collect()
 }
 
+/// Units of sizes.
+const UNITS: [(&str, u64); 13] = [
+    ("", 1),
+    ("B", 1),
+    ("K", 1 << 10),
+    ("KiB", 1 << 10),
+    ("kB", 1000),
+    ("M", 1 << 20),
+    ("MiB", 1 << 20),
+    ("MB", 1_000_000),
+    ("G", 1 << 30),
+    ("GiB", 1 << 30),
+    ("GB", 1_000_000_000),
+    ("T", 1 << 40),
+    ("TiB", 1 << 40),
+];
+
+/// A number of bytes, with or without a unit.
+fn size(text: &str) -> Option<u64> {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = UNITS.iter().find(|(known, _)| *known == unit.trim_start())?.1;
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+fn cache_limit(option: &str, text: Option<&str>) -> Result<CacheSize, Failure> {
+    let Some(text) = text else { return Ok(CacheSize::Usual) };
+    let percent = text.strip_suffix('%').and_then(|number| number.parse().ok()).filter(|percent| *percent <= 100);
+    let found = percent.map(CacheSize::Percent).or_else(|| size(text).map(CacheSize::Bytes));
+    found.ok_or_else(|| {
+        Failure::usage(format!("`{text}` is no size")).with_hint(format!("{option} takes sizes such as 20GiB or 10%"))
+    })
+}
+
+fn rate(option: &str, text: Option<&str>) -> Result<Option<NonZeroU64>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    size(text).and_then(NonZeroU64::new).map(Some).ok_or_else(|| {
+        Failure::usage(format!("`{text}` is no number of bytes in a second"))
+            .with_hint(format!("{option} takes rates such as 500KiB or 2M; leave it out for none"))
+    })
+}
+
+fn share(option: &str, text: &str, no_share: bool) -> Result<Share, Failure> {
+    match text {
+        "all" if no_share => Ok(Share::Own(OwnBlocks::default())),
+        "all" => Ok(Share::All),
+        "own" => Ok(Share::Own(OwnBlocks::default())),
+        "nothing" => Ok(Share::Nothing),
+        _ => Err(Failure::usage(format!("`{text}` is not a choice of what is shared"))
+            .with_hint(format!("{option} takes all, own or nothing"))),
+    }
+}
+
 fn anchors(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
     files.iter().map(|file| read(file, "trust anchors")).collect()
 }
@@ -196,6 +261,19 @@ fn read(file: &Path, what: &str) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        let sizes = ["0", "1500", "500KiB", "500 KiB", "2M", "3GB", "1T"].map(|text| size(text).unwrap());
+        assert_eq!(sizes, [0, 1500, 512_000, 512_000, 2 << 20, 3_000_000_000, 1 << 40]);
+        for bad in ["", "KiB", "-1", "1.5G", "1 XB", "99999999999T"] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
+        assert_eq!(cache_limit("x", Some("15%")).unwrap(), CacheSize::Percent(15));
+        assert!(
+            cache_limit("x", Some("101%")).is_err() && rate("x", Some("0")).is_err() && share("x", "some", false).is_err()
+        );
+    }
 
     #[test]
     fn only_what_can_be_dialled_is_announced() {

@@ -134,7 +134,7 @@ fn dispatch(purpose: Purpose<'_>, command: &Command) -> Result<(), Failure> {
         Command::Config(args) => commands::config::run(ui, settings, args),
         Command::Id(_) => commands::id::run(ui, settings),
         Command::Key(args) => commands::key::run(purpose, args),
-        Command::Init(args) => session::run(purpose, async |context| commands::init::run(context, args).await),
+        Command::Init(args) => commands::init::run(purpose, args),
         Command::Push(args) => session::run(purpose, async |context| commands::push::run(context, args).await),
         Command::Pull(args) => session::run(purpose, async |context| commands::pull::run(context, args).await),
         Command::Resolve(args) => session::run(purpose, async |context| commands::resolve::run(context, args).await),
@@ -146,6 +146,7 @@ fn dispatch(purpose: Purpose<'_>, command: &Command) -> Result<(), Failure> {
         Command::Cp(args) => session::run(purpose, async |context| commands::cp::run(context, args).await),
         Command::Serve(args) => session::run(purpose, async |context| commands::serve::run(context, args).await),
         Command::Trust(args) => session::run(purpose, async |context| commands::trust::run(context, args).await),
+        Command::Df(args) => session::run(purpose, async |context| commands::df::run(context, args).await),
         Command::Gc(args) => session::run(purpose, async |context| commands::gc::run(context, args).await),
         Command::Check(args) => session::run(purpose, async |context| commands::check::run(context, args).await),
     }

@@ -47,6 +47,10 @@ pub(crate) struct Layer {
     #[serde(deserialize_with = "timeout")]
     timeout: Option<u64>,
     allow_stale: Option<bool>,
+    cache_limit: Option<String>,
+    upload_limit: Option<String>,
+    download_limit: Option<String>,
+    share: Option<String>,
     http: Option<String>,
 }
 
@@ -59,7 +63,7 @@ fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D:
 }
 
 /// All keys, in the order in which they are listed.
-pub(crate) const KEYS: [&str; 20] = [
+pub(crate) const KEYS: [&str; 24] = [
     "home",
     "quiet",
     "verbose",
@@ -79,6 +83,10 @@ pub(crate) const KEYS: [&str; 20] = [
     "lock-wait",
     "timeout",
     "allow-stale",
+    "cache-limit",
+    "upload-limit",
+    "download-limit",
+    "share",
     "http",
 ];
 
@@ -115,6 +123,10 @@ pub(crate) struct Settings {
     pub(crate) lock_wait: Duration,
     pub(crate) timeout: Duration,
     pub(crate) allow_stale: bool,
+    pub(crate) cache_limit: Option<String>,
+    pub(crate) upload_limit: Option<String>,
+    pub(crate) download_limit: Option<String>,
+    pub(crate) share: String,
     pub(crate) http: String,
     /// The configuration file, which need not exist.
     pub(crate) file: PathBuf,
@@ -189,6 +201,10 @@ impl Settings {
             lock_wait: Duration::from_secs(given.lock_wait.or(written.lock_wait).unwrap_or(LOCK_WAIT)),
             timeout: Duration::from_secs(given.timeout.or(written.timeout).unwrap_or(TIMEOUT)),
             allow_stale: given.allow_stale.or(written.allow_stale).unwrap_or_default(),
+            cache_limit: given.cache_limit.or(written.cache_limit),
+            upload_limit: given.upload_limit.or(written.upload_limit),
+            download_limit: given.download_limit.or(written.download_limit),
+            share: given.share.or(written.share).unwrap_or_else(|| "all".into()),
             http: given.http.or(written.http).unwrap_or_else(|| HTTP.into()),
             file,
             origins,
@@ -237,9 +253,13 @@ impl Settings {
             lock_wait: Some(self.lock_wait.as_secs()),
             timeout: Some(self.timeout.as_secs()),
             allow_stale: Some(self.allow_stale),
+            cache_limit: self.cache_limit.clone(),
+            upload_limit: self.upload_limit.clone(),
+            download_limit: self.download_limit.clone(),
+            share: Some(self.share.clone()),
             http: Some(self.http.clone()),
         };
-        Some((layer.value(key)?, *self.origins.get(key)?))
+        Some((layer.value(key).unwrap_or_default(), *self.origins.get(key)?))
     }
 }
 
@@ -276,6 +296,10 @@ impl Layer {
             lock_wait: global.lock_wait,
             timeout: global.timeout,
             allow_stale: given("allow-stale").then_some(global.allow_stale),
+            cache_limit: global.cache_limit.clone(),
+            upload_limit: global.upload_limit.clone(),
+            download_limit: global.download_limit.clone(),
+            share: global.share.clone(),
             http: http.map(str::to_owned),
         };
         (layer, origins)

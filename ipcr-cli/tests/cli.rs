@@ -10,7 +10,7 @@ use std::process::Command;
 use place::Place;
 
 /// Every command, as `--help` lists them.
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "init",
     "id",
     "key",
@@ -25,6 +25,7 @@ const COMMANDS: [&str; 18] = [
     "cp",
     "serve",
     "trust",
+    "df",
     "gc",
     "check",
     "config",

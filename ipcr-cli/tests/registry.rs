@@ -105,6 +105,21 @@ fn keys_move_to_another_home() {
     assert_ne!(taken["exit"], 0);
     let wrong = Place::new().run(&["--offline", "init", "--import", file], &[("IPCR_PASSPHRASE", "wrong")]);
     assert_eq!(wrong.status.code(), Some(6), "{}", String::from_utf8_lossy(&wrong.stderr));
+    // Nothing is left of what failed.
+    let third = Place::new();
+    let bad = third.path().join("bad");
+    std::fs::write(&bad, "no keys").unwrap();
+    let bad = bad.to_str().unwrap();
+    for arguments in [
+        &["init", "--import", bad][..],
+        &["key", "import", bad],
+        &["key", "import", "/nowhere"],
+        &["init", "--domain", "a b"],
+    ] {
+        let failed = third.run(arguments, &[("IPCR_OFFLINE", "1"), ("IPCR_PASSPHRASE", "wrong")]);
+        assert!(!failed.status.success(), "{arguments:?}");
+        assert_eq!(std::fs::read_dir(third.path()).unwrap().count(), 1, "{arguments:?} left something behind");
+    }
     let before = object(&place, &["id"])["node"]["peer_id"].clone();
     let rotated = object(&place, &["key", "rotate", "--node"]);
     assert_eq!(rotated["previous"], before);
@@ -217,12 +232,27 @@ fn an_image_goes_in_and_comes_out() {
     assert!(String::from_utf8(archive.stderr).unwrap().trim_end().ends_with(&format!("team/app:1@{manifest}")));
 
     let copied = object(&place, &["cp", &source, "copy:1"]);
+    assert_eq!(copied["source"], json!(source));
     assert_eq!((&copied["digest"], &copied["sink"]), (&json!(manifest), &json!(format!("{ipns}/copy:1@{manifest}"))));
 
     let tagged = object(&place, &["tag", "team/app:1", "team/app:stable"]);
     assert_ne!(tagged["root"], pushed["root"]);
     let doomed = object(&place, &["rm", "team/app", "--all-tags", "--dry-run"]);
     assert_eq!(doomed["changed"].as_array().unwrap().len(), 3, "two tags and the image: {doomed}");
+    let used = object(&place, &["df"]);
+    assert_eq!(
+        (&used["own"]["images"], &used["own"]["tags"], &used["cache"]["images"]),
+        (&json!(2), &json!(3), &json!(0))
+    );
+    let bytes = |used: &Value, part: &str| used[part]["bytes"].as_u64().unwrap();
+    // The layer, which all tags share, counts once; directories and documents are what is left.
+    assert!(bytes(&used, "own") > 1024 && bytes(&used, "own") < 32 << 10, "{used}");
+    assert!(bytes(&used, "metadata") > 0 && used["disk"]["free"].as_u64() <= used["disk"]["size"].as_u64(), "{used}");
+    let planned = object(&place, &["gc", "--dry-run"]);
+    let reclaimable = json!({"blocks": planned["removed_blocks"], "bytes": planned["removed_bytes"]});
+    assert_eq!(used["reclaimable"], reclaimable);
+    let text = place.shown(&["--offline", "df"], &[]);
+    assert!(text.starts_with("exit 0\nout| own images") && text.contains("2 images, 3 tags"), "{text}");
     object(&place, &["rm", "team/app:stable"]);
     assert_eq!(error(&place, &["inspect", "team/app:stable"])["exit"], 3);
     assert_eq!(object(&place, &["check", "--read-data"])["ok"], true);

@@ -1,23 +1,34 @@
 //! `ipcr check`: is everything there, and whole?
 
 use ipcr_core::kind::ErrorKind;
-use ipcr_core::registry::outcome::CheckOutcome;
+use ipcr_core::registry::outcome::{CheckOutcome, RepairOutcome, Used};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::text;
+use crate::ui::Ui;
 
 /// Looks for damage in the store and the registry.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   ipcr check --read-data
+  ipcr check --read-data --repair --peer /ip4/203.0.113.7/tcp/4001/p2p/12D3KooW…
 
-Damage is exit code 5. What is damaged no longer counts as stored: pushing or pulling the image again stores it anew.")]
+Damage is exit code 5. What is damaged no longer counts as stored: pushing or pulling the image again stores it anew, and so does
+`--repair`, which asks those who hold the registry, and the peers that are named. Where nobody can be asked the exit code is 4.")]
 pub(crate) struct Args {
     /// Reads and hashes every block
     #[arg(long)]
     pub(crate) read_data: bool,
+
+    /// Makes what is missing or damaged again, or fetches it from others
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    /// Shows what `--repair` would fetch or make, and does nothing
+    #[arg(long, requires = "repair")]
+    pub(crate) dry_run: bool,
 }
 
 /// What was found, as programs read it.
@@ -26,12 +37,28 @@ struct Checked {
     ok: bool,
     #[serde(flatten)]
     outcome: CheckOutcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repair: Option<Repair>,
+}
+
+/// What a repair did, as programs read it.
+#[derive(Serialize)]
+struct Repair {
+    dry_run: bool,
+    found: Vec<String>,
+    lacking: u64,
+    lacking_cids: Vec<String>,
+    fetched: Used,
+    made: u64,
+    removed: u64,
+    lost: u64,
 }
 
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
-    let (outcome, _) = context.watch(context.registry.check(args.read_data)).await?;
-    let checked = Checked { ok: outcome.problems.is_empty(), outcome };
-    context.show(&checked, &[], |ui, Checked { outcome, .. }| {
+    let (checked, unasked) =
+        if args.repair { repair(context, args).await? } else { (check(context, args).await?, false) };
+    context.show(&checked, &[], |ui, Checked { outcome, repair, .. }| {
+        repair.iter().try_for_each(|repair| lines(ui, repair))?;
         for problem in &outcome.problems {
             ui.line(format!("damaged: {problem}"))?;
         }
@@ -46,6 +73,49 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
         [first, rest @ ..] => format!("{first}, and {} more problems", rest.len()),
         [] => "something is damaged".into(),
     };
-    let hint = "blocks and images: push or pull them again, and `ipcr gc` takes the rest away; keys and settings: bring them back from a backup";
+    if unasked {
+        let hint = "name a peer that has it with `--peer`, or try again when a holder of the registry is there";
+        return Err(Failure::new(ErrorKind::Unavailable, message).with_hint(hint));
+    }
+    let hint = "blocks and images: push or pull them again, and `ipcr gc` takes the rest away; `ipcr check --repair` asks others for them; keys and settings: bring them back from a backup";
     Err(Failure::new(ErrorKind::Integrity, message).with_hint(hint))
+}
+
+async fn check(context: &Context<'_>, args: &Args) -> Result<Checked, Failure> {
+    let (outcome, _) = context.watch(context.registry.check(args.read_data)).await?;
+    Ok(Checked { ok: outcome.problems.is_empty(), outcome, repair: None })
+}
+
+/// What is left, and whether that is because nobody could be asked.
+async fn repair(context: &Context<'_>, args: &Args) -> Result<(Checked, bool), Failure> {
+    let (done, _) = context.watch(context.registry.repair(args.read_data, args.dry_run)).await?;
+    let RepairOutcome { found, lacking, lacking_cids, fetched, made, removed, lost, unasked, problems, .. } = done;
+    let repair = Repair {
+        dry_run: args.dry_run,
+        found: found.problems.clone(),
+        lacking,
+        lacking_cids,
+        fetched,
+        made,
+        removed,
+        lost,
+    };
+    let outcome = CheckOutcome { problems, ..found };
+    Ok((Checked { ok: outcome.problems.is_empty(), outcome, repair: Some(repair) }, unasked))
+}
+
+fn lines(ui: &Ui, repair: &Repair) -> Result<(), Failure> {
+    for problem in repair.found.iter().filter(|_| !repair.dry_run) {
+        ui.detail(format!("found: {problem}"))?;
+    }
+    if repair.dry_run {
+        for cid in &repair.lacking_cids {
+            ui.line(format!("would get {cid}"))?;
+        }
+        return ui.line(format!("would get {} blocks, and what is missing below them", repair.lacking));
+    }
+    let Repair { fetched, made, lost, removed, .. } = repair;
+    let bytes = text::bytes(fetched.bytes);
+    ui.line(format!("repaired: {} blocks ({bytes}) fetched, {made} made again; {lost} are lost", fetched.blocks))?;
+    if *removed > 0 { ui.line(format!("{removed} blocks that nothing needs were removed")) } else { Ok(()) }
 }

@@ -46,6 +46,8 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
             context.watch_source(of_engine, copying).await?
         }
     };
+    // As it was given, whatever kind of source it is.
+    let outcome = CopyOutcome { source: args.source.clone(), ..outcome };
     context.show(&outcome, &warnings, |ui, outcome| {
         ui.detail(format!("image      {}", text::bytes(outcome.bytes)))?;
         if let Some(image_id) = outcome.image_id {

@@ -100,7 +100,7 @@ pub(crate) fn run(purpose: Purpose<'_>, args: &Args) -> Result<(), Failure> {
     let Purpose { ui, settings, .. } = purpose;
     match &args.action {
         Action::Export { file } => export(ui, &settings.home, file),
-        Action::Import { file } => session::run(purpose, async |context| init::import(context, file).await),
+        Action::Import { file } => init::import(purpose, file),
         Action::Rotate { node: true } => rotate_node(ui, &settings.home),
         Action::Rotate { node: false } => session::run(purpose, rotate),
     }

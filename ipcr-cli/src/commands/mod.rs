@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod cp;
+pub(crate) mod df;
 pub(crate) mod gc;
 pub(crate) mod id;
 mod identity;

@@ -1,5 +1,6 @@
 //! From a path and a few words to a registry that is open: [`Builder`].
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use crate::identity::NodeKey;
 use crate::media::registry::credentials::Credentials;
 use crate::naming::dns::DnsServer;
 use crate::net::addresses::NetworkMode;
-use crate::node::NodeConfig;
+use crate::node::{NodeConfig, Share};
 use crate::registry::error::RegistryError;
-use crate::registry::local::HomeConfig;
+use crate::registry::local::{CacheSize, HomeConfig};
 use crate::registry::places::Surroundings;
 
 /// How long a home that another process holds for itself is waited for.
@@ -108,22 +109,28 @@ impl Builder {
         self
     }
 
-    /// Whether others may know what is fetched and get blocks of it meanwhile (default: yes).
-    pub fn share(mut self, share: bool) -> Self {
-        self.config.node.share = share;
-        self.surroundings.share = share;
-        self
-    }
-
     /// The longest time without progress in one stage, before it fails (default: 60 seconds).
     pub fn stall(mut self, stall: Duration) -> Self {
         self.config.stall = stall;
         self
     }
 
-    /// Keeps at most so many bytes of what was pulled (default: a tenth of the disk, at most 10 GiB).
-    pub fn cache_bytes(mut self, bytes: u64) -> Self {
-        self.config.cache_bytes = Some(bytes);
+    /// Keeps at most so much of what was pulled (default: a tenth of the disk, at most 10 GiB).
+    pub fn cache(mut self, size: CacheSize) -> Self {
+        self.config.cache = size;
+        self
+    }
+
+    /// What others get of what is stored here (default: everything).
+    pub fn share(mut self, share: Share) -> Self {
+        self.surroundings.share = matches!(share, Share::All);
+        self.config.node.share = share;
+        self
+    }
+
+    /// The most bytes of blocks that are sent and taken in a second, each by all peers together (default: as many as can be).
+    pub fn rates(mut self, upload: Option<NonZeroU64>, download: Option<NonZeroU64>) -> Self {
+        (self.config.node.upload, self.config.node.download) = (upload, download);
         self
     }
 

@@ -67,6 +67,12 @@ pub(super) async fn run(client: &Arc<Client>, frame: Frame) {
             let outcome = watch(client, id, watched, work).await;
             finish(client, id, outcome.map_err(Failure::from).and_then(|changed| plain(&changed))).await;
         }
+        Call::Repair { request, watched } => {
+            let holder = client.holder.clone();
+            let work = |events| async move { holder.repair(request, events).await };
+            let outcome = watch(client, id, watched, work).await;
+            finish(client, id, outcome.map_err(Failure::from).and_then(|repaired| plain(&repaired))).await;
+        }
         call => {
             let outcome = serve(client, id, call, payload).await;
             finish(client, id, outcome).await;
@@ -100,6 +106,7 @@ async fn serve(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
         Call::Trim => plain(&holder.trim().await?),
         Call::Collect { dry_run, keep_leases } => plain(&holder.collect(dry_run, keep_leases).await?),
         Call::Check { read_data } => plain(&holder.check(read_data).await?),
+        Call::HomeUsage => plain(&holder.usage().await?),
         Call::Activity => plain(&holder.activity().await?),
         Call::StartNode => plain(&holder.start_node().await?),
         Call::TableGet { space } => match holder.tables().get(space, &payload).await? {
@@ -137,6 +144,7 @@ async fn store(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
             let held = blocks.has(&wire::cids(payload).map_err(nonsense)?).await?;
             answer(&(), vec![held.into_iter().map(u8::from).collect()])
         }
+        Call::Sizes => plain(&blocks.sizes(&wire::cids(payload).map_err(nonsense)?).await?),
         Call::Get => match blocks.get(&wire::cid(&payload).map_err(nonsense)?).await? {
             Some(data) => answer(&true, vec![data]),
             None => plain(&false),
@@ -171,7 +179,7 @@ async fn store(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
             plain(&())
         }
         Call::Usage => plain(&blocks.usage().await?),
-        Call::Weigh => plain(&blocks.weigh(&live(payload)?).await?),
+        Call::Weigh { keep_leases } => plain(&blocks.weigh(&live(payload)?, keep_leases).await?),
         Call::Sweep { keep_leases } => plain(&blocks.sweep(&live(payload)?, keep_leases).await?),
         Call::CheckStore { read_data } => {
             let report = blocks.check(read_data).await?;

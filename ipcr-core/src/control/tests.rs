@@ -21,8 +21,10 @@ use crate::port::memory::exchange::MemoryExchange;
 use crate::port::memory::table::MemoryTable;
 use crate::port::table::{Change, Space, Table};
 use crate::registry::error::{RegistryError, Topic};
-use crate::registry::holder::{Activity, ChangeRequest, Changed, ResolveRequest, ResolvedRoot};
-use crate::registry::outcome::{CheckOutcome, GcOutcome, Identity, TrustEntry};
+use crate::registry::holder::{Activity, ChangeRequest, Changed, RepairRequest, ResolveRequest, ResolvedRoot};
+use crate::registry::outcome::{
+    CheckOutcome, GcOutcome, Identity, ImagesUsed, RepairOutcome, TrustEntry, UsageOutcome,
+};
 use crate::registry::remote::RemoteHolder;
 
 /// A holder with given parts, whose operations are simple enough to be recognised.
@@ -97,6 +99,16 @@ impl Holder for Parts {
 
     async fn check(&self, _: bool) -> Result<CheckOutcome, RegistryError> {
         Ok(CheckOutcome::default())
+    }
+
+    async fn repair(&self, _: RepairRequest, _: Emitter) -> Result<RepairOutcome, RegistryError> {
+        Err(later())
+    }
+
+    async fn usage(&self) -> Result<UsageOutcome, RegistryError> {
+        let usage = self.blocks.usage().await.map_err(|_| later())?;
+        let own = ImagesUsed { blocks: usage.blocks, bytes: usage.bytes, ..ImagesUsed::default() };
+        Ok(UsageOutcome { own, ..UsageOutcome::default() })
     }
 
     async fn activity(&self) -> Result<Activity, RegistryError> {

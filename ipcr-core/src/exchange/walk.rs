@@ -72,6 +72,8 @@ impl WalkError {
 pub struct Walked {
     /// Blocks that were visited and are stored here.
     pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
     /// Blocks that are not. What is below them is not known.
     pub missing: u64,
     /// The first [`MISSING_NAMED`] of them.
@@ -84,6 +86,11 @@ impl Walked {
     /// Whether everything is stored here.
     pub fn is_complete(&self) -> bool {
         self.missing == 0
+    }
+
+    fn holds(&mut self, bytes: u64) {
+        self.blocks += 1;
+        self.bytes += bytes;
     }
 
     fn lacks(&mut self, cid: Cid) {
@@ -101,15 +108,36 @@ pub async fn walk(
     root: &Cid,
     visit: impl FnMut(&Cid) -> bool + Send,
 ) -> Result<Walked, WalkError> {
-    walk_over(store, root, false, visit).await
+    walk_over(store, root, false, visit, |_, _| {}).await
 }
 
-/// The same; with `damage` a damaged block is one that is missing.
+/// A block that a walk looked for in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Which.
+    pub cid: Cid,
+    /// Whether it is stored, and was found damaged by this walk.
+    pub damaged: bool,
+}
+
+/// Every block that is missing or damaged below `root`, as far as `visit` lets the walk go on. What is below such a block is not known.
+pub async fn gaps(
+    store: &dyn BlockStore,
+    root: &Cid,
+    visit: impl FnMut(&Cid) -> bool + Send,
+) -> Result<Vec<Gap>, WalkError> {
+    let mut gaps = Vec::new();
+    walk_over(store, root, true, visit, |cid, damaged| gaps.push(Gap { cid: *cid, damaged })).await?;
+    Ok(gaps)
+}
+
+/// The same; with `damage` a damaged block is one that is missing. `lacks` is told which are, and whether they are damaged.
 async fn walk_over(
     store: &dyn BlockStore,
     root: &Cid,
     damage: bool,
     mut visit: impl FnMut(&Cid) -> bool + Send,
+    mut lacks: impl FnMut(&Cid, bool) + Send,
 ) -> Result<Walked, WalkError> {
     let mut walked = Walked::default();
     let mut stack = if visit(root) { vec![*root] } else { vec![] };
@@ -122,11 +150,15 @@ async fn walk_over(
                 Err(StoreError::Corrupt { .. }) if damage => {
                     walked.damaged += 1;
                     walked.lacks(cid);
+                    lacks(&cid, true);
                 }
                 Err(source) => return Err(WalkError::Store { cid, source }),
-                Ok(None) => walked.lacks(cid),
+                Ok(None) => {
+                    walked.lacks(cid);
+                    lacks(&cid, false);
+                }
                 Ok(Some(data)) => {
-                    walked.blocks += 1;
+                    walked.holds(data.len() as u64);
                     for link in links(&cid, &data)? {
                         if visit(&link.cid) {
                             stack.push(link.cid);
@@ -136,12 +168,14 @@ async fn walk_over(
             }
         }
         if leaves.len() >= READS_AT_ONCE || (stack.is_empty() && !leaves.is_empty()) {
-            let held = store.has(&leaves).await.map_err(|source| WalkError::Store { cid, source })?;
-            for (leaf, held) in leaves.drain(..).zip(held) {
-                if held {
-                    walked.blocks += 1;
-                } else {
-                    walked.lacks(leaf);
+            let sizes = store.sizes(&leaves).await.map_err(|source| WalkError::Store { cid, source })?;
+            for (leaf, size) in leaves.drain(..).zip(sizes) {
+                match size {
+                    Some(size) => walked.holds(size.into()),
+                    None => {
+                        walked.lacks(leaf);
+                        lacks(&leaf, false);
+                    }
                 }
             }
         }
@@ -152,13 +186,35 @@ async fn walk_over(
 /// Adds everything reachable from `root` to `live`; what is in `live` already is taken to be complete. A damaged block counts as
 /// missing: what is below it is not known.
 pub async fn mark(store: &dyn BlockStore, root: &Cid, live: &mut Live) -> Result<Walked, WalkError> {
-    walk_over(store, root, true, |cid| live.insert(cid)).await
+    walk_over(store, root, true, |cid| live.insert(cid), |_, _| {}).await
+}
+
+/// The same; what was not in `live` before is added to `new` as well.
+pub async fn mark_new(
+    store: &dyn BlockStore,
+    root: &Cid,
+    live: &mut Live,
+    new: &mut Vec<Cid>,
+) -> Result<Walked, WalkError> {
+    let visit = |cid: &Cid| {
+        let first = live.insert(cid);
+        new.extend(first.then_some(*cid));
+        first
+    };
+    walk_over(store, root, true, visit, |_, _| {}).await
 }
 
 /// Whether everything below `root` is stored here.
 pub async fn survey(store: &dyn BlockStore, root: &Cid) -> Result<Walked, WalkError> {
     let mut seen = Seen::default();
     walk(store, root, |cid| seen.insert(cid)).await
+}
+
+/// Everything below `root` that is stored here. What is damaged, or below that, is left out.
+pub async fn reachable(store: &dyn BlockStore, root: &Cid) -> Result<Seen, WalkError> {
+    let mut seen = Seen::default();
+    walk_over(store, root, true, |cid| seen.insert(cid), |_, _| {}).await?;
+    Ok(seen)
 }
 
 /// Makes everything below `root` part of a session, so that no sweep takes it; false unless all of it is stored here, and whole
@@ -240,9 +296,14 @@ fn links(cid: &Cid, data: &Bytes) -> Result<Vec<Link>, WalkError> {
 
 /// Which blocks were seen, by the last 16 bytes of their digests.
 #[derive(Debug, Default)]
-struct Seen(HashSet<[u8; 16]>);
+pub struct Seen(HashSet<[u8; 16]>);
 
 impl Seen {
+    /// Whether a block was seen.
+    pub fn contains(&self, cid: &Cid) -> bool {
+        cid.hash().digest().last_chunk().is_some_and(|tail| cid.hash().code() != IDENTITY && self.0.contains(tail))
+    }
+
     fn insert(&mut self, cid: &Cid) -> bool {
         let digest = cid.hash().digest();
         match digest.last_chunk() {

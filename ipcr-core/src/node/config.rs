@@ -1,8 +1,13 @@
 //! What a node is started with: [`NodeConfig`].
 
+use std::num::NonZeroU64;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use cid::Cid;
 use libp2p_identity::Keypair;
 use multiaddr::Multiaddr;
 
+use crate::exchange::walk::Seen;
 use crate::net::addresses::NetworkMode;
 
 /// The port that is tried first, for TCP and UDP.
@@ -17,6 +22,44 @@ pub const PUBLIC_BOOTSTRAP: [&str; 6] = [
     "/ip4/104.131.131.82/tcp/4001/p2p/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ",
     "/ip4/104.131.131.82/udp/4001/quic-v1/p2p/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ",
 ];
+
+/// What others get of what is stored here.
+#[derive(Clone, Debug, Default)]
+pub enum Share {
+    /// Everything: what is this registry's own, and what was pulled.
+    #[default]
+    All,
+    /// What is this registry's own.
+    Own(OwnBlocks),
+    /// Nothing.
+    Nothing,
+}
+
+impl Share {
+    /// Whether others get a block, if it is here.
+    pub fn allows(&self, cid: &Cid) -> bool {
+        match self {
+            Self::All => true,
+            Self::Own(own) => own.contains(cid),
+            Self::Nothing => false,
+        }
+    }
+}
+
+/// The blocks of this registry; none until somebody says which they are. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct OwnBlocks(Arc<RwLock<Seen>>);
+
+impl OwnBlocks {
+    /// These are the registry's blocks from now on.
+    pub fn set(&self, own: Seen) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = own;
+    }
+
+    fn contains(&self, cid: &Cid) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(cid)
+    }
+}
 
 /// How a node runs. Plain data: make one with [`NodeConfig::new`] and change its fields.
 #[derive(Clone, Debug)]
@@ -37,8 +80,12 @@ pub struct NodeConfig {
     pub peers: Vec<Multiaddr>,
     /// Ways into the DHT, each ending in `/p2p/<peer>`. [`NodeConfig::new`] fills in [`PUBLIC_BOOTSTRAP`] in public mode.
     pub bootstrap: Vec<Multiaddr>,
-    /// Whether others may know what this node fetches and get blocks of it meanwhile; each request may say no, too.
-    pub share: bool,
+    /// What others get of what is stored here.
+    pub share: Share,
+    /// The most bytes of blocks that are sent in a second, to all peers together.
+    pub upload: Option<NonZeroU64>,
+    /// The most bytes of messages with blocks that are taken in a second, from all peers together.
+    pub download: Option<NonZeroU64>,
     /// No network at all: nothing is listened to or dialled, and every question fails at once.
     pub offline: bool,
 }
@@ -61,7 +108,9 @@ impl NodeConfig {
             announce: Vec::new(),
             peers: Vec::new(),
             bootstrap,
-            share: true,
+            share: Share::All,
+            upload: None,
+            download: None,
             offline: false,
         }
     }

@@ -51,8 +51,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::bitswap::{Bitswap, Discovery, Session};
-pub use self::config::{DEFAULT_PORT, NodeConfig, PUBLIC_BOOTSTRAP};
+use self::bitswap::{Bitswap, Discovery, Session, Terms};
+pub use self::config::{DEFAULT_PORT, NodeConfig, OwnBlocks, PUBLIC_BOOTSTRAP, Share};
 pub use self::error::NodeError;
 use self::host::Host;
 use self::kad::Kad;
@@ -174,7 +174,8 @@ impl Node {
                 (ping::PROTOCOL, ping_acceptor(&tasks, &stop)),
             ];
             let (hub, start) = host::prepare(&config, acceptors);
-            let bitswap = Bitswap::new(hub.clone(), store, counters.clone(), tasks.clone(), stop.clone());
+            let terms = Terms::new(config.share.clone(), config.upload, config.download);
+            let bitswap = Bitswap::new(hub.clone(), store, counters.clone(), terms, tasks.clone(), stop.clone());
             let _ = engine.set(Arc::downgrade(&bitswap));
             let host = Arc::new(Host::start(&config, start).await?);
             let entrances = config.bootstrap.iter().chain(&config.peers).cloned().collect();
@@ -184,7 +185,7 @@ impl Node {
             let network = Arc::new(Network { hub: hub.clone(), host: host.clone(), kad, dns, peers, routing, mode });
             Some(Online { host, hub, bitswap, network })
         };
-        let node = Arc::new(Self { local, online, share: config.share, counters, tasks, stop });
+        let node = Arc::new(Self { local, online, share: matches!(config.share, Share::All), counters, tasks, stop });
         node.keep_peers(config.peers);
         node.keep_relays(config.listen.into_iter().filter(addresses::is_relayed));
         Ok(node)
@@ -214,13 +215,6 @@ impl Node {
     pub fn blocks_added(&self) {
         if let Some(online) = &self.online {
             online.bitswap.blocks_added();
-        }
-    }
-
-    /// Serves none of these blocks to anybody, for as long as it runs.
-    pub fn withhold(&self, cids: &[Cid]) {
-        if let Some(online) = &self.online {
-            online.bitswap.withhold(cids);
         }
     }
 

@@ -19,13 +19,26 @@ pub struct CacheEntry {
     pub size: u64,
     /// When it was last pulled.
     pub used: DateTime<Utc>,
+    /// Bytes of its blocks that no own image and no image pulled after it has, as a collection has counted them; `None` until one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<u64>,
 }
 
 impl CacheEntry {
     /// Keeps the image of a tag folder.
     pub async fn write(&self, tables: &Arc<dyn Table>, folder: &Cid) -> Result<(), TableError> {
+        tables.write(vec![self.change(folder)]).await
+    }
+
+    /// The change that writes it.
+    pub fn change(&self, folder: &Cid) -> Change {
         let value = serde_json::to_vec(self).expect("a cache entry is plain data");
-        tables.write(vec![Change::Put(Space::Cache, folder.to_bytes(), value)]).await
+        Change::Put(Space::Cache, folder.to_bytes(), value)
+    }
+
+    /// The most bytes that it adds to all others.
+    pub fn weight(&self) -> u64 {
+        self.counted.unwrap_or(self.size)
     }
 
     /// All images that are kept, with their tag folders.

@@ -22,6 +22,9 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// does not count, so that it is fetched and stored again.
     async fn has(&self, cids: &[Cid]) -> Result<Vec<bool>, StoreError>;
 
+    /// How many bytes each of `cids` has, in their order; `None` where [`BlockStore::has`] says no. Costs what that costs.
+    async fn sizes(&self, cids: &[Cid]) -> Result<Vec<Option<u32>>, StoreError>;
+
     /// The bytes of a block, checked against the CID; `None` if it is not held.
     ///
     /// A stored block whose bytes are wrong is [`StoreError::Corrupt`], never returned.
@@ -37,8 +40,8 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// Removes what is not `live`. Never takes a block of an open session, nor (with `keep_leases`) a leased one.
     async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError>;
 
-    /// What [`BlockStore::sweep`] without leases would remove; nothing is. Bytes given back to the disk are not known before.
-    async fn weigh(&self, live: &Live) -> Result<Swept, StoreError>;
+    /// What [`BlockStore::sweep`] would remove; nothing is. Bytes given back to the disk are not known before.
+    async fn weigh(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError>;
 
     /// Looks for damage; with `read_data` every block is read and hashed. No block is changed; those that are damaged do not
     /// count as held from now on, until somebody adds them again.
@@ -139,6 +142,8 @@ pub struct Usage {
     pub bytes: u64,
     /// Bytes on disk, dead space included (0 for stores in memory).
     pub disk_bytes: u64,
+    /// Those of them that only say where blocks are.
+    pub index_bytes: u64,
 }
 
 /// The multihashes (in binary form) that a sweep keeps.
@@ -149,6 +154,11 @@ impl Live {
     /// Adds the block of `cid`; false if it was there.
     pub fn insert(&mut self, cid: &Cid) -> bool {
         self.0.insert(cid.hash().to_bytes())
+    }
+
+    /// Takes a block out again.
+    pub fn remove(&mut self, cid: &Cid) {
+        self.0.remove(&cid.hash().to_bytes()[..]);
     }
 
     /// Whether the block with this binary multihash is kept.

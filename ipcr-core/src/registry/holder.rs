@@ -14,7 +14,7 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use super::error::RegistryError;
-use super::outcome::{CheckOutcome, GcOutcome, Identity, TrustEntry};
+use super::outcome::{CheckOutcome, GcOutcome, Identity, RepairOutcome, TrustEntry, UsageOutcome};
 use crate::event::Emitter;
 use crate::naming::chain::{ChainStep, TrustLevel};
 use crate::port::blocks::BlockStore;
@@ -55,11 +55,18 @@ pub trait Holder: Debug + Send + Sync + 'static {
 
     /// Lets go of pulled images, the least recently used first, when they are more than the cache may have.
     async fn trim(&self) -> Result<(), RegistryError>;
+
     /// Collects what nothing refers to; with `dry_run` only counts it.
     async fn collect(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError>;
 
     /// Looks for damage; with `read_data` every block is read and hashed.
     async fn check(&self, read_data: bool) -> Result<CheckOutcome, RegistryError>;
+
+    /// Looks for damage and mends it: what is missing or damaged is made again, or fetched from others.
+    async fn repair(&self, request: RepairRequest, events: Emitter) -> Result<RepairOutcome, RegistryError>;
+
+    /// What the home uses.
+    async fn usage(&self) -> Result<UsageOutcome, RegistryError>;
 
     /// What the node is doing; the node is not started for it.
     async fn activity(&self) -> Result<Activity, RegistryError>;
@@ -79,6 +86,17 @@ pub struct ResolveRequest {
     /// Uses a kept record although it has expired.
     pub allow_stale: bool,
     /// Peers to ask and dial first, besides those of the holder.
+    pub hints: Vec<Multiaddr>,
+}
+
+/// What is to be repaired.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairRequest {
+    /// Every block is read and hashed first.
+    pub read_data: bool,
+    /// Only says what would be done; nobody is asked.
+    pub dry_run: bool,
+    /// Peers to dial first, besides those of the holder.
     pub hints: Vec<Multiaddr>,
 }
 

@@ -19,13 +19,8 @@ use crate::tree::edit::RegistryInfo;
 pub(super) fn create(home: &Path, options: &InitOptions, lost: Option<&IpnsName>) -> Result<(), RegistryError> {
     let making = |error| failed("making the keys", error);
     let keys = KeyStore::new(home);
-    let (registry, former, encryption) = match &options.import {
-        Some((bytes, passphrase)) => {
-            let passphrase = passphrase.clone().map(Passphrase::from);
-            let bundle =
-                bundle::import(bytes, passphrase.as_ref()).map_err(|error| failed("importing the keys", error))?;
-            (bundle.registry, bundle.former, bundle.encryption)
-        }
+    let (registry, former, encryption) = match options.import.clone() {
+        Some(Bundle { registry, former, encryption }) => (registry, former, encryption),
         None => (RegistryKey::generate(), Vec::new(), None),
     };
     if let Some(lost) = lost.filter(|lost| **lost != registry.name()) {
@@ -64,6 +59,12 @@ pub(super) fn of_registry(home: &Path) -> Result<Keys, RegistryError> {
     let keys = KeyStore::new(home);
     let key = keys.registry().map_err(reading)?.ok_or(RegistryError::NoRegistry)?;
     Ok(Keys { key, former: keys.former().map_err(reading)? })
+}
+
+/// Reads a file of keys. Blocks the thread for about a second.
+pub fn unseal(bytes: &[u8], passphrase: Option<String>) -> Result<Bundle, RegistryError> {
+    let passphrase = passphrase.map(Passphrase::from);
+    bundle::import(bytes, passphrase.as_ref()).map_err(|error| failed("importing the keys", error))
 }
 
 /// The keys of a home under a passphrase. Blocks the thread for about a second.
@@ -123,7 +124,8 @@ mod tests {
         KeyStore::new(folder.path()).create_encryption(&EncryptionIdentity::generate()).unwrap();
         assert_ne!(recipient(folder.path()), recipient(source.path()));
         let bundle = export(source.path(), "secret".into()).unwrap();
-        let options = InitOptions { import: Some((bundle, Some("secret".into()))), ..InitOptions::default() };
+        let options =
+            InitOptions { import: Some(unseal(&bundle, Some("secret".into())).unwrap()), ..InitOptions::default() };
         create(folder.path(), &options, None).unwrap();
         assert_eq!(recipient(folder.path()), recipient(source.path()));
         let other = EncryptionIdentity::generate();
@@ -141,7 +143,8 @@ mod tests {
         assert_eq!((refused.kind(), refused.topic()), (ErrorKind::Integrity, Topic::KeyLost));
         assert!(fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing was made");
         let bundle = export(source.path(), "secret".into()).unwrap();
-        let options = InitOptions { import: Some((bundle, Some("secret".into()))), ..InitOptions::default() };
+        let options =
+            InitOptions { import: Some(unseal(&bundle, Some("secret".into())).unwrap()), ..InitOptions::default() };
         create(folder.path(), &options, Some(&lost)).unwrap();
         assert_eq!(KeyStore::new(folder.path()).registry().unwrap().unwrap().name(), lost);
     }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cid::Cid;
 use multiaddr::Multiaddr;
-use tokio::sync::{Mutex, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{Mutex, RwLock};
 
 use super::error::{RegistryError, Topic};
-use super::holder::{Activity, ChangeRequest, Changed, Holder, ResolveRequest, ResolvedRoot};
+use super::holder::{Activity, ChangeRequest, Changed, Holder, RepairRequest, ResolveRequest, ResolvedRoot};
 use super::network::{LazyExchange, LazyNetwork};
 use super::options::InitOptions;
-use super::outcome::{CheckOutcome, GcOutcome, Identity, TrustEntry};
+use super::outcome::{CheckOutcome, GcOutcome, Identity, RepairOutcome, TrustEntry, UsageOutcome};
 use super::profile::{self, Profile};
 use crate::event::{Emitter, Stage, Warning};
 use crate::exchange::reader::Reader;
@@ -28,7 +28,6 @@ use crate::naming::dns::DnsOptions;
 use crate::naming::handover::Handover;
 use crate::naming::trust::{Anchor, Remembered, TrustTable};
 use crate::node::NodeConfig;
-use crate::pin::cache::CacheEntry;
 use crate::pin::state::State;
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
@@ -40,8 +39,18 @@ use crate::reference::{Authority, Domain, IpnsName};
 use crate::store::home::Home;
 use crate::tree::edit::{Edit, NewKey};
 use crate::tree::handover::handovers;
-use crate::upkeep::collect::{CacheLimit, Collected, Terms, UpkeepError, collect};
-use crate::upkeep::inspect::check;
+
+/// How much of what was pulled is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheSize {
+    /// A tenth of the disk, at most 10 GiB.
+    #[default]
+    Usual,
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the disk that the home is on.
+    Percent(u8),
+}
 
 /// How a home is opened. Plain data: make one with [`HomeConfig::new`] and change its fields.
 #[derive(Clone, Debug)]
@@ -61,8 +70,8 @@ pub struct HomeConfig {
     pub stall: Duration,
     /// How records are written.
     pub records: RecordPolicy,
-    /// How much of what was pulled is kept; `None` for a tenth of the disk, at most 10 GiB.
-    pub cache_bytes: Option<u64>,
+    /// How much of what was pulled is kept.
+    pub cache: CacheSize,
 }
 
 impl HomeConfig {
@@ -76,7 +85,7 @@ impl HomeConfig {
             gateways: Vec::new(),
             stall: crate::limits::STALL,
             records: RecordPolicy::default(),
-            cache_bytes: None,
+            cache: CacheSize::default(),
         }
     }
 }
@@ -84,16 +93,16 @@ impl HomeConfig {
 /// The holder of a home.
 #[derive(Debug)]
 pub struct LocalHolder {
-    config: HomeConfig,
+    pub(super) config: HomeConfig,
     /// Held for its lock.
-    home: Arc<Home>,
-    blocks: Arc<dyn BlockStore>,
-    tables: Arc<GatedTable>,
-    network: Arc<LazyNetwork>,
+    pub(super) home: Arc<Home>,
+    pub(super) blocks: Arc<dyn BlockStore>,
+    pub(super) tables: Arc<GatedTable>,
+    pub(super) network: Arc<LazyNetwork>,
     publisher: Mutex<Option<Arc<Publisher>>>,
     init: Mutex<()>,
     /// Changes share it. What replaces the key, or takes away what nothing refers to, has it alone.
-    turn: Arc<RwLock<()>>,
+    pub(super) turn: Arc<RwLock<()>>,
     serving: std::sync::atomic::AtomicBool,
 }
 
@@ -270,7 +279,7 @@ impl LocalHolder {
         Ok(same.unwrap_or_else(|| Handover::sign(old, new, Clock::default().now())))
     }
 
-    async fn state(&self) -> Result<State, RegistryError> {
+    pub(super) async fn state(&self) -> Result<State, RegistryError> {
         let state = State::load(&self.own_tables()).await;
         state.map_err(|error| RegistryError::from_table("reading the registry's state", error))
     }
@@ -309,39 +318,12 @@ impl LocalHolder {
     }
 
     /// The tables for the holder itself, which has a turn where one is needed.
-    fn own_tables(&self) -> Arc<dyn Table> {
+    pub(super) fn own_tables(&self) -> Arc<dyn Table> {
         self.tables.clone()
-    }
-
-    /// Collects, for whoever has the turn alone. It goes on when nobody waits for it any more: what it has begun to remove must not be
-    /// needed meanwhile.
-    async fn collect_alone(&self, turn: OwnedRwLockWriteGuard<()>, terms: Terms) -> Result<Collected, RegistryError> {
-        let (home, blocks) = (Arc::clone(&self.home), Arc::clone(&self.blocks));
-        let (tables, gate) = (Arc::clone(&self.tables.tables), Arc::clone(&self.tables.gate));
-        let collection = tokio::spawn(async move {
-            let _turn = turn;
-            let _gate = gate.write().await;
-            let mut done = collect(&blocks, &tables, terms).await;
-            if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::DiskFull) && home.release() {
-                done = collect(&blocks, &tables, terms).await;
-            }
-            home.reserve();
-            done
-        });
-        let done = collection.await.map_err(|error| step("collecting", error))?;
-        done.map_err(|error| upkeep("collecting", error))
     }
 
     fn trust(&self) -> TrustTable {
         TrustTable::new(self.own_tables(), Clock::default())
-    }
-
-    fn cache_limit(&self) -> CacheLimit {
-        let bytes = self.config.cache_bytes.unwrap_or_else(|| {
-            let disk = rustix::fs::statvfs(&self.config.path).map_or(u64::MAX, |stat| stat.f_frsize * stat.f_blocks);
-            (disk / 10).min(10 << 30)
-        });
-        CacheLimit { bytes }
     }
 }
 
@@ -411,44 +393,23 @@ impl Holder for LocalHolder {
     }
 
     async fn trim(&self) -> Result<(), RegistryError> {
-        // Nobody waits for this: whoever pulls next does it otherwise.
-        let Ok(turn) = Arc::clone(&self.turn).try_write_owned() else { return Ok(()) };
-        let cached = CacheEntry::all(&self.own_tables()).await;
-        let cached = cached.map_err(|error| RegistryError::from_table("looking at pulled images", error))?;
-        let bytes = cached.iter().fold(0_u64, |sum, (_, entry)| sum.saturating_add(entry.size));
-        let limit = self.cache_limit().bytes;
-        if bytes > limit {
-            // With some room for the next ones, because each collection looks at everything.
-            let limit = CacheLimit { bytes: limit - limit / 10 };
-            self.collect_alone(turn, Terms { limit, keep_leases: true, dry_run: false, careful: true }).await?;
-        }
-        Ok(())
+        self.let_go_of_pulled().await
     }
 
     async fn collect(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError> {
-        // What a push is about to name is in its session until the change is made; no change is made between marking and sweeping.
-        let turn = Arc::clone(&self.turn).write_owned().await;
-        let terms = Terms { limit: self.cache_limit(), keep_leases, dry_run, careful: false };
-        let done = self.collect_alone(turn, terms).await?;
-        Ok(GcOutcome {
-            kept_blocks: done.kept,
-            removed_blocks: done.swept.blocks,
-            removed_bytes: done.swept.bytes,
-            freed_bytes: done.swept.disk_bytes,
-        })
+        self.collect_all(dry_run, keep_leases).await
     }
 
     async fn check(&self, read_data: bool) -> Result<CheckOutcome, RegistryError> {
-        let found =
-            check(&self.blocks, &self.own_tables(), read_data).await.map_err(|error| upkeep("checking", error))?;
-        let (blocks, bytes_read, tags, mut problems) = (found.blocks, found.bytes_read, found.tags, found.problems);
-        match profile::identity(&self.config.path) {
-            Ok(_) => {}
-            Err(RegistryError::NoRegistry) if self.state().await?.root.is_none() => {}
-            Err(RegistryError::NoRegistry) => problems.push("registry.key is missing".into()),
-            Err(error) => problems.push(unreadable_keys(&error)),
-        }
-        Ok(CheckOutcome { blocks, bytes_read, tags, problems })
+        self.look_for_damage(read_data).await
+    }
+
+    async fn repair(&self, request: RepairRequest, events: Emitter) -> Result<RepairOutcome, RegistryError> {
+        self.mend(request, events).await
+    }
+
+    async fn usage(&self) -> Result<UsageOutcome, RegistryError> {
+        self.measure().await
     }
 
     async fn activity(&self) -> Result<Activity, RegistryError> {
@@ -469,9 +430,9 @@ impl Holder for LocalHolder {
 /// Tables with a gate that each write shares, and holds to its end when nobody waits for it any more: whoever has the gate alone knows
 /// that no write is under way.
 #[derive(Debug)]
-struct GatedTable {
-    tables: Arc<dyn Table>,
-    gate: Arc<RwLock<()>>,
+pub(super) struct GatedTable {
+    pub(super) tables: Arc<dyn Table>,
+    pub(super) gate: Arc<RwLock<()>>,
 }
 
 #[async_trait]
@@ -496,12 +457,6 @@ impl Table for GatedTable {
             Err(TableError { place, doing: "writing", kind: ErrorKind::Interrupted, source })
         })
     }
-}
-
-/// What is wrong with the keys, with all causes.
-fn unreadable_keys(error: &RegistryError) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Why nothing is published in a home without a network.
@@ -554,10 +509,6 @@ fn own_root(root: Cid, identity: &Identity, sequence: Option<u64>, config: &Home
     ResolvedRoot { root, path: Vec::new(), chain: vec![ipns, end], trust: TrustLevel::Key, hints }
 }
 
-fn step(doing: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> RegistryError {
+pub(super) fn step(doing: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> RegistryError {
     RegistryError::Step { doing, kind: ErrorKind::Failed, topic: Topic::Other, source: Box::new(source) }
-}
-
-fn upkeep(doing: &'static str, error: UpkeepError) -> RegistryError {
-    RegistryError::Step { doing, kind: error.kind(), topic: Topic::Other, source: Box::new(error) }
 }

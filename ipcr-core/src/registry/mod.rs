@@ -16,6 +16,7 @@ pub mod error;
 pub mod holder;
 pub mod keys;
 pub mod local;
+mod maintenance;
 mod network;
 mod open;
 pub mod operation;
@@ -34,12 +35,12 @@ use chrono::{DateTime, Utc};
 
 use crate::reference::{Authority, ImageName, Reference, TargetName};
 use error::RegistryError;
-use holder::Holder;
+use holder::{Holder, RepairRequest};
 use operation::Operation;
 use options::{CopyOptions, PublishOptions, PullOptions, PushOptions, RemoveTarget, ResolveOptions};
 use outcome::{
     CheckOutcome, CopyOutcome, EditOutcome, GcOutcome, Identity, Inspection, Listing, PullOutcome, PushOutcome,
-    PushPlan, ResolveOutcome, TrustEntry,
+    PushPlan, RepairOutcome, ResolveOutcome, TrustEntry, UsageOutcome,
 };
 use places::{Sink, Source, Surroundings};
 
@@ -168,6 +169,20 @@ impl Registry {
     pub fn check(&self, read_data: bool) -> Operation<CheckOutcome> {
         let holder = Arc::clone(&self.holder);
         Operation::new(move |_| async move { holder.check(read_data).await })
+    }
+
+    /// Looks for damage and mends it: what is missing or damaged is made again, or fetched from others. With `dry_run` it is only said
+    /// what would be; with `read_data` every block is read and hashed first.
+    pub fn repair(&self, read_data: bool, dry_run: bool) -> Operation<RepairOutcome> {
+        let (holder, hints) = (Arc::clone(&self.holder), self.surroundings.peers.clone());
+        let request = RepairRequest { read_data, dry_run, hints };
+        Operation::new(move |events| async move { holder.repair(request, events).await })
+    }
+
+    /// What the home uses, and for what.
+    pub fn usage(&self) -> Operation<UsageOutcome> {
+        let holder = Arc::clone(&self.holder);
+        Operation::new(move |_| async move { holder.usage().await })
     }
 
     /// Ends gracefully: what is acknowledged is durable already; peers are told good-bye.

@@ -18,7 +18,7 @@ use crate::exchange::gateways::GatewayExchange;
 use crate::exchange::path;
 use crate::exchange::reader::Reader;
 use crate::exchange::routers::HttpRouting;
-use crate::exchange::walk::walk;
+use crate::exchange::walk::{Seen, reachable};
 use crate::identity::KeyStore;
 use crate::limits;
 use crate::naming::dns::{DnsHosts, Resolver as DnsResolver};
@@ -29,11 +29,10 @@ use crate::naming::resolve::{Chain, NameResolver, ResolveError, ResolverOptions}
 use crate::naming::trust::TrustError;
 use crate::naming::{Clock, dnslink};
 use crate::net::{HttpClient, HttpPolicy};
-use crate::node::Node;
-use crate::pin::cache::CacheEntry;
+use crate::node::{Node, Share};
 use crate::pin::state::State;
 use crate::port::announce::Announce;
-use crate::port::blocks::{BlockStore, Live};
+use crate::port::blocks::BlockStore;
 use crate::port::dns::{Dns, NoDns};
 use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession, GatewayShare, PeerShare};
 use crate::port::records::{NameRecords, RecordShelf};
@@ -106,7 +105,6 @@ impl LazyNetwork {
         }
         let dns = self.dns().await?;
         let shelf: Arc<dyn RecordShelf> = Arc::new(KeptShelf::new(Arc::clone(&self.tables), Clock::default()));
-        let withheld = if node.share { Vec::new() } else { self.pulled().await };
         let started = Node::start(node, Arc::clone(&self.blocks), shelf, Arc::clone(&dns)).await;
         let node = started.map_err(|error| RegistryError::Step {
             doing: "starting the node",
@@ -114,7 +112,6 @@ impl LazyNetwork {
             topic: Topic::Other,
             source: Box::new(error),
         })?;
-        node.withhold(&withheld);
         // What was announced says the first one: a port that is taken by somebody else for once does not change it.
         if node.port().is_some() && profile.port.is_none() && self.config.node.listen.is_empty() {
             // Starting took its time, in which the profile may have been changed.
@@ -126,6 +123,7 @@ impl LazyNetwork {
         if let Err(error) = profile::note_running(&self.config.path, &node.addresses().await) {
             tracing::debug!(error = %describe(&error), "the addresses of the running node could not be noted");
         }
+        self.note_own().await;
         let (routers, gateways) = (&self.config.routers, &self.config.gateways);
         let http = !(self.config.node.offline || routers.is_empty() && gateways.is_empty());
         let http = if http { Some(self.http(&dns)?) } else { None };
@@ -142,23 +140,6 @@ impl LazyNetwork {
         let made = Arc::new(Parts { node, exchange, names });
         *parts = Some(Arc::clone(&made));
         Ok(made)
-    }
-
-    /// Blocks of pulled images that are no part of this registry. Of what cannot be read, nothing could be served.
-    async fn pulled(&self) -> Vec<Cid> {
-        let (mut own, mut pulled) = (Live::default(), Vec::new());
-        if let Some(root) = State::load(&self.tables).await.ok().and_then(|state| state.root) {
-            let _ = walk(self.blocks.as_ref(), &root, |cid| own.insert(cid)).await;
-        }
-        for (folder, _) in CacheEntry::all(&self.tables).await.unwrap_or_default() {
-            let visit = |cid: &Cid| {
-                let new = own.insert(cid);
-                pulled.extend(new.then_some(*cid));
-                new
-            };
-            let _ = walk(self.blocks.as_ref(), &folder, visit).await;
-        }
-        pulled
     }
 
     /// Everyone who may know records: peers and the DHT, routers, gateways. The node asks the routers for holders, too.
@@ -265,8 +246,22 @@ impl LazyNetwork {
         }
     }
 
+    /// Says which blocks are this registry's own, where only those are for others.
+    async fn note_own(&self) {
+        let Share::Own(own) = &self.config.node.share else { return };
+        let found = match State::load(&self.tables).await {
+            Ok(State { root: Some(root), .. }) => reachable(self.blocks.as_ref(), &root).await,
+            _ => Ok(Seen::default()),
+        };
+        match found {
+            Ok(found) => own.set(found),
+            Err(error) => tracing::warn!(%error, "what may be served of this registry is not known"),
+        }
+    }
+
     /// Lets waiting peers know that there are new blocks.
     pub(super) async fn blocks_added(&self) {
+        self.note_own().await;
         if let Some(parts) = self.parts.lock().await.as_ref() {
             parts.node.blocks_added();
         }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::dag::compression::Compression;
 use crate::digest::Digest;
+use crate::identity::bundle::Bundle;
 use crate::image::platform::Platform;
 use crate::reference::{ImageName, TargetName};
 
@@ -81,8 +82,8 @@ pub struct InitOptions {
     pub title: Option<String>,
     /// Addresses for the `_dnsaddr` records.
     pub announce: Vec<multiaddr::Multiaddr>,
-    /// Keys exported from another home, and their passphrase if they have one.
-    pub import: Option<(Vec<u8>, Option<String>)>,
+    /// Keys exported from another home, as [`super::keys::unseal`] reads them.
+    pub import: Option<Bundle>,
 }
 
 /// Options of a copy.

@@ -391,6 +391,104 @@ pub struct CheckOutcome {
     pub problems: Vec<String>,
 }
 
+/// What a repair found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairOutcome {
+    /// What was found, before anything was done.
+    pub found: CheckOutcome,
+    /// Blocks that were known to be lacking. Below them, more may have been.
+    pub lacking: u64,
+    /// The first of them.
+    pub lacking_cids: Vec<String>,
+    /// Blocks that others sent, and their bytes.
+    pub fetched: Used,
+    /// Blocks that were made again here.
+    pub made: u64,
+    /// Damaged blocks that nothing needs, which were taken away; also whatever else nothing needed.
+    pub removed: u64,
+    /// Blocks that are lacking still.
+    pub lost: u64,
+    /// Whether some of these are because nobody could be asked.
+    pub unasked: bool,
+    /// What is wrong still; for a dry run, what was found.
+    pub problems: Vec<String>,
+}
+
+/// What a home uses, and for what. Each block counts once: for the first of own images, metadata, cache and interrupted pulls
+/// that needs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageOutcome {
+    /// Own images: everything in the folders of tags and manifests.
+    pub own: ImagesUsed,
+    /// What else this registry has: catalogue, documents, directories.
+    pub metadata: Used,
+    /// Pulled images that are kept.
+    pub cache: CacheUsed,
+    /// What interrupted pulls and pushes have left, to go on from.
+    pub interrupted: Used,
+    /// What a collection would remove.
+    pub reclaimable: Used,
+    /// Files, in bytes on the disk.
+    pub files: FilesUsed,
+    /// The disk that the home is on.
+    pub disk: DiskRoom,
+}
+
+/// Blocks, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// Blocks.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What own images use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagesUsed {
+    /// Images.
+    pub images: u64,
+    /// Their tags.
+    pub tags: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What pulled images use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheUsed {
+    /// Images.
+    pub images: u64,
+    /// Blocks that no own image has.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The most bytes that are kept.
+    pub limit: u64,
+}
+
+/// Bytes of a home's files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesUsed {
+    /// Packs: blocks, and dead space between them.
+    pub packs: u64,
+    /// The index of the packs.
+    pub index: u64,
+    /// The tables.
+    pub tables: u64,
+}
+
+/// Room on a disk, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRoom {
+    /// All of it.
+    pub size: u64,
+    /// What is free for this user.
+    pub free: u64,
+}
+
 /// One remembered key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustEntry {

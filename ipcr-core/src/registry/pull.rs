@@ -41,7 +41,7 @@ pub(super) async fn pull(
         // What was read, not what a manifest claims.
         let read = opened.at.reader.traffic();
         let size = summary.image_bytes.min(read.fetched.saturating_add(read.local));
-        let entry = CacheEntry { root: opened.at.root, size, used: Utc::now() };
+        let entry = CacheEntry { root: opened.at.root, size, used: Utc::now(), counted: None };
         let written = entry.write(&this.holder.tables(), &opened.found.folder).await;
         written.map_err(|error| RegistryError::from_table("keeping the image", error))?;
         if let Err(error) = this.holder.trim().await {

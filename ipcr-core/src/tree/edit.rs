@@ -32,7 +32,7 @@ use crate::naming::handover::Handover;
 use crate::port::blocks::{ReadBlocks, ReadError};
 use crate::reference::{ImageName, Tag};
 
-pub(super) use self::catalogue::{read_names, row as catalogue_row, shard_name};
+pub(super) use self::catalogue::{read_names, row as catalogue_row, shard_name, write_names};
 pub(super) use self::image::folders;
 
 /// One change of a registry. Edits are plain data: they are kept until they are published, and applied again when another

@@ -32,6 +32,8 @@ pub struct Findings {
     pub tags: u64,
     /// What is wrong, for people.
     pub problems: Vec<String>,
+    /// Blocks that are stored and damaged.
+    pub damaged: Vec<Cid>,
 }
 
 /// Checks the store and this registry; with `read_data` every block is read and hashed. What is found damaged does not count
@@ -49,6 +51,7 @@ pub async fn check(
         found.problems.push(format!("{} more blocks are damaged", report.damaged.len() - NAMED));
     }
     found.problems.extend(report.problems);
+    found.damaged = report.damaged;
     if !damaged.is_empty() {
         forget_incomplete(blocks, tables).await?;
     }

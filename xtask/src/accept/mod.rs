@@ -31,7 +31,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::shell::{Result, output};
-use faults::{archives, damage, disk, registries, signals, words};
+use faults::{archives, damage, disk, registries, repair, signals, words};
 use lab::Lab;
 
 /// What a check measured, and the limit it was held against.
@@ -155,6 +155,7 @@ const CHECKS: &[Check] = &[
     check("9 interrupted", "Ctrl-C and SIGTERM in push, pull and cp", signals::interrupted),
     check("9 killed", "kill -9 in push and pull, then again", signals::killed),
     check("9 damage", "ipcr check of damaged homes; ipcr push", damage::damage),
+    check("9 repair", "ipcr check --repair of damaged homes, beside one that is whole", repair::repair),
     check("9 collection", "ipcr gc", damage::collection),
     check("9 words", "ipcr with files and names that make no sense", words::words),
     check("9 places", "ipcr id > /dev/full; odd homes", words::places),
@@ -184,6 +185,12 @@ const CHECKS: &[Check] = &[
         network::kubo::names,
     ),
     check("network 6 memory", "VmHWM of ipcr serve, 16 ipcr pull at once", network::load::memory),
+    check("network 6 many blocks", "ipcr serve; ipcr gc and ipcr push, 50,000 blocks", network::many::some),
+    soak(
+        "network 6 many blocks, 1,000,000",
+        "ipcr serve; ipcr gc and ipcr push, 1,000,000 blocks",
+        network::many::million,
+    ),
     check("network 7 half", "kill -9 of ipcr pull at half; ipcr pull", network::load::half),
     check("network 7 nat", "ipcr pull between two routers, by a relay and past it", network::nat::nat),
     check("network 8 strangers", "ipcr --network public, told of addresses within", network::strangers::strangers),

@@ -320,10 +320,11 @@ async fn prepare(bitswap: &Bitswap, peer: &Peer) -> Option<Batch> {
 
 async fn write(bitswap: &Bitswap, peer: &Peer, stream: &mut Option<Stream>, batch: Batch) -> bool {
     for message in &batch.messages {
+        let bytes: usize = message.blocks.iter().map(|block| block.data.len()).sum();
+        bitswap.terms.upload.take(bytes).await;
         if !send(bitswap, peer, stream, message).await {
             return false;
         }
-        let bytes: usize = message.blocks.iter().map(|block| block.data.len()).sum();
         bitswap.counters.served(message.blocks.len() as u64, bytes as u64);
     }
     true

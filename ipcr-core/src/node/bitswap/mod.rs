@@ -7,6 +7,7 @@
 //! * [`session`]: blocks of one DAG from several peers; [`schedule`]: which peer is asked for what;
 //!   [`reach`]: how they are found and kept connected; [`fellows`]: others who fetch the same, and what is left to whom.
 //! * [`fresh`]: blocks that have just come, for others who wait for them.
+//! * [`rate`]: how fast block bytes go.
 //!
 //! Any number of inbound streams per connection is read at once (Kubo opens one per message). Blocks are hashed on the
 //! blocking pool and delivered from there; until a block is hashed its frame counts against the budgets of its peer and of
@@ -16,6 +17,7 @@ mod fellows;
 mod fresh;
 mod ledger;
 mod message;
+mod rate;
 mod reach;
 mod schedule;
 mod session;
@@ -23,6 +25,7 @@ mod wants;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -42,10 +45,12 @@ use self::ledger::Ledger;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use self::message::fuzz;
 use self::message::{Message, Payload};
+use self::rate::Rate;
 pub(super) use self::reach::Discovery;
 pub(super) use self::session::Session;
 use self::session::Shared as SessionShared;
 use self::wants::Wants;
+use super::config::Share;
 use super::frame;
 use super::traffic::Counters;
 use crate::dag::block::Block;
@@ -75,6 +80,7 @@ pub(super) struct Bitswap {
     hub: Hub,
     store: Arc<dyn BlockStore>,
     counters: Arc<Counters>,
+    terms: Terms,
     peers: Mutex<HashMap<PeerId, Arc<Peer>>>,
     /// Peers that were dropped, and when; the oldest first.
     bad: Mutex<VecDeque<(Instant, PeerId)>>,
@@ -91,6 +97,22 @@ pub(super) struct Bitswap {
     tasks: TaskTracker,
     stop: CancellationToken,
     this: Weak<Self>,
+}
+
+/// What is served, and how fast.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// What others get.
+    pub(super) share: Share,
+    upload: Rate,
+    download: Rate,
+}
+
+impl Terms {
+    /// Rates are in bytes per second.
+    pub(super) fn new(share: Share, upload: Option<NonZeroU64>, download: Option<NonZeroU64>) -> Self {
+        Self { share, upload: Rate::new(upload), download: Rate::new(download) }
+    }
 }
 
 #[derive(Default)]
@@ -131,6 +153,7 @@ impl Bitswap {
         hub: Hub,
         store: Arc<dyn BlockStore>,
         counters: Arc<Counters>,
+        terms: Terms,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
@@ -138,6 +161,7 @@ impl Bitswap {
             hub,
             store,
             counters,
+            terms,
             peers: Mutex::default(),
             bad: Mutex::default(),
             sessions: Mutex::default(),
@@ -178,7 +202,7 @@ impl Bitswap {
     }
 
     /// Nobody else gets these blocks.
-    pub(super) fn withhold(&self, cids: &[Cid]) {
+    fn withhold(&self, cids: &[Cid]) {
         lock(&self.withheld).extend(cids.iter().map(|cid| *cid.hash()));
     }
 
@@ -205,7 +229,8 @@ impl Bitswap {
         let (mut held, mut open) = (Vec::new(), Vec::new());
         {
             let (fresh, withheld) = (lock(&self.fresh), lock(&self.withheld));
-            for cid in cids.iter().filter(|cid| !withheld.contains(cid.hash())) {
+            let served = |cid: &&Cid| !withheld.contains(cid.hash()) && self.terms.share.allows(cid);
+            for cid in cids.iter().filter(served) {
                 if fresh.get(cid).is_some() { held.push(*cid) } else { open.push(*cid) }
             }
         }
@@ -218,6 +243,9 @@ impl Bitswap {
 
     /// A block, if it is here and served.
     async fn block(&self, cid: &Cid) -> Option<Bytes> {
+        if !self.terms.share.allows(cid) {
+            return None;
+        }
         let fresh = lock(&self.fresh).get(cid);
         if fresh.is_some() || lock(&self.withheld).contains(cid.hash()) {
             return fresh;
@@ -330,6 +358,8 @@ impl Bitswap {
             && let Some(length) = frame::read_length(&mut stream, limits::BITSWAP_FRAME_BYTES).await?
         {
             let budget = (budget(&peer.inbound, length).await?, budget(&self.inbound, length).await?);
+            // Whoever sends waits meanwhile, because nothing is taken off the connection.
+            self.terms.download.take(length).await;
             let body = Bytes::from(frame::read_body(&mut stream, length).await?);
             let Ok(message) = Message::decode(&body) else {
                 self.strike(&peer, "it sent a message that is not Bitswap");

@@ -54,6 +54,8 @@ fn live(blocks: &[&Block]) -> Live {
 
 async fn holds(store: &dyn BlockStore, block: &Block) -> bool {
     let has = store.has(&[*block.cid()]).await.unwrap()[0];
+    let size = u32::try_from(block.data().len()).unwrap();
+    assert_eq!(store.sizes(&[*block.cid()]).await.unwrap(), [has.then_some(size)]);
     let got = store.get(block.cid()).await.unwrap();
     assert_eq!(has, got.is_some());
     assert!(got.is_none_or(|data| data == block.data()));
@@ -102,6 +104,7 @@ async fn identity_is_never_stored(store: &dyn BlockStore) {
     let cid = |bytes: &[u8]| Cid::new_v1(RAW, Multihash::wrap(IDENTITY, bytes).unwrap());
     let inline = cid(b"inline");
     assert_eq!(store.has(&[inline]).await.unwrap(), [true]);
+    assert_eq!(store.sizes(&[inline]).await.unwrap(), [Some(6)]);
     assert_eq!(store.get(&inline).await.unwrap().unwrap(), &b"inline"[..]);
     let session = store.begin(limits::LEASE).await.unwrap();
     let block = Block::verify(inline, Bytes::from_static(b"inline")).unwrap();
@@ -188,6 +191,9 @@ async fn leases_outlive_dropped_sessions(store: &dyn BlockStore) {
     session.put(vec![expired.clone()]).await.unwrap();
     drop(session);
     assert!(holds(store, &leased).await && holds(store, &expired).await);
+    let without = store.weigh(&live(&[&committed]), false).await.unwrap();
+    let with = store.weigh(&live(&[&committed]), true).await.unwrap();
+    assert_eq!(((without.blocks, without.bytes), (with.blocks, with.bytes)), ((2, 200), (1, 100)));
     store.sweep(&Live::default(), true).await.unwrap();
     assert!(!holds(store, &committed).await, "the lease covers what was added after the commit");
     assert!(holds(store, &leased).await, "the lease still runs");
@@ -272,6 +278,7 @@ async fn damage_is_found_and_mended(fixture: Fixture) {
     assert_eq!(store.get(well.cid()).await.unwrap().unwrap(), well.data());
     // A damaged block does not count as held, so that it is fetched and stored again.
     assert_eq!(store.has(&[*hurt.cid(), *well.cid()]).await.unwrap(), [false, true]);
+    assert_eq!(store.sizes(&[*hurt.cid(), *well.cid()]).await.unwrap(), [None, Some(5000)]);
     let session = store.begin(limits::LEASE).await.unwrap();
     assert_eq!(session.hold(&[*hurt.cid()]).await.unwrap(), [false]);
     assert_eq!(session.put(vec![hurt.clone()]).await.unwrap().new_blocks, 1);

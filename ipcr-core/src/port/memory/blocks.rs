@@ -83,6 +83,16 @@ impl BlockStore for MemoryBlocks {
         Ok(cids.iter().map(|cid| state.holds(cid)).collect())
     }
 
+    async fn sizes(&self, cids: &[Cid]) -> Result<Vec<Option<u32>>, StoreError> {
+        let state = self.state();
+        let size = |cid: &Cid| {
+            let stored = state.blocks.get(cid.hash()).map(|(_, data)| data.len());
+            let size = identity_data(cid).map(|data| data.len()).or(stored)?;
+            state.holds(cid).then(|| u32::try_from(size).unwrap_or(u32::MAX))
+        };
+        Ok(cids.iter().map(size).collect())
+    }
+
     async fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
         if let Some(data) = identity_data(cid) {
             return Ok(Some(data));
@@ -108,12 +118,16 @@ impl BlockStore for MemoryBlocks {
     async fn usage(&self) -> Result<Usage, StoreError> {
         let state = self.state();
         let bytes = state.blocks.values().map(|(_, data)| data.len() as u64).sum();
-        Ok(Usage { blocks: state.blocks.len() as u64, bytes, disk_bytes: 0 })
+        Ok(Usage { blocks: state.blocks.len() as u64, bytes, disk_bytes: 0, index_bytes: 0 })
     }
 
-    async fn weigh(&self, live: &Live) -> Result<Swept, StoreError> {
+    async fn weigh(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
         let state = self.state();
-        let held = |key| state.sessions.values().any(|members| members.all.contains(key));
+        let now = Instant::now();
+        let leased = |key: &Key| state.leases.iter().any(|(until, keys)| *until > now && keys.contains(key));
+        let held = |key: &Key| {
+            state.sessions.values().any(|members| members.all.contains(key)) || (keep_leases && leased(key))
+        };
         let dead = state.blocks.iter().filter(|(key, _)| !live.contains(&key.to_bytes()) && !held(key));
         let add = |swept: Swept, data: &Bytes| Swept {
             blocks: swept.blocks + 1,

@@ -45,6 +45,11 @@ impl BlockStore for RemoteBlocks {
         flags(&answer.payload(), cids.len())
     }
 
+    async fn sizes(&self, cids: &[Cid]) -> Result<Vec<Option<u32>>, StoreError> {
+        let answer = self.0.call(&Call::Sizes, wire::put_cids(cids)).await;
+        answer.and_then(|answer| answer.header()).map_err(Failure::into_store)
+    }
+
     async fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
         if let Some(data) = identity_data(cid) {
             return Ok(Some(data));
@@ -65,8 +70,8 @@ impl BlockStore for RemoteBlocks {
         answer.and_then(|answer| answer.header()).map_err(Failure::into_store)
     }
 
-    async fn weigh(&self, live: &Live) -> Result<Swept, StoreError> {
-        let answer = self.0.call(&Call::Weigh, vec![hashes(live)]).await;
+    async fn weigh(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+        let answer = self.0.call(&Call::Weigh { keep_leases }, vec![hashes(live)]).await;
         answer.and_then(|answer| answer.header()).map_err(Failure::into_store)
     }
 

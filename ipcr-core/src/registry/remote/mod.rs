@@ -23,8 +23,8 @@ use multiaddr::Multiaddr;
 use serde::de::DeserializeOwned;
 
 use super::error::RegistryError;
-use super::holder::{Activity, ChangeRequest, Changed, Holder, ResolveRequest, ResolvedRoot};
-use super::outcome::{CheckOutcome, GcOutcome, Identity, TrustEntry};
+use super::holder::{Activity, ChangeRequest, Changed, Holder, RepairRequest, ResolveRequest, ResolvedRoot};
+use super::outcome::{CheckOutcome, GcOutcome, Identity, RepairOutcome, TrustEntry, UsageOutcome};
 use super::wire::Call;
 use super::wire::failure::Failure;
 use crate::event::Emitter;
@@ -119,6 +119,14 @@ impl Holder for RemoteHolder {
 
     async fn check(&self, read_data: bool) -> Result<CheckOutcome, RegistryError> {
         self.ask(Call::Check { read_data }, &Emitter::silent()).await
+    }
+
+    async fn repair(&self, request: RepairRequest, events: Emitter) -> Result<RepairOutcome, RegistryError> {
+        self.ask(Call::Repair { request, watched: events.is_watched() }, &events).await
+    }
+
+    async fn usage(&self) -> Result<UsageOutcome, RegistryError> {
+        self.ask(Call::HomeUsage, &Emitter::silent()).await
     }
 
     async fn activity(&self) -> Result<Activity, RegistryError> {

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::holder::{ChangeRequest, ResolveRequest};
+use super::holder::{ChangeRequest, RepairRequest, ResolveRequest};
 use crate::dag::block::Block;
 use crate::limits;
 use crate::port::table::{Change, Space};
@@ -173,6 +173,8 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(writer: &mut W, frame: &Frame) 
 pub(crate) enum Call {
     /// Payload: CIDs. Answer: a byte each, 1 for held.
     Has,
+    /// Payload: CIDs. Answer: a size each, or nothing.
+    Sizes,
     /// Payload: a CID. Answer: whether it is held, and the bytes.
     Get,
     /// Opens a store session under the id of the call.
@@ -196,7 +198,9 @@ pub(crate) enum Call {
     /// Answer: [`crate::port::blocks::Usage`].
     Usage,
     /// Payload: multihashes. Answer: [`crate::port::blocks::Swept`].
-    Weigh,
+    Weigh {
+        keep_leases: bool,
+    },
     /// Payload: multihashes. Answer: [`crate::port::blocks::Swept`].
     Sweep {
         keep_leases: bool,
@@ -253,6 +257,12 @@ pub(crate) enum Call {
     Check {
         read_data: bool,
     },
+    Repair {
+        request: RepairRequest,
+        watched: bool,
+    },
+    /// Answer: [`crate::registry::outcome::UsageOutcome`].
+    HomeUsage,
     Activity,
     StartNode,
 }

@@ -87,6 +87,21 @@ impl BlockStore for DiskStore {
         Ok(spread(&keys, held))
     }
 
+    async fn sizes(&self, cids: &[Cid]) -> Result<Vec<Option<u32>>, StoreError> {
+        let cids = cids.to_vec();
+        self.run(move |shared| {
+            let keys = keys(&cids);
+            let stored: Vec<Key> = keys.iter().copied().flatten().collect();
+            let mut sizes = shared.sizes(&stored)?.into_iter();
+            let size = |(cid, key): (&Cid, &Option<Key>)| match key {
+                Some(_) => sizes.next().flatten(),
+                None => identity_data(cid).and_then(|data| u32::try_from(data.len()).ok()),
+            };
+            Ok(cids.iter().zip(&keys).map(size).collect())
+        })
+        .await
+    }
+
     async fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
         if let Some(data) = identity_data(cid) {
             return Ok(Some(data));
@@ -104,9 +119,9 @@ impl BlockStore for DiskStore {
         self.run(|shared| shared.usage()).await
     }
 
-    async fn weigh(&self, live: &Live) -> Result<Swept, StoreError> {
+    async fn weigh(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
         let live = live.clone();
-        self.run(move |shared| sweep::weigh(shared, &live)).await
+        self.run(move |shared| sweep::weigh(shared, &live, keep_leases)).await
     }
 
     async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {

@@ -72,6 +72,17 @@ impl Shared {
         Ok(held.into_iter().map(|held| held == Some(true)).collect())
     }
 
+    /// The sizes of those that are held.
+    pub(super) fn sizes(&self, keys: &[Key]) -> Result<Vec<Option<u32>>, StoreError> {
+        let places = self.index.places(keys).map_err(|error| self.index_error("looking up blocks", error))?;
+        let state = self.state();
+        let size = |(key, place): (&Key, Option<Place>)| match known(&state, key) {
+            Some(false) => None,
+            Some(true) | None => state.pending.get(key).copied().or(place).map(|place| place.len),
+        };
+        Ok(keys.iter().zip(places).map(size).collect())
+    }
+
     /// Asks the index for what memory does not know.
     fn look_up(&self, keys: &[Key], held: &mut [Option<bool>]) -> Result<(), StoreError> {
         let open: Vec<usize> = (0..keys.len()).filter(|at| held[*at].is_none()).collect();
@@ -309,14 +320,12 @@ impl Shared {
         let (mut blocks, mut bytes) = new.fold((0, 0), |(n, sum), place| (n + 1, sum + u64::from(place.len)));
         blocks += self.index.count().map_err(failed)?;
         bytes += self.index.packs().map_err(failed)?.values().map(|pack| pack.data).sum::<u64>();
-        Ok(Usage { blocks, bytes, disk_bytes: self.disk_bytes()? })
+        Ok(Usage { blocks, bytes, disk_bytes: self.disk_bytes()?, index_bytes: size_of(self.index.path()) })
     }
 
     pub(super) fn disk_bytes(&self) -> Result<u64, StoreError> {
-        // Packs have holes where blocks were taken away.
-        let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len().min(metadata.blocks() * 512));
         let entries = self.folder.read_dir().map_err(|error| io_error(&self.folder, "listing", error))?;
-        Ok(entries.flatten().map(|entry| size(&entry.path())).sum::<u64>() + size(self.index.path()))
+        Ok(entries.flatten().map(|entry| size_of(&entry.path())).sum::<u64>() + size_of(self.index.path()))
     }
 
     pub(super) fn index_error(&self, doing: &'static str, error: Failure) -> StoreError {
@@ -341,6 +350,11 @@ impl Drop for Shared {
             tracing::debug!(%error, "the last flush of the store failed");
         }
     }
+}
+
+/// Bytes of a file on the disk. Packs have holes where blocks were taken away.
+fn size_of(path: &Path) -> u64 {
+    path.metadata().map_or(0, |metadata| metadata.len().min(metadata.blocks() * 512))
 }
 
 /// Whether a block is held, as far as memory can tell; `None`: ask the index.

@@ -41,12 +41,13 @@ pub(super) fn sweep(shared: &Shared, live: &Live, keep_leases: bool) -> Result<S
     Ok(swept)
 }
 
-/// Counts what a sweep without leases would take.
-pub(super) fn weigh(shared: &Shared, live: &Live) -> Result<Swept, StoreError> {
+/// Counts what a sweep would take.
+pub(super) fn weigh(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
     let failed = |error| shared.index_error("reading the index", error);
+    let leased = leased(shared, keep_leases)?;
     let mut swept = Swept::default();
     let mut count = |key: &Key, place: &Place, state: &State| {
-        if !live.contains(&key.to_bytes()) && !state.in_session(key) {
+        if !live.contains(&key.to_bytes()) && !leased.contains(key) && !state.in_session(key) {
             swept.blocks += 1;
             swept.bytes += u64::from(place.len);
         }
@@ -64,6 +65,29 @@ pub(super) fn weigh(shared: &Shared, live: &Live) -> Result<Swept, StoreError> {
         page = shared.index.page(Some(last)).map_err(failed)?;
     }
     Ok(swept)
+}
+
+/// The blocks that ended sessions lease.
+fn leased(shared: &Shared, keep_leases: bool) -> Result<HashSet<Key>, StoreError> {
+    if !keep_leases {
+        return Ok(HashSet::new());
+    }
+    let failed = |error| shared.index_error("reading the leases", error);
+    let (now, mut leasing) = (state::millis(), shared.index.sessions().map_err(failed)?);
+    let mut leased = HashSet::new();
+    {
+        let state = shared.state();
+        leasing.retain(|session, until| {
+            *until > now && !state.released.contains(session) && !state.sessions.contains_key(session)
+        });
+        for orphan in &state.orphans {
+            leasing.remove(&orphan.session);
+            leased.extend(orphan.keys.iter().filter(|_| orphan.until > now));
+        }
+    }
+    let sessions = leasing.into_keys().collect();
+    leased.extend(shared.index.leased(&sessions).map_err(failed)?);
+    Ok(leased)
 }
 
 /// Takes out of the index what nobody needs.

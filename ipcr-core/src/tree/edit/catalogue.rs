@@ -146,7 +146,7 @@ pub(in crate::tree) async fn read_names(
 }
 
 /// The file with these names; `None` when there are none or too many.
-fn write_names(names: &BTreeMap<String, String>) -> Option<Vec<u8>> {
+pub(in crate::tree) fn write_names(names: &BTreeMap<String, String>) -> Option<Vec<u8>> {
     if names.is_empty() {
         return None;
     }

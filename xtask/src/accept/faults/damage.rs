@@ -22,7 +22,7 @@ const PARTS: [(&str, &[u8]); 2] = [
 const SMALL: u64 = 64 << 10;
 
 /// A home with one image, and the command that pushed it.
-fn filled<'a>(lab: &'a Lab, name: &str) -> Result<(Home<'a>, Image, Vec<String>)> {
+pub(super) fn filled<'a>(lab: &'a Lab, name: &str) -> Result<(Home<'a>, Image, Vec<String>)> {
     let home = lab.home(name);
     home.json(&["init"])?;
     let image = Image::new(10, &[3 << 20, 1 << 20]);
@@ -39,7 +39,7 @@ fn run(home: &Home<'_>, args: &[String]) -> Result<Value> {
 }
 
 /// The only pack of a home.
-fn pack(home: &Home<'_>) -> Result<PathBuf> {
+pub(super) fn pack(home: &Home<'_>) -> Result<PathBuf> {
     let mut packs = fs::read_dir(home.dir.join("blocks"))?.collect::<std::io::Result<Vec<_>>>()?;
     require(packs.len() == 1, || format!("{} packs", packs.len()))?;
     Ok(packs.remove(0).path())
@@ -147,7 +147,7 @@ fn small_part(home: &Home<'_>, image: &Image, push: &[String], begin: &[u8]) -> 
 }
 
 /// Changes a bit of the only thing in a file that begins with these bytes.
-fn flip_in(file: &Path, begin: &[u8]) -> Result {
+pub(super) fn flip_in(file: &Path, begin: &[u8]) -> Result {
     let bytes = fs::read(file)?;
     let mut found = bytes.windows(begin.len()).enumerate().filter(|(_, window)| *window == begin);
     let (Some((at, _)), None) = (found.next(), found.next()) else {

@@ -7,6 +7,7 @@ pub(super) mod archives;
 pub(super) mod damage;
 pub(super) mod disk;
 pub(super) mod registries;
+pub(super) mod repair;
 pub(super) mod signals;
 pub(super) mod words;
 

@@ -6,6 +6,7 @@ pub(super) mod helia;
 pub(super) mod kubo;
 pub(super) mod liars;
 pub(super) mod load;
+pub(super) mod many;
 pub(super) mod nat;
 pub(super) mod strangers;
 pub(crate) mod swarm;

@@ -1,0 +1,64 @@
+//! How fast block bytes may go one way: [`Rate`].
+
+use std::num::NonZeroU64;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::lock;
+
+/// What may go at once after a pause, as a time at the full rate.
+const BURST: Duration = Duration::from_millis(250);
+
+/// A token bucket for all peers together. Those who take wait in the order in which they came.
+#[derive(Debug)]
+pub(super) struct Rate {
+    /// `None`: as fast as it goes.
+    per_second: Option<NonZeroU64>,
+    /// When everything that was taken so far is paid for.
+    paid: Mutex<Instant>,
+}
+
+impl Rate {
+    pub(super) fn new(per_second: Option<NonZeroU64>) -> Self {
+        Self { per_second, paid: Mutex::new(Instant::now()) }
+    }
+
+    /// Takes the right to move so many bytes, and waits until they are paid for. More than a burst may be taken at once: it is the
+    /// next one who waits the longer.
+    pub(super) async fn take(&self, bytes: usize) {
+        if let Some(until) = self.pay(bytes, Instant::now()) {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    fn pay(&self, bytes: usize, now: Instant) -> Option<Instant> {
+        let per_second = self.per_second?.get();
+        #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact to the byte")]
+        let cost = Duration::try_from_secs_f64(bytes as f64 / per_second as f64).unwrap_or(Duration::MAX);
+        let mut paid = lock(&self.paid);
+        *paid = (*paid).max(now.checked_sub(BURST).unwrap_or(now)) + cost.min(Duration::from_secs(24 * 3600));
+        Some(*paid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_are_paid_for_in_time() {
+        let rate = Rate::new(NonZeroU64::new(1000));
+        let now = Instant::now();
+        let after = |bytes, now| rate.pay(bytes, now).unwrap().saturating_duration_since(now);
+        let first = after(500, now);
+        assert!(first <= Duration::from_millis(500) && first >= Duration::from_millis(249), "{first:?}");
+        assert_eq!(after(1000, now), first + Duration::from_secs(1));
+        // A long pause earns one burst.
+        let later = now + Duration::from_secs(60);
+        assert_eq!(after(250, later), Duration::ZERO);
+        assert_eq!(after(1000, later), Duration::from_secs(1));
+        assert_eq!(Rate::new(None).pay(usize::MAX, now), None);
+    }
+}

@@ -1,0 +1,184 @@
+//! Upkeep of a home by the process that holds it: collecting, checking, measuring.
+
+use std::sync::Arc;
+
+use cid::Cid;
+use tokio::sync::OwnedRwLockWriteGuard;
+
+use super::error::{RegistryError, Topic};
+use super::holder::RepairRequest;
+use super::local::{CacheSize, LocalHolder, step};
+use super::network::LazyExchange;
+use super::outcome::{
+    CacheUsed, CheckOutcome, DiskRoom, FilesUsed, GcOutcome, ImagesUsed, RepairOutcome, UsageOutcome, Used,
+};
+use super::profile;
+use crate::event::Emitter;
+use crate::kind::ErrorKind;
+use crate::pin::cache::CacheEntry;
+use crate::port::exchange::Exchange;
+use crate::upkeep::collect::{Collected, Terms, UpkeepError, collect, is_full};
+use crate::upkeep::inspect::check;
+use crate::upkeep::repair::{Sources, plan};
+use crate::upkeep::retain::CacheLimit;
+use crate::upkeep::usage::{Share, measure};
+
+/// Lacking blocks that are named one by one.
+const NAMED: usize = 10;
+
+impl LocalHolder {
+    /// Lets go of pulled images beyond the limit of the cache.
+    pub(super) async fn let_go_of_pulled(&self) -> Result<(), RegistryError> {
+        // Nobody waits for this: whoever pulls next does it otherwise.
+        let Ok(turn) = Arc::clone(&self.turn).try_write_owned() else { return Ok(()) };
+        let cached = CacheEntry::all(&self.own_tables()).await;
+        let cached = cached.map_err(|error| RegistryError::from_table("looking at pulled images", error))?;
+        // More than they take: what they share counts for each that no collection has counted yet.
+        let bytes = cached.iter().fold(0_u64, |sum, (_, entry)| sum.saturating_add(entry.weight()));
+        let limit = self.cache_limit().bytes;
+        let full = is_full(&self.blocks, &self.tables.tables, CacheLimit { bytes: limit });
+        if bytes > limit && full.await.map_err(|error| upkeep("looking at pulled images", error))? {
+            // With some room for the next ones, because each collection looks at everything.
+            let limit = CacheLimit { bytes: limit - limit / 10 };
+            self.collect_alone(turn, Terms { limit, keep_leases: true, dry_run: false, careful: true }).await?;
+        }
+        Ok(())
+    }
+
+    /// Collects what nothing refers to.
+    pub(super) async fn collect_all(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError> {
+        // What a push is about to name is in its session until the change is made; no change is made between marking and sweeping.
+        let turn = Arc::clone(&self.turn).write_owned().await;
+        let terms = Terms { limit: self.cache_limit(), keep_leases, dry_run, careful: false };
+        let done = self.collect_alone(turn, terms).await?;
+        Ok(GcOutcome {
+            kept_blocks: done.kept,
+            removed_blocks: done.swept.blocks,
+            removed_bytes: done.swept.bytes,
+            freed_bytes: done.swept.disk_bytes,
+        })
+    }
+
+    /// Looks for damage in the store, the registry and the keys.
+    pub(super) async fn look_for_damage(&self, read_data: bool) -> Result<CheckOutcome, RegistryError> {
+        Ok(self.inspect(read_data).await?.0)
+    }
+
+    /// The same; also the blocks that are damaged.
+    async fn inspect(&self, read_data: bool) -> Result<(CheckOutcome, Vec<Cid>), RegistryError> {
+        let found =
+            check(&self.blocks, &self.own_tables(), read_data).await.map_err(|error| upkeep("checking", error))?;
+        let damaged = found.damaged;
+        let (blocks, bytes_read, tags, mut problems) = (found.blocks, found.bytes_read, found.tags, found.problems);
+        match profile::identity(&self.config.path) {
+            Ok(_) => {}
+            Err(RegistryError::NoRegistry) if self.state().await?.root.is_none() => {}
+            Err(RegistryError::NoRegistry) => problems.push("registry.key is missing".into()),
+            Err(error) => problems.push(unreadable_keys(&error)),
+        }
+        Ok((CheckOutcome { blocks, bytes_read, tags, problems }, damaged))
+    }
+
+    /// Looks for damage and mends it.
+    pub(super) async fn mend(&self, request: RepairRequest, events: Emitter) -> Result<RepairOutcome, RegistryError> {
+        let repairing = |error| upkeep("repairing", error);
+        // No collection comes between: what is fetched for a folder must find the rest of it.
+        let turn = self.turn.read().await;
+        let (found, damaged) = self.inspect(request.read_data).await?;
+        let plan = plan(&self.blocks, &self.own_tables(), damaged).await.map_err(repairing)?;
+        let lacking = plan.lacking();
+        let mut outcome = RepairOutcome {
+            lacking: lacking.len() as u64,
+            lacking_cids: lacking.iter().take(NAMED).map(ToString::to_string).collect(),
+            problems: found.problems.clone(),
+            found,
+            ..RepairOutcome::default()
+        };
+        if request.dry_run {
+            return Ok(outcome);
+        }
+        let mut hints = request.hints;
+        hints.extend(self.config.node.peers.iter().cloned());
+        let exchange: Arc<dyn Exchange> = Arc::new(LazyExchange(Arc::clone(&self.network)));
+        let sources = Sources { exchange: &exchange, hints: &hints, stall: self.config.stall, events };
+        let done = plan.execute(&self.blocks, sources).await.map_err(repairing)?;
+        drop(turn);
+        outcome.fetched = Used { blocks: done.fetched, bytes: done.fetched_bytes };
+        (outcome.made, outcome.lost, outcome.unasked) = (done.made, done.lost.len() as u64, done.unasked);
+        self.network.blocks_added().await;
+        if done.garbage && done.lost.is_empty() {
+            let turn = Arc::clone(&self.turn).write_owned().await;
+            let terms = Terms { limit: self.cache_limit(), keep_leases: true, dry_run: false, careful: true };
+            outcome.removed = self.collect_alone(turn, terms).await?.swept.blocks;
+        }
+        outcome.problems = self.inspect(false).await?.0.problems;
+        Ok(outcome)
+    }
+
+    /// What the home uses.
+    pub(super) async fn measure(&self) -> Result<UsageOutcome, RegistryError> {
+        let limit = self.cache_limit();
+        let measured = measure(&self.blocks, &self.own_tables(), limit).await;
+        let measured = measured.map_err(|error| upkeep("looking at what is stored", error))?;
+        let used = |share: Share| Used { blocks: share.blocks, bytes: share.bytes };
+        let (own, cache, store) = (measured.own, measured.cache, measured.store);
+        let tables = self.config.path.join("tables.redb").metadata().map_or(0, |file| file.len());
+        Ok(UsageOutcome {
+            own: ImagesUsed { images: measured.images, tags: measured.tags, blocks: own.blocks, bytes: own.bytes },
+            metadata: used(measured.metadata),
+            cache: CacheUsed { images: measured.pulled, blocks: cache.blocks, bytes: cache.bytes, limit: limit.bytes },
+            interrupted: used(measured.interrupted),
+            reclaimable: Used { blocks: measured.reclaimable.blocks, bytes: measured.reclaimable.bytes },
+            files: FilesUsed {
+                packs: store.disk_bytes.saturating_sub(store.index_bytes),
+                index: store.index_bytes,
+                tables,
+            },
+            disk: self.disk().unwrap_or_default(),
+        })
+    }
+
+    /// Collects, for whoever has the turn alone. It goes on when nobody waits for it any more: what it has begun to remove must not be
+    /// needed meanwhile.
+    async fn collect_alone(&self, turn: OwnedRwLockWriteGuard<()>, terms: Terms) -> Result<Collected, RegistryError> {
+        let (home, blocks) = (Arc::clone(&self.home), Arc::clone(&self.blocks));
+        let (tables, gate) = (Arc::clone(&self.tables.tables), Arc::clone(&self.tables.gate));
+        let collection = tokio::spawn(async move {
+            let _turn = turn;
+            let _gate = gate.write().await;
+            let mut done = collect(&blocks, &tables, terms).await;
+            if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::DiskFull) && home.release() {
+                done = collect(&blocks, &tables, terms).await;
+            }
+            home.reserve();
+            done
+        });
+        let done = collection.await.map_err(|error| step("collecting", error))?;
+        done.map_err(|error| upkeep("collecting", error))
+    }
+
+    fn cache_limit(&self) -> CacheLimit {
+        let disk = || self.disk().map_or(u64::MAX, |disk| disk.size);
+        let bytes = match self.config.cache {
+            CacheSize::Usual => (disk() / 10).min(10 << 30),
+            CacheSize::Bytes(bytes) => bytes,
+            CacheSize::Percent(percent) => (disk() / 100).saturating_mul(percent.into()),
+        };
+        CacheLimit { bytes }
+    }
+
+    fn disk(&self) -> Option<DiskRoom> {
+        let stat = rustix::fs::statvfs(&self.config.path).ok()?;
+        Some(DiskRoom { size: stat.f_frsize * stat.f_blocks, free: stat.f_frsize * stat.f_bavail })
+    }
+}
+
+/// What is wrong with the keys, with all causes.
+fn unreadable_keys(error: &RegistryError) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn upkeep(doing: &'static str, error: UpkeepError) -> RegistryError {
+    RegistryError::Step { doing, kind: error.kind(), topic: Topic::Other, source: Box::new(error) }
+}
