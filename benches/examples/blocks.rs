@@ -109,7 +109,7 @@ async fn fetch(start: Instant, cid: &str, hints: Vec<Multiaddr>, home: &str) -> 
     let store = store(home)?;
     let keep = session(&*store).await?;
     let node = node(store.clone()).await?;
-    let fetch = node.open(FetchRequest { root, hints, stall: STALL, events: Emitter::silent() }).await?;
+    let fetch = node.open(FetchRequest { root, hints, stall: STALL, share: true, events: Emitter::silent() }).await?;
     let reader = Reader::new(store.clone(), Some(keep.clone()), Some(fetch));
     walk::fetch_all(&reader, &root, IN_FLIGHT).await?;
     keep.commit().await?;

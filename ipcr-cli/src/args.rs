@@ -38,6 +38,7 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch of the command line")]
 pub(crate) struct Global {
     /// Where keys, blocks and settings are kept [default: ipcr in the XDG data directory]
     #[arg(long, global = true, value_name = "DIR", env = "IPCR_HOME", hide_env = true)]

@@ -271,7 +271,9 @@ mod tests {
         }
         assert_eq!(cache_limit("x", Some("15%")).unwrap(), CacheSize::Percent(15));
         assert!(
-            cache_limit("x", Some("101%")).is_err() && rate("x", Some("0")).is_err() && share("x", "some", false).is_err()
+            cache_limit("x", Some("101%")).is_err()
+                && rate("x", Some("0")).is_err()
+                && share("x", "some", false).is_err()
         );
     }
 

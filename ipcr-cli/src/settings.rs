@@ -102,6 +102,7 @@ pub(crate) enum Origin {
 
 /// The settings of this run.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch")]
 pub(crate) struct Settings {
     /// Where the home is.
     pub(crate) home: PathBuf,

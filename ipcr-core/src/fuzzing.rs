@@ -30,7 +30,7 @@ const UNPACKED: usize = 1 << 20;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names of their folders.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("bitswap_message", bitswap_message),
     ("car", car),
     ("dag_pb", dag_pb),

@@ -154,7 +154,7 @@ async fn ours(peers: Vec<Multiaddr>) -> Ours {
 async fn fetch(ours: &Ours, kubo: &Kubo, cids: &[cid::Cid]) -> Duration {
     let hints = kubo.addresses().await;
     let events = Emitter::silent();
-    let request = FetchRequest { root: cids[0], hints, stall: Duration::from_secs(20), events };
+    let request = FetchRequest { root: cids[0], hints, stall: Duration::from_secs(20), share: true, events };
     let session = &ours.node.open(request).await.unwrap();
     let mut fetches =
         futures::stream::iter(cids).map(|cid| async move { session.fetch(cid).await.unwrap() }).buffer_unordered(64);

@@ -10,7 +10,7 @@ use crate::kind::ErrorKind;
 use crate::pin::files;
 use crate::pin::state::State;
 use crate::port::blocks::{BlockStore, Live, StoreError, Swept};
-use crate::port::table::{Change, Space, Table, TableError};
+use crate::port::table::{Change, Table, TableError};
 use crate::transfer::{ledger, pieces};
 
 /// A collection's failure. What was removed until then was not referred to.

@@ -228,8 +228,13 @@ impl Plan {
         mut todo: Vec<Lack>,
         (done, lost): (&mut Repaired, &mut Vec<Lack>),
     ) -> Result<(), UpkeepError> {
-        let request =
-            FetchRequest { root, hints: sources.hints.to_vec(), stall: sources.stall, events: sources.events.clone() };
+        let request = FetchRequest {
+            root,
+            hints: sources.hints.to_vec(),
+            stall: sources.stall,
+            share: true,
+            events: sources.events.clone(),
+        };
         let network: Arc<dyn FetchSession> = match sources.exchange.open(request).await {
             Ok(network) => network,
             Err(error) => {

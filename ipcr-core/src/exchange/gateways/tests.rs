@@ -224,7 +224,13 @@ fn over(peers: &MemoryExchange, urls: &[String]) -> GatewayExchange {
 }
 
 fn request(root: &Cid) -> FetchRequest {
-    FetchRequest { root: *root, hints: Vec::new(), stall: Duration::from_secs(20), share: true, events: Emitter::silent() }
+    FetchRequest {
+        root: *root,
+        hints: Vec::new(),
+        stall: Duration::from_secs(20),
+        share: true,
+        events: Emitter::silent(),
+    }
 }
 
 /// Reads the whole file, its root first.

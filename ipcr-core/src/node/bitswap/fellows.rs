@@ -1,7 +1,7 @@
 //! Others who fetch the same DAG: how they are found, and what is asked of them or left to them.
 //!
 //! Holders and fellows are asked who else fetches the root (`/ipcr/swarm/1`), again every few seconds, and what they name is
-//! dialled. A fellow is asked to say when it has a block (WANT_HAVE, which stays open), so that this node knows what is where,
+//! dialled. A fellow is asked to say when it has a block (`WANT_HAVE`, which stays open), so that this node knows what is where,
 //! and what the fellow wants itself it says with the same question. From that:
 //!
 //! * what fellows have is asked of them, the rarest first, and only of them as long as they deliver;

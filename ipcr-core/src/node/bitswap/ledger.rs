@@ -48,6 +48,7 @@ struct State {
     answering: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "three flags of a Bitswap want, and whether it waits")]
 #[derive(Clone, Copy)]
 struct Entry {
     have: bool,
@@ -244,7 +245,7 @@ pub(super) async fn answer(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
         }
         // What this node fetches itself is told at once; only what others put into the store has to be looked for.
         rounds += 1;
-        let waiting = peer.ledger.waiting(rounds % PRESENCE_ROUNDS == 0);
+        let waiting = peer.ledger.waiting(rounds.is_multiple_of(PRESENCE_ROUNDS));
         if !waiting.is_empty() {
             peer.ledger.unpark(bitswap.held(&waiting).await.into_iter());
         }

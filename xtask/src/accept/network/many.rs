@@ -1,10 +1,9 @@
 //! A home with very many blocks.
 
 use std::fs;
-use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::accept::Figure;
 use crate::accept::forge::Image;
@@ -50,17 +49,16 @@ fn many(lab: &Lab, count: u64) -> Result<Figure> {
     let used = home.json(&["df"])?;
     require(number(&used, "/reclaimable/blocks")? >= blocks - live, || format!("df says {used}"))?;
     same("the blocks of the cache", &number(&used, "/cache/blocks")?, &live)?;
-    let ended = AtomicBool::new(false);
-    let (collected, seconds, pushed) = thread::scope(|scope| -> Result<_> {
-        let adding = scope.spawn(|| add(&home, &ended).map_err(|error| error.to_string()));
-        thread::sleep(Duration::from_millis(200));
-        let begin = Instant::now();
-        let collected = home.json(&["gc"]);
-        let seconds = begin.elapsed().as_secs_f64();
-        ended.store(true, Ordering::Relaxed);
-        let pushed = adding.join().map_err(|_| "a push panicked")??;
-        Ok((collected?, seconds, pushed))
+    let begin = Instant::now();
+    let collecting = home.command(&["-o", "json", "gc"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let collecting = thread::spawn(move || (collecting.wait_with_output(), begin.elapsed().as_secs_f64()));
+    let pushed = add(&home, || collecting.is_finished())?;
+    let (collected, seconds) = collecting.join().map_err(|_| "waiting for a collection panicked")?;
+    let collected = collected?;
+    require(collected.status.success(), || {
+        format!("ipcr gc ended with {}: {}", collected.status, String::from_utf8_lossy(&collected.stderr))
     })?;
+    let collected: serde_json::Value = serde_json::from_slice(&collected.stdout)?;
     require(seconds < COLLECTION, || format!("gc took {seconds:.1} s, limit {COLLECTION}"))?;
     let removed = number(&collected, "/removed_blocks")?;
     require(removed >= blocks - live, || format!("gc removed {removed} of {} blocks", blocks - live))?;
@@ -80,10 +78,10 @@ fn many(lab: &Lab, count: u64) -> Result<Figure> {
     })
 }
 
-/// Pushes one image after the other until it is told to end; at least one. How many.
-fn add(home: &Home<'_>, ended: &AtomicBool) -> Result<u64> {
+/// Pushes one image after the other until something has ended; at least one. How many.
+fn add(home: &Home<'_>, has_ended: impl Fn() -> bool) -> Result<u64> {
     let mut pushed = 0;
-    while pushed == 0 || !ended.load(Ordering::Relaxed) {
+    while pushed == 0 || !has_ended() {
         let file = home.dir.with_extension(format!("{pushed}.tar"));
         fs::write(&file, Image::new(700 + pushed, &[300 << 10]).archive())?;
         let source = format!("docker-archive:{}", file.display());
