@@ -90,7 +90,7 @@ async fn a_gateway_alone_is_asked_for_all_of_it() {
 async fn a_whole_node_is_asked_for_without_a_range() {
     let mut now = Instant::now();
     let mut state = measured(&[1, 100_000_000], &mut now);
-    state.sources[1].window = 1;
+    (state.sources[PEERS].usable, state.sources[1].window) = (false, 1);
     let (node, leaves) = file(40);
     all(&mut state, &node, &leaves, now);
     let asks = state.plan(now);
