@@ -148,6 +148,11 @@ pub fn is_relayed(address: &Multiaddr) -> bool {
     address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
+/// Whether a connection to the address goes by QUIC.
+pub fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::QuicV1))
+}
+
 /// The multiaddr with `/p2p/<peer>` at its end.
 pub fn with_peer(address: &Multiaddr, id: PeerId) -> Multiaddr {
     if peer(address) == Some(id) { address.clone() } else { address.clone().with(Protocol::P2p(id)) }

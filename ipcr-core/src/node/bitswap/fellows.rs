@@ -17,13 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cid::Cid;
+use ipcr_swarm::DialError;
 use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
 use tokio::time::Instant;
 
 use super::lock;
 use super::schedule::{Choice, Schedule, Standing};
 use super::session::{Shared, State, TICK, Want};
 use crate::dag::block::RAW;
+use crate::net::addresses;
 use crate::node::swarm::{PROTOCOL, digest, mix};
 use crate::port::routing::Provider;
 
@@ -35,6 +38,10 @@ const WATCHED: usize = 512;
 const NEXT: u64 = 4;
 /// How long it is waited for holders to say who else fetches before much is asked of them.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
+/// How long after its begin a session asks holders for little at once: whoever begins at the same time is not known at once.
+pub(super) const YOUNG: Duration = Duration::from_millis(1500);
+/// How long a peer is waited for that may dial, too, before it is dialled.
+const ITS_TURN: Duration = Duration::from_millis(500);
 /// How long after a question the same peer is asked again, at first and at most.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Wants below which, and bytes before which, a session is reading names and folders.
@@ -189,7 +196,7 @@ impl Shared {
         let _hold = hub.hold(peer);
         let dialled = match addresses.as_slice() {
             [] => Ok(()),
-            addresses => hub.dial(peer, addresses).await,
+            addresses => self.dial_fellow(peer, addresses).await,
         };
         let mut changes = hub.changes();
         {
@@ -215,6 +222,23 @@ impl Shared {
         }
         // It may come back, or be named again.
         lock(&self.state).company.known.remove(&peer);
+    }
+
+    /// Connects to a fellow. Both are told of each other at about the same time, and one connection is enough: the one with the
+    /// smaller peer id dials first. Connections of different kinds are not tried at once either, because what is sent by the one
+    /// that is not kept is lost. TCP comes first: bytes cost half as much of the processor as with QUIC.
+    async fn dial_fellow(&self, peer: PeerId, addresses: &[Multiaddr]) -> Result<(), DialError> {
+        let hub = &self.bitswap.hub;
+        if hub.local() > peer {
+            let mut changes = hub.changes();
+            let comes = async { while hub.epoch(&peer).is_none() && changes.changed().await.is_ok() {} };
+            let _ = tokio::time::timeout(ITS_TURN, comes).await;
+        }
+        let (quic, tcp): (Vec<_>, Vec<_>) = addresses.iter().cloned().partition(addresses::is_quic);
+        match hub.dial(peer, &tcp).await {
+            Err(DialError::NoAddress | DialError::Failed(_) | DialError::Timeout) => hub.dial(peer, &quic).await,
+            done => done,
+        }
     }
 
     fn join_fellow(&self, peer: PeerId) {

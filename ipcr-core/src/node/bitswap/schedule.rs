@@ -29,8 +29,8 @@ const FELLOW_BLOCKS: std::ops::RangeInclusive<u64> = 2..=64;
 const FIRST_BYTES: u64 = 2 << 20;
 /// The least blocks that a holder is asked for at once, however many share it.
 const SHARED_BLOCKS: u64 = 1;
-/// Bytes of a peer from which on the mean size of its blocks says something.
-const SMALL_BYTES: u64 = 4 << 20;
+/// Blocks from this size on say something about the size of others: smaller ones are names and folders.
+const LARGE: u64 = 16 << 10;
 /// The shortest and the longest time without a block after which others are asked for what a fellow was asked for.
 const FELLOW_PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 /// How many times as fast a holder has to be before it is asked for what fellows have or will have.
@@ -63,6 +63,8 @@ pub(super) struct Member {
     pub(super) epoch: Option<u64>,
     pub(super) blocks: u64,
     pub(super) bytes: u64,
+    /// Smoothed size of its larger blocks.
+    typical: Option<u64>,
     in_flight: u64,
     /// Blocks that it is to say of when it has them.
     pub(super) probes: usize,
@@ -92,11 +94,11 @@ impl Member {
         self.slow_until.is_some_and(|until| until > now)
     }
 
-    fn window(&self, crowd: Crowd) -> u64 {
+    fn window(&self, crowd: Crowd, young: bool) -> u64 {
         let mut size = self.bytes.checked_div(self.blocks).unwrap_or(FIRST_GUESS).max(1);
-        if crowd != Crowd::Alone && self.bytes < SMALL_BYTES {
+        if crowd != Crowd::Alone {
             // Names and folders say nothing about the size of what follows.
-            size = size.max(limits::LEAF_BYTES as u64);
+            size = self.typical.unwrap_or(limits::LEAF_BYTES as u64).max(size);
         }
         if self.standing == Standing::Fellow {
             return (FELLOW_BYTES / size).clamp(*FELLOW_BLOCKS.start(), *FELLOW_BLOCKS.end());
@@ -109,6 +111,7 @@ impl Member {
         let bytes = match crowd {
             Crowd::Alone => self.window_bytes,
             Crowd::Unknown => self.window_bytes.min(FIRST_BYTES),
+            Crowd::Fellows(fellows) if young => self.window_bytes.min(FIRST_BYTES) / (fellows + 1),
             Crowd::Fellows(fellows) => self.window_bytes / (fellows + 1),
         };
         (bytes / size).clamp(least, *WINDOW_BLOCKS.end())
@@ -150,6 +153,8 @@ pub(super) enum Choice {
 pub(super) struct Schedule {
     members: HashMap<PeerId, Member>,
     crowd: Crowd,
+    /// Whether not all who fetch may be known yet.
+    young: bool,
 }
 
 impl Schedule {
@@ -168,6 +173,7 @@ impl Schedule {
             epoch,
             blocks: 0,
             bytes: 0,
+            typical: None,
             in_flight: 0,
             probes: 0,
             doubts: 0,
@@ -185,7 +191,13 @@ impl Schedule {
     }
 
     /// Says who else fetches, as far as it is known.
-    pub(super) fn set_crowd(&mut self, unknown: bool, now: Instant, is_asking: impl Fn(&PeerId) -> bool) {
+    pub(super) fn set_crowd(
+        &mut self,
+        (unknown, young): (bool, bool),
+        now: Instant,
+        is_asking: impl Fn(&PeerId) -> bool,
+    ) {
+        self.young = young;
         self.crowd = match self.fellows(now).count() {
             0 if unknown => Crowd::Unknown,
             0 => Crowd::Alone,
@@ -246,7 +258,7 @@ impl Schedule {
         let mut choice = Choice::Nobody;
         let mut least = u64::MAX;
         for (peer, member) in good {
-            if member.in_flight < member.window(self.crowd).min(least) {
+            if member.in_flight < member.window(self.crowd, self.young).min(least) {
                 (choice, least) = (Choice::Ask(*peer), member.in_flight);
             } else if choice == Choice::Nobody {
                 choice = Choice::Later;
@@ -337,7 +349,11 @@ impl Schedule {
             member.gap = (member.gap * 7 + gap) / 8;
             member.progress = now;
             member.blocks += 1;
-            member.bytes += bytes as u64;
+            let bytes = bytes as u64;
+            member.bytes += bytes;
+            if bytes >= LARGE {
+                member.typical = Some(member.typical.map_or(bytes, |typical| (typical * 7 + bytes) / 8));
+            }
             if member.standing != Standing::Fellow {
                 member.standing = Standing::Holder;
             }
@@ -349,8 +365,9 @@ impl Schedule {
     pub(super) fn choose(&self, avoid: &[PeerId], now: Instant) -> Choice {
         let usable = || self.members.iter().filter(|(peer, member)| member.usable(now) && !avoid.contains(peer));
         let slow = usable().all(|(_, member)| member.slow(now));
-        let free =
-            usable().filter(|(_, member)| member.in_flight < member.window(self.crowd) && (slow || !member.slow(now)));
+        let free = usable().filter(|(_, member)| {
+            member.in_flight < member.window(self.crowd, self.young) && (slow || !member.slow(now))
+        });
         match free.min_by_key(|(_, member)| (member.in_flight, member.gap)) {
             Some((peer, _)) => Choice::Ask(*peer),
             None if usable().next().is_some() => Choice::Later,
@@ -360,7 +377,9 @@ impl Schedule {
 
     /// Whether any peer could be asked for another block.
     pub(super) fn has_room(&self, now: Instant) -> bool {
-        self.members.values().any(|member| member.usable(now) && member.in_flight < member.window(self.crowd))
+        self.members
+            .values()
+            .any(|member| member.usable(now) && member.in_flight < member.window(self.crowd, self.young))
     }
 
     /// Peers that are connected and not banned.

@@ -306,7 +306,8 @@ impl Shared {
         let unknown = state.company.is_unknown(self.opened, now);
         // In the beginning, all of them read names and folders and are about to want the same.
         let begins = state.bytes < fellows::BEGINNING.1;
-        state.schedule.set_crowd(unknown, now, |peer| begins || self.bitswap.is_asking(peer));
+        let young = now.saturating_duration_since(self.opened) < fellows::YOUNG;
+        state.schedule.set_crowd((unknown || young, young), now, |peer| begins || self.bitswap.is_asking(peer));
         if state.schedule.is_shared() {
             return self.assign_among(state, now);
         }
