@@ -395,6 +395,8 @@ async fn a_liar_is_dropped_and_told() {
             bad.push(peer);
         }
     }
+    // Each session tells of it.
+    bad.dedup();
     assert_eq!(bad, [liar.peer_id().to_string()]);
 
     // It is known when it comes back.
