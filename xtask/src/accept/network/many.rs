@@ -31,7 +31,7 @@ pub(crate) fn million(lab: &Lab) -> Result<Figure> {
 
 /// A node with `count` blocks starts, and half of them are collected while images are pushed and pulled.
 fn many(lab: &Lab, count: u64) -> Result<Figure> {
-    let home = lab.home("many");
+    let home = lab.home("many-blocks");
     home.json(&["init"])?;
     let program = peers::target_dir(&lab.root).join("release/examples/many");
     if !program.is_file() {
