@@ -43,7 +43,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cid::Cid;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FusedFuture as _, FutureExt as _};
 use ipcr_swarm::{Acceptor, Hub, Inbound};
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -244,7 +244,7 @@ impl Node {
             self.tasks.spawn(async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = keep_peer(hub, network, address) => {}
+                    () = keep_peer(hub, network, address, || Box::pin(std::future::ready(()))) => {}
                 }
             });
         }
@@ -337,7 +337,13 @@ fn exchange_acceptor(engine: &Arc<OnceLock<Weak<Bitswap>>>) -> Acceptor {
     })
 }
 
-async fn keep_peer(hub: Hub, network: Arc<Network>, address: Multiaddr) {
+/// Keeps a peer connected for as long as it is polled, and does something each time that it was reached, until it is lost.
+async fn keep_peer(
+    hub: Hub,
+    network: Arc<Network>,
+    address: Multiaddr,
+    when_reached: impl Fn() -> BoxFuture<'static, ()>,
+) {
     let Some(peer) = addresses::peer(&address) else {
         tracing::warn!(%address, "a peer's address without a peer id is ignored");
         return;
@@ -350,9 +356,13 @@ async fn keep_peer(hub: Hub, network: Arc<Network>, address: Multiaddr) {
         match hub.dial(peer, &resolved).await {
             Ok(()) => {
                 pause = REDIAL.0;
+                let mut reached = when_reached().fuse();
                 while hub.epoch(&peer).is_some() {
-                    if changes.changed().await.is_err() {
-                        return;
+                    tokio::select! {
+                        () = &mut reached, if !reached.is_terminated() => {}
+                        changed = changes.changed() => if changed.is_err() {
+                            return;
+                        }
                     }
                 }
             }

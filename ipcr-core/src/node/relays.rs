@@ -1,14 +1,15 @@
-//! Relays that this node listens at (libp2p specification, "Circuit Relay v2"): reservations are made, and made again when a relay was away.
+//! Relays that this node listens at (libp2p specification, "Circuit Relay v2"): reservations are made, and made again when a
+//! relay was away.
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use ipcr_swarm::Hub;
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 
-use super::bitswap::Discovery as _;
 use super::host::Host;
-use super::{Network, REDIAL};
+use super::{Network, REDIAL, keep_peer};
 
 /// The address of the relay itself, and who it is: what stands before `/p2p-circuit` at the end.
 pub(super) fn relay_of(address: &Multiaddr) -> Option<(Multiaddr, PeerId)> {
@@ -20,34 +21,22 @@ pub(super) fn relay_of(address: &Multiaddr) -> Option<(Multiaddr, PeerId)> {
     Some((relay, peer))
 }
 
-/// Stays reachable through a relay for as long as it is polled.
+/// Stays reachable through a relay for as long as it is polled. The reservation ends with the connection to the relay.
 pub(super) async fn keep(host: Arc<Host>, hub: Hub, network: Arc<Network>, address: Multiaddr) {
     let Some((relay, peer)) = relay_of(&address) else { return };
-    let _hold = hub.hold(peer);
-    let mut changes = hub.changes();
-    let mut pause = REDIAL.0;
-    loop {
-        let resolved = network.resolve(std::slice::from_ref(&relay)).await;
-        let reserved = match hub.dial(peer, &resolved).await {
-            Ok(()) => host.listen_at_relay(address.clone()).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match reserved {
-            Ok(()) => {
-                tracing::info!(%peer, "others reach this node through a relay");
-                pause = REDIAL.0;
-                // The reservation ends with the connection.
-                while hub.epoch(&peer).is_some() {
-                    if changes.changed().await.is_err() {
-                        return;
-                    }
-                }
+    let reserve = || -> BoxFuture<'static, ()> {
+        let (host, address) = (host.clone(), address.clone());
+        Box::pin(async move {
+            let mut pause = REDIAL.0;
+            while let Err(error) = host.listen_at_relay(address.clone()).await {
+                tracing::warn!(%peer, %error, "a relay gives no reservation");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(REDIAL.1);
             }
-            Err(error) => tracing::warn!(%peer, %error, "a relay gives no reservation"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(REDIAL.1);
-    }
+            tracing::info!(%peer, "others reach this node through a relay");
+        })
+    };
+    keep_peer(hub, network, relay, reserve).await;
 }
 
 #[cfg(test)]

@@ -90,13 +90,6 @@ pub async fn all(tables: &Arc<dyn Table>) -> Result<Vec<Made>, TableError> {
     rows.iter().map(|(key, bytes)| read(key, bytes)).collect()
 }
 
-/// One of them.
-pub async fn one(tables: &Arc<dyn Table>, number: u64) -> Result<Option<Made>, TableError> {
-    let key = key(number);
-    let bytes = tables.get(Space::Registry, &key).await?;
-    bytes.map(|bytes| read(&key, &bytes)).transpose()
-}
-
 fn key(number: u64) -> Vec<u8> {
     [PREFIX, &number.to_be_bytes()].concat()
 }
@@ -137,8 +130,6 @@ mod tests {
             tables.write(made.write()).await.unwrap();
         }
         assert_eq!(all(&tables).await.unwrap(), made[1..]);
-        assert_eq!(one(&tables, 256).await.unwrap().as_ref(), Some(&made[2]));
-        assert_eq!(one(&tables, 1).await.unwrap(), None);
         assert_ne!(made[1].mark, made[2].mark);
         assert_eq!((made[1].mark.len(), made[1].edits[1].change), (8, 2));
     }

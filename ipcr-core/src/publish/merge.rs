@@ -21,8 +21,8 @@ use crate::tree::tags::tag_digest;
 /// What this home changed and a published root lacks.
 #[derive(Debug)]
 pub(super) struct Unseen {
-    /// The edits, oldest first.
-    pub(super) edits: Vec<Pending>,
+    /// The changes, oldest first.
+    pub(super) made: Vec<Made>,
     /// Changes that are not needed any more.
     pub(super) forgotten: Vec<Change>,
 }
@@ -62,23 +62,16 @@ pub(super) async fn unseen(
         state.rename(first);
         forgotten.extend((oldest..first).map(changes::forget));
     }
-    Ok(Unseen { edits: made.into_iter().flat_map(|made| made.edits).collect(), forgotten })
+    Ok(Unseen { made, forgotten })
 }
 
-/// The changes as they are upon the published root, for those that wrote them down before.
-pub(super) async fn rewritten(
-    tables: &Arc<dyn Table>,
-    unseen: &[u64],
-    edits: &[Pending],
-) -> Result<Vec<Change>, PublishError> {
-    let mut rows = Vec::new();
-    for number in unseen {
-        if let Some(before) = changes::one(tables, *number).await? {
-            let edits = edits.iter().filter(|pending| pending.change == *number).cloned().collect();
-            rows.extend(Made { edits, ..before }.write());
-        }
-    }
-    Ok(rows)
+/// What writes changes down anew, with their edits as they are upon the published root.
+pub(super) fn rewritten(made: Vec<Made>, edits: &[Pending]) -> Vec<Change> {
+    let rewrite = |before: Made| {
+        let edits = edits.iter().filter(|pending| pending.change == before.number).cloned().collect();
+        Made { edits, ..before }.write()
+    };
+    made.into_iter().flat_map(rewrite).collect()
 }
 
 /// The tag that an edit changes by name.

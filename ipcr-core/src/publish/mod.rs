@@ -1,8 +1,9 @@
 //! Changing the registry: merging with the network's root, commit order, signing and announcing.
 //!
 //! The order is that of design section 8: blocks are durable before the root that names them, the root before the record, the
-//! record before anyone is told. Each registry says which changes of which homes it holds; when another home with the same key published
-//! what this one does not know, everything of this one that is not in it is applied again to its root, so no one's tags are ever lost. A crash at any point leaves the old or the new registry.
+//! record before anyone is told. Each registry says which changes of which homes it holds; when another home with the same key
+//! published what this one does not know, everything of this one that is not in it is applied again to its root, so no one's
+//! tags are ever lost. A crash at any point leaves the old or the new registry.
 //!
 //! A registry that had other keys before keeps their names leading to it: each publish signs their records again, with the
 //! new name as their value.
@@ -27,7 +28,7 @@ use crate::naming::Clock;
 use crate::naming::ipns::{IpnsError, RecordTable};
 use crate::naming::record::SignedRecord;
 use crate::naming::target::{Target, TargetRoot};
-use crate::pin::changes::{self, Made, Pending};
+use crate::pin::changes::{Made, Pending};
 use crate::pin::files;
 use crate::pin::state::State;
 use crate::port::announce::Announce;
@@ -265,10 +266,9 @@ impl Publisher {
         };
         let document = read::registry(&reader, &root).await.map_err(|error| unfetched(error.into()))?;
         let homes = document.map(|document| document.homes).unwrap_or_default();
-        let merge::Unseen { edits: unseen, forgotten } =
+        let merge::Unseen { made, forgotten } =
             merge::unseen(state, &self.tables, &homes, theirs.sequence(), force).await?;
-        let mut numbers: Vec<u64> = unseen.iter().map(|pending| pending.change).collect();
-        numbers.dedup();
+        let unseen = made.iter().flat_map(|made| &made.edits).cloned().collect();
         let mut all = merge::still_possible(&reader, &root, unseen).await.map_err(unfetched)?;
         all.extend_from_slice(edits);
         if !force {
@@ -277,14 +277,14 @@ impl Publisher {
         let again: Vec<Edit> = all.iter().map(|pending| pending.edit.clone()).collect();
         let mut all = merge::upon(&reader, &root, all).await.map_err(unfetched)?;
         let new = Made::new(state.change + 1, all.split_off(all.len() - edits.len()));
-        let last = if edits.is_empty() { changes::one(&self.tables, state.change).await? } else { Some(new.clone()) };
+        let last = if edits.is_empty() { made.last() } else { Some(&new) };
         let row = last.map(|last| last.row(state.name()));
         let mut edited = apply(&reader, &root, &again, row.as_ref()).await.map_err(|error| unfetched(error.into()))?;
-        if let Some(row) = row.as_ref().filter(|_| edited.unchanged && !numbers.is_empty()) {
+        if let Some(row) = row.as_ref().filter(|_| edited.unchanged && !made.is_empty()) {
             // What they have as well counts as seen from now on.
             edited = note_home(&reader, &root, row).await.map_err(|error| unfetched(error.into()))?;
         }
-        let mut rows = merge::rewritten(&self.tables, &numbers, &all).await?;
+        let mut rows = merge::rewritten(made, &all);
         rows.extend(forgotten);
         if let Some(row) = row.filter(|_| !edits.is_empty() && !edited.unchanged) {
             state.changed(row.home);

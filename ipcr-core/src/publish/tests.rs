@@ -377,7 +377,7 @@ async fn changes_that_are_not_remembered_any_more() {
         one.change(vec![one.set(tag, tag)], &MemoryRecords::new()).await.unwrap();
     }
     publish_apart(&other, vec![other.set("x", "x"), other.set("y", "y")], &both).await;
-    one.tables.write(vec![changes::forget(1)]).await.unwrap();
+    one.tables.write(vec![crate::pin::changes::forget(1)]).await.unwrap();
     let error = one.change(vec![one.set("c", "c")], &both).await.unwrap_err();
     assert!(matches!(error, PublishError::Forgotten { lost: 1 }), "{error}");
     assert_eq!(one.tags().await, "a b");

@@ -11,6 +11,7 @@ mod main_job;
 mod matrix;
 mod media;
 mod memory;
+mod namespace;
 pub(crate) mod network;
 mod odd;
 mod proxy;

@@ -148,5 +148,22 @@ pub(crate) fn unfetched(lab: &Lab) -> Result<Figure> {
     second.json(&["publish"])?;
     same("the tags after a fork", &tags(second, "f")?, &vec!["first".to_owned(), "second".to_owned()])?;
     drop(serving);
+
+    // One has published more often than the other, and of the other's nobody tells any more.
+    let uneven = Pair::new(lab, "uneven")?;
+    let [first, second] = &uneven.homes;
+    first.json(&["push", "small:1", "--as", "e:a"])?;
+    first.json(&["push", "small:1", "--as", "e:b"])?;
+    uneven.router.say(&uneven.key.name, None);
+    let behind = second.json(&["push", "small:1", "--as", "e:z"])?;
+    same("published", &behind["published"], &true.into())?;
+    uneven.router.say(&uneven.key.name, None);
+    let ahead = first.json(&["push", "small:1", "--as", "e:c"])?;
+    let (ahead, behind) = (number(&ahead, "/sequence")?, number(&behind, "/sequence")?);
+    require(ahead > behind, || format!("sequences {ahead} and {behind}"))?;
+    let serving = uneven.serve(0)?;
+    second.json(&["publish"])?;
+    same("the tags of both", &tags(second, "e")?, &["a", "b", "c", "z"].map(str::to_owned).to_vec())?;
+    drop(serving);
     Figure::at_most(seconds, 20.0, "s until exit 4")
 }

@@ -5,11 +5,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::Figure;
 use super::lab::{Engine, Home, Lab, inside};
+use super::namespace::Namespace;
 use super::site::{DOMAIN, IMAGE_MIB, number, require, same, text};
 use super::watched::{self, STALL};
 use crate::line::{Line, Quality};
@@ -24,19 +24,11 @@ const SLOW_LINE: f64 = 60.0;
 
 /// One of the hosts.
 struct Host {
-    /// Its namespace.
-    name: String,
+    namespace: Namespace,
     address: &'static str,
 }
 
 impl Host {
-    fn add(lab: &Lab, letter: char, address: &'static str) -> Result<Self> {
-        lab.peer("ip")?;
-        let name = format!("ipcr-{}-{letter}", std::process::id());
-        ip(&["netns", "add", &name])?;
-        Ok(Self { name, address })
-    }
-
     /// A fresh home on this host, with its engine behind this socket.
     fn home<'a>(&self, lab: &'a Lab, name: &str, engine: &Path) -> Result<Home<'a>> {
         let dir = lab.path(name);
@@ -44,33 +36,19 @@ impl Host {
             fs::remove_dir_all(&dir)?;
         }
         let flags = vec!["--network".to_owned(), "lan".to_owned()];
-        Ok(Home { lab, dir, engine: engine.to_owned(), flags, namespace: Some(self.name.clone()) })
+        Ok(Home { lab, dir, engine: engine.to_owned(), flags, namespace: Some(self.namespace.0.clone()) })
     }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        // Its end of the cable goes with it, and with that the other end.
-        let _ = ip(&["netns", "del", &self.name]);
-    }
-}
-
-fn ip(args: &[&str]) -> Result<String> {
-    output(Command::new("ip").args(args))
 }
 
 /// Two hosts with a cable between them.
 fn join(lab: &Lab) -> Result<(Host, Host)> {
-    if output(Command::new("id").arg("-u"))? != "0" {
-        return Err("SKIPPED: only root can make network namespaces".into());
-    }
-    let (a, b) = (Host::add(lab, 'a', "10.77.0.1")?, Host::add(lab, 'b', "10.77.0.2")?);
-    let cable = format!("ipcr{}", std::process::id());
-    ip(&["link", "add", &cable, "netns", &a.name, "type", "veth", "peer", "name", &cable, "netns", &b.name])?;
+    let host = |letter, address| {
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Host { namespace: Namespace::new(lab, letter)?, address })
+    };
+    let (a, b) = (host("a", "10.77.0.1")?, host("b", "10.77.0.2")?);
+    a.namespace.cable("cable", &b.namespace, "cable")?;
     for host in [&a, &b] {
-        ip(&["-n", &host.name, "address", "add", &format!("{}/24", host.address), "dev", &cable])?;
-        ip(&["-n", &host.name, "link", "set", "lo", "up"])?;
-        ip(&["-n", &host.name, "link", "set", &cable, "up"])?;
+        host.namespace.address(&format!("{}/24", host.address), "cable")?;
     }
     Ok((a, b))
 }
@@ -104,7 +82,7 @@ pub(crate) fn engine_to_engine(lab: &Lab) -> Result<Figure> {
         } else {
             flags.extend(["--peer".to_owned(), address.clone()]);
         }
-        let dnsmasq = inside(&a.name, &lab.peer("dnsmasq")?);
+        let dnsmasq = inside(&a.namespace.0, &lab.peer("dnsmasq")?);
         let _dns = lab.dns_at(dnsmasq, a.address, DNS_PORT, &records)?;
         let mut visitor = b.home(lab, "host-b", &engine.socket)?;
         visitor.flags.extend(flags);

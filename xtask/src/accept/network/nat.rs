@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,6 +12,7 @@ use crate::accept::Figure;
 use crate::accept::exchange::{Kubo, kubo};
 use crate::accept::forge::Image;
 use crate::accept::lab::{Home, Lab, Process, inside, wait_for};
+use crate::accept::namespace::Namespace;
 use crate::accept::site::{require, text};
 use crate::shell::{Result, output};
 
@@ -22,92 +23,50 @@ const PORT: u16 = 4001;
 /// How much the relay lets through, in bytes: more than the image.
 const THROUGH: u64 = 64 << 20;
 
-/// A namespace that ends with this.
-struct Space(String);
-
-impl Space {
-    fn new(name: &str) -> Result<Self> {
-        let space = Self(format!("ipcr-{}-{name}", std::process::id()));
-        ip(&["netns", "add", &space.0])?;
-        ip(&["-n", &space.0, "link", "set", "lo", "up"])?;
-        Ok(space)
-    }
-
-    /// A cable to another namespace: its end here and there.
-    fn cable(&self, end: &str, other: &Self, other_end: &str) -> Result {
-        ip(&["link", "add", end, "netns", &self.0, "type", "veth", "peer", "name", other_end, "netns", &other.0])?;
-        ip(&["-n", &self.0, "link", "set", end, "up"])?;
-        ip(&["-n", &other.0, "link", "set", other_end, "up"])?;
-        Ok(())
-    }
-
-    fn address(&self, address: &str, device: &str) -> Result {
-        ip(&["-n", &self.0, "address", "add", address, "dev", device]).map(drop)
-    }
-
-    fn iptables(&self, rule: &str) -> Result {
-        let mut command = Command::new("ip");
-        output(command.args(["netns", "exec", &self.0, "iptables"]).args(rule.split(' '))).map(drop)
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        let _ = ip(&["netns", "del", &self.0]);
-    }
-}
-
-fn ip(args: &[&str]) -> Result<String> {
-    output(Command::new("ip").args(args))
-}
-
 /// The network outside, with the relay in its middle, and two networks behind routers.
 struct Streets {
-    outside: Space,
-    routers: Vec<Space>,
-    insides: Vec<Space>,
+    outside: Namespace,
+    routers: Vec<Namespace>,
+    insides: Vec<Namespace>,
 }
 
 impl Streets {
     fn new(lab: &Lab) -> Result<Self> {
-        lab.peer("ip")?;
         lab.peer("iptables")?;
-        if output(Command::new("id").arg("-u"))? != "0" {
-            return Err("SKIPPED: only root can make network namespaces".into());
-        }
-        let outside = Space::new("out")?;
-        ip(&["-n", &outside.0, "link", "add", "street", "type", "bridge"])?;
-        ip(&["-n", &outside.0, "link", "set", "street", "up"])?;
+        let outside = Namespace::new(lab, "out")?;
+        outside.ip(&["link", "add", "street", "type", "bridge"])?;
+        outside.ip(&["link", "set", "street", "up"])?;
         outside.address(&format!("{RELAY}/24"), "street")?;
         let (mut routers, mut insides) = (Vec::new(), Vec::new());
         for number in [1, 2] {
-            let (router, inside) = (Space::new(&format!("r{number}"))?, Space::new(&format!("i{number}"))?);
+            let [router, inside] = ["r", "i"].map(|kind| Namespace::new(lab, &format!("{kind}{number}")));
+            let (router, inside) = (router?, inside?);
             let end = format!("house{number}");
             router.cable("wan", &outside, &end)?;
-            ip(&["-n", &outside.0, "link", "set", &end, "master", "street"])?;
+            outside.ip(&["link", "set", &end, "master", "street"])?;
             router.cable("home", &inside, "lan")?;
             router.address(&format!("11.22.33.1{number}/24"), "wan")?;
             router.address(&format!("192.168.{number}.1/24"), "home")?;
             inside.address(&format!("192.168.{number}.2/24"), "lan")?;
-            ip(&["-n", &inside.0, "route", "add", "default", "via", &format!("192.168.{number}.1")])?;
-            let forward = ["netns", "exec", &router.0, "sysctl", "-qw", "net.ipv4.ip_forward=1"];
-            ip(&forward)?;
-            router.iptables("-P INPUT DROP")?;
-            router.iptables("-P FORWARD DROP")?;
-            router.iptables("-A FORWARD -i home -j ACCEPT")?;
-            router.iptables("-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT")?;
+            inside.ip(&["route", "add", "default", "via", &format!("192.168.{number}.1")])?;
+            router.run(&["sysctl", "-qw", "net.ipv4.ip_forward=1"])?;
+            iptables(&router, "-P INPUT DROP")?;
+            iptables(&router, "-P FORWARD DROP")?;
+            iptables(&router, "-A FORWARD -i home -j ACCEPT")?;
+            iptables(&router, "-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT")?;
             routers.push(router);
             insides.push(inside);
         }
         Ok(Self { outside, routers, insides })
     }
 
-    /// Lets the routers translate addresses: each connection by any port, so that nobody can know where to knock, or by the port that it has inside.
+    /// Lets the routers translate addresses: each connection by any port, so that nobody can know where to knock, or by the port
+    /// that it has inside.
     fn translate(&self, at_random: bool) -> Result {
         for router in &self.routers {
-            router.iptables("-t nat -F POSTROUTING")?;
+            iptables(router, "-t nat -F POSTROUTING")?;
             let random = if at_random { " --random-fully" } else { "" };
-            router.iptables(&format!("-t nat -A POSTROUTING -o wan -j MASQUERADE{random}"))?;
+            iptables(router, &format!("-t nat -A POSTROUTING -o wan -j MASQUERADE{random}"))?;
         }
         Ok(())
     }
@@ -117,6 +76,12 @@ impl Streets {
         let flags = ["--network", "public", "--bootstrap", relay].map(str::to_owned).to_vec();
         Home { lab, dir, engine: PathBuf::from("/nowhere"), flags, namespace: Some(self.insides[number].0.clone()) }
     }
+}
+
+/// Runs `iptables` in a namespace.
+fn iptables(namespace: &Namespace, rule: &str) -> Result {
+    let args: Vec<&str> = std::iter::once("iptables").chain(rule.split(' ')).collect();
+    namespace.run(&args)
 }
 
 /// Kubo as a relay; what it is reached by.

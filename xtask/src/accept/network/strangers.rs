@@ -1,13 +1,13 @@
 //! Strangers who say that somebody within this machine's own network holds what is wanted.
 
-use std::process::Command;
 use std::time::Duration;
 
 use super::Script;
 use crate::accept::Figure;
 use crate::accept::lab::{Home, Lab, inside};
+use crate::accept::namespace::Namespace;
 use crate::accept::site::{DOMAIN, require};
-use crate::shell::{Result, output};
+use crate::shell::Result;
 
 /// Addresses that nobody may make this machine knock at.
 const WITHIN: [&str; 3] = ["10.88.0.1", "169.254.88.1", "127.0.0.1"];
@@ -28,37 +28,17 @@ const NOBODY: [&str; 4] = [
 ];
 
 /// A network namespace that has all these addresses and no way out.
-struct Island(String);
-
-impl Island {
-    fn new(lab: &Lab) -> Result<Self> {
-        lab.peer("ip")?;
-        if output(Command::new("id").arg("-u"))? != "0" {
-            return Err("SKIPPED: only root can make network namespaces".into());
-        }
-        let island = Self(format!("ipcr-{}-i", std::process::id()));
-        ip(&["netns", "add", &island.0])?;
-        ip(&["-n", &island.0, "link", "set", "lo", "up"])?;
-        for address in [WITHIN[0], WITHIN[1], STRANGER, OUTSIDE] {
-            ip(&["-n", &island.0, "address", "add", &format!("{address}/32"), "dev", "lo"])?;
-        }
-        Ok(island)
+fn island(lab: &Lab) -> Result<Namespace> {
+    let island = Namespace::new(lab, "i")?;
+    for address in [WITHIN[0], WITHIN[1], STRANGER, OUTSIDE] {
+        island.address(&format!("{address}/32"), "lo")?;
     }
-}
-
-impl Drop for Island {
-    fn drop(&mut self) {
-        let _ = ip(&["netns", "del", &self.0]);
-    }
-}
-
-fn ip(args: &[&str]) -> Result<String> {
-    output(Command::new("ip").args(args))
+    Ok(island)
 }
 
 /// Line 8: neither a hint in DNS nor a provider record makes a public node dial what is within.
 pub(crate) fn strangers(lab: &Lab) -> Result<Figure> {
-    let island = Island::new(lab)?;
+    let island = island(lab)?;
     let all: Vec<&str> = WITHIN.into_iter().chain([OUTSIDE]).collect();
     let mut args = vec![PORT.to_string()];
     args.extend(all.iter().map(|address| (*address).to_owned()));
@@ -86,7 +66,7 @@ pub(crate) fn strangers(lab: &Lab) -> Result<Figure> {
 }
 
 /// Pulls in public mode what nobody has; what it says.
-fn asks(lab: &Lab, island: &Island, flags: &[&str], reference: &str) -> Result<String> {
+fn asks(lab: &Lab, island: &Namespace, flags: &[&str], reference: &str) -> Result<String> {
     let home = lab.home("stranger");
     let _ = std::fs::remove_dir_all(&home.dir);
     let flags = [&["--network", "public", "--timeout", "8"], flags].concat();
