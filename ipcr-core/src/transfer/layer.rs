@@ -226,6 +226,7 @@ impl Encoders {
     /// The leaf of a piece: the one that it had before, if that is still there.
     async fn encode(self: Arc<Self>, piece: Bytes) -> Result<Block, TransferError> {
         let hint = hint(&piece);
+        self.pieces.make_room().await?;
         let known = self.pieces.leaf(&hint).await?;
         let work = move || {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();

@@ -6,7 +6,7 @@
 //! them would have saved, and nothing else. Collections take rows away together with what they lead to.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use cid::Cid;
@@ -18,8 +18,8 @@ use crate::dag::encode::{Encoding, PieceHint};
 use crate::port::blocks::{BlockStore, Live, StoreError};
 use crate::port::table::{Change, Space, Table, TableError};
 
-/// Rows that are written at once.
-const BATCH: usize = 1 << 14;
+/// Rows that are written at once. An operation that learns more writes the first before it ends: memory does not grow with the image.
+const BATCH: usize = 1 << 12;
 
 /// What a row is about, its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,12 +53,15 @@ pub(super) struct Pieces {
     tables: Arc<dyn Table>,
     blocks: Arc<dyn BlockStore>,
     encoding: Encoding,
-    new: Mutex<HashMap<(Kind, PieceHint), Cid>>,
+    new: Mutex<HashMap<(Kind, PieceHint), Sha256>>,
 }
 
-/// Rows to be written once what they lead to is durable.
+/// The digest that a row leads to.
+type Sha256 = [u8; 32];
+
+/// Rows that are to be written.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NewPieces(Vec<((Kind, PieceHint), Cid)>);
+pub(crate) struct NewPieces(Vec<((Kind, PieceHint), Sha256)>);
 
 impl Pieces {
     /// The pieces that `tables` speaks of and `blocks` holds, for layers in `encoding`.
@@ -109,20 +112,38 @@ impl Pieces {
 
     /// What was learnt since the last call.
     pub(super) fn take_new(&self) -> NewPieces {
-        NewPieces(self.new.lock().unwrap_or_else(PoisonError::into_inner).drain().collect())
+        NewPieces(self.learnt().drain().collect())
+    }
+
+    /// Writes what was learnt, if it is much. What it leads to need not be durable yet, because rows are not believed.
+    pub(super) async fn make_room(&self) -> Result<(), TableError> {
+        let much = {
+            let mut new = self.learnt();
+            if new.len() < BATCH {
+                return Ok(());
+            }
+            NewPieces(new.drain().collect())
+        };
+        much.write(&self.tables).await
     }
 
     async fn row(&self, kind: Kind, hint: &PieceHint) -> Result<Option<Cid>, TransferError> {
-        let new = self.new.lock().unwrap_or_else(PoisonError::into_inner).get(&(kind, *hint)).copied();
-        if new.is_some() {
-            return Ok(new);
+        let new = self.learnt().get(&(kind, *hint)).copied();
+        if let Some(digest) = new {
+            return Ok(leads_to(&digest));
         }
         let row = self.tables.get(Space::Pieces, &kind.key(*hint)).await?;
         Ok(row.and_then(|row| leads_to(&row)))
     }
 
     fn note(&self, kind: Kind, hint: PieceHint, cid: &Cid) {
-        self.new.lock().unwrap_or_else(PoisonError::into_inner).insert((kind, hint), *cid);
+        if let Ok(digest) = cid.hash().digest().try_into() {
+            self.learnt().insert((kind, hint), digest);
+        }
+    }
+
+    fn learnt(&self) -> MutexGuard<'_, HashMap<(Kind, PieceHint), Sha256>> {
+        self.new.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,8 +151,8 @@ impl NewPieces {
     /// Writes the rows.
     pub(super) async fn write(&self, tables: &Arc<dyn Table>) -> Result<(), TableError> {
         for rows in self.0.chunks(BATCH) {
-            let put = |((kind, hint), cid): &((Kind, PieceHint), Cid)| {
-                Change::Put(Space::Pieces, kind.key(*hint), cid.hash().digest().to_vec())
+            let put = |((kind, hint), digest): &((Kind, PieceHint), Sha256)| {
+                Change::Put(Space::Pieces, kind.key(*hint), digest.to_vec())
             };
             tables.write(rows.iter().map(put).collect()).await?;
         }

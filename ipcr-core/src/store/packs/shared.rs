@@ -180,7 +180,7 @@ impl Shared {
                 state.damaged.remove(key);
                 state.pending.insert(*key, *place);
                 if let Some(members) = state.sessions.get_mut(&session) {
-                    members.add(*key);
+                    members.add(key);
                 }
             }
             wanted.drain(..places.len());
@@ -232,7 +232,7 @@ impl Shared {
             for (held, key) in held.iter_mut().zip(keys) {
                 *held = known(&state, key);
                 if let Some(members) = state.sessions.get_mut(&session) {
-                    members.add(*key);
+                    members.add(key);
                 }
             }
         }
@@ -305,7 +305,7 @@ impl Shared {
             state.pending.iter().filter(|(_, place)| packs.contains(&place.pack)).map(|(key, _)| *key).collect();
         state.pending.retain(|key, _| !lost.contains(key));
         for members in state.sessions.values_mut() {
-            let has_lost = members.fresh().any(|key| lost.contains(key));
+            let has_lost = members.fresh().any(|key| lost.contains(&key));
             members.broken |= has_lost;
         }
         Err(io_error(&self.folder, "writing blocks to the disk", error))
@@ -393,7 +393,7 @@ fn leases(state: &State, commit: Option<u64>) -> Step {
             }
             continue;
         }
-        let keys: Vec<Key> = members.unleased().copied().collect();
+        let keys: Vec<Key> = members.unleased().collect();
         if !keys.is_empty() {
             let until = now.saturating_add(u64::try_from(members.lease.as_millis()).unwrap_or(u64::MAX));
             step.leases.push(LeaseRows { session: *session, until, keys });

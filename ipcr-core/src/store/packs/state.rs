@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::record::{Key, Place};
+use crate::dag::block::SHA2_256;
 
 /// Sessions, leases and blocks that the index does not know yet. Never locked across file work.
 #[derive(Debug, Default)]
@@ -28,7 +29,7 @@ pub(super) struct State {
 pub(super) struct Members {
     /// How long the blocks stay when the session just ends.
     pub(super) lease: Duration,
-    added: HashMap<Key, u32>,
+    added: HashMap<Short, u32>,
     /// The step that is going on; the first is 1.
     step: u32,
     /// Up to this step, all are durable and belong to whoever pins them.
@@ -39,6 +40,31 @@ pub(super) struct Members {
     pub(super) on_disk: bool,
     /// Blocks of it did not reach the disk: it cannot be committed any more.
     pub(super) broken: bool,
+}
+
+/// A key in as little memory as it needs: a session may have a million of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Short {
+    Sha256([u8; 32]),
+    Other(Box<Key>),
+}
+
+impl From<&Key> for Short {
+    fn from(key: &Key) -> Self {
+        match key.digest().try_into() {
+            Ok(digest) if key.code() == SHA2_256 => Self::Sha256(digest),
+            _ => Self::Other(Box::new(*key)),
+        }
+    }
+}
+
+impl From<&Short> for Key {
+    fn from(short: &Short) -> Self {
+        match short {
+            Short::Sha256(digest) => Self::wrap(SHA2_256, digest).expect("a digest of 32 bytes fits"),
+            Short::Other(key) => **key,
+        }
+    }
 }
 
 /// The leases of a session that has ended.
@@ -57,33 +83,29 @@ impl Members {
     }
 
     /// Adds a block; one that was committed before counts as new.
-    pub(super) fn add(&mut self, key: Key) {
-        let added = self.added.entry(key).or_insert(self.step);
+    pub(super) fn add(&mut self, key: &Key) {
+        let added = self.added.entry(key.into()).or_insert(self.step);
         if *added <= self.committed {
             *added = self.step;
         }
     }
 
     pub(super) fn remove(&mut self, key: &Key) {
-        self.added.remove(key);
-    }
-
-    pub(super) fn contains(&self, key: &Key) -> bool {
-        self.added.contains_key(key)
+        self.added.remove(&key.into());
     }
 
     /// Those added since the last commit.
-    pub(super) fn fresh(&self) -> impl Iterator<Item = &Key> {
+    pub(super) fn fresh(&self) -> impl Iterator<Item = Key> {
         self.since(self.committed)
     }
 
     /// Those of [`fresh`](Self::fresh) that have no lease row yet.
-    pub(super) fn unleased(&self) -> impl Iterator<Item = &Key> {
+    pub(super) fn unleased(&self) -> impl Iterator<Item = Key> {
         self.since(self.committed.max(self.leased))
     }
 
-    fn since(&self, step: u32) -> impl Iterator<Item = &Key> {
-        self.added.iter().filter(move |(_, added)| **added > step).map(|(key, _)| key)
+    fn since(&self, step: u32) -> impl Iterator<Item = Key> {
+        self.added.iter().filter(move |(_, added)| **added > step).map(|(key, _)| key.into())
     }
 
     /// Ends a step, and begins the next. Its number is for [`has_committed`](Self::has_committed) and [`has_leased`](Self::has_leased).
@@ -116,7 +138,7 @@ impl State {
     /// Ends a session; its fresh blocks stay leased. Says whether there is anything to write down.
     pub(super) fn orphan(&mut self, session: u64) -> bool {
         let Some(members) = self.sessions.remove(&session) else { return false };
-        let keys: Vec<Key> = members.fresh().copied().collect();
+        let keys: Vec<Key> = members.fresh().collect();
         if keys.is_empty() {
             return false;
         }
@@ -135,7 +157,8 @@ impl State {
 
     /// Whether an open session has this block.
     pub(super) fn in_session(&self, key: &Key) -> bool {
-        self.sessions.values().any(|members| members.contains(key))
+        let key = key.into();
+        self.sessions.values().any(|members| members.added.contains_key(&key))
     }
 }
 
