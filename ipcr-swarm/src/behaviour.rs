@@ -72,6 +72,12 @@ impl Behaviour {
         Ok(Handler::new(peer, self.shared.clone(), receiver, holds))
     }
 
+    /// Whether something that is dialled lies behind this address.
+    fn leads_to_dialled(&self, address: &Multiaddr) -> bool {
+        let mut dialled = self.dials.values().flat_map(|dial| &dial.addresses);
+        dialled.any(|dialled| dialled.as_ref().starts_with(address.as_ref()))
+    }
+
     fn established(&mut self, peer: PeerId, id: ConnectionId) {
         if let Some((link, requests)) = self.prepared.remove(&id) {
             let mut peers = self.shared.peers();
@@ -137,13 +143,22 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_pending_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        id: ConnectionId,
         _: Option<PeerId>,
         candidates: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        // Other behaviours (relay client, hole punching) dial too.
-        match candidates.iter().find(|candidate| !self.shared.gate.allows(candidate)) {
+        // Other behaviours (relay client, hole punching) dial too: relays on the way to what is dialled here, and what peers name.
+        let named = self.dials.contains_key(&id);
+        let gate = &self.shared.gate;
+        let allows = |candidate: &Multiaddr| {
+            if named || self.leads_to_dialled(candidate) {
+                gate.allows(candidate)
+            } else {
+                gate.allows_learned(candidate)
+            }
+        };
+        match candidates.iter().find(|candidate| !allows(candidate)) {
             Some(outside) => Err(ConnectionDenied::new(Refused(outside.clone()))),
             None => Ok(Vec::new()),
         }

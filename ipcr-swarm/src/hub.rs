@@ -40,8 +40,11 @@ pub(crate) const PROTOCOLS: usize = 128;
 
 /// Which addresses a swarm may touch.
 pub trait Gate: Send + Sync {
-    /// Whether an address may be dialled, or learned from others.
+    /// Whether an address may be dialled that the program names.
     fn allows(&self, address: &Multiaddr) -> bool;
+
+    /// Whether an address may be dialled that a peer names.
+    fn allows_learned(&self, address: &Multiaddr) -> bool;
 
     /// Whether a connection to or from a host may be kept.
     fn allows_ip(&self, ip: IpAddr) -> bool;

@@ -20,6 +20,8 @@ use crate::hub::{Acceptor, Gate, Hub};
 const IDLE_SECONDS: u64 = 60;
 /// Most connections, in both directions.
 const CONNECTIONS: u32 = 1024;
+/// Most of them that others opened: there is always room for those that this node opens.
+const INBOUND_CONNECTIONS: u32 = CONNECTIONS / 4 * 3;
 /// Most connections to one peer.
 const CONNECTIONS_PER_PEER: u32 = 8;
 /// How long the swarm may take to listen somewhere.
@@ -35,6 +37,14 @@ pub enum SwarmError {
     /// The swarm did not start.
     #[error("the swarm did not start")]
     Start {
+        /// Why.
+        source: Cause,
+    },
+    /// An address could not be announced.
+    #[error("the swarm cannot announce {address}")]
+    Announce {
+        /// The address.
+        address: Multiaddr,
         /// Why.
         source: Cause,
     },
@@ -151,8 +161,9 @@ impl Swarm {
     /// Says that others reach this node at an address, without `/p2p`.
     pub fn announce(&self, address: Multiaddr) -> BoxFuture<'_, Result<(), SwarmError>> {
         async move {
+            let told = address.clone();
             let added = self.ipfs.add_external_address(address).await;
-            added.map_err(|error| SwarmError::Start { source: error.into() })
+            added.map_err(|error| SwarmError::Announce { address: told, source: error.into() })
         }
         .boxed()
     }
@@ -180,7 +191,8 @@ async fn build(
     transports: &Transports,
     behaviour: Behaviour,
 ) -> Result<Ipfs, Cause> {
-    let identify = IdentifyConfiguration { agent_version, ..IdentifyConfiguration::default() };
+    // Without its cache, which would offer to relays and others what peers say of themselves, unasked and without end.
+    let identify = IdentifyConfiguration { agent_version, cache: 0, ..IdentifyConfiguration::default() };
     let mut builder = IpfsBuilder::with_keypair(keypair)?
         .with_custom_behaviour(move |_| Ok(behaviour))
         .with_identify(identify)
@@ -188,6 +200,7 @@ async fn build(
         .set_connection_limits(|_| {
             ConnectionLimits::default()
                 .with_max_established(Some(CONNECTIONS))
+                .with_max_established_incoming(Some(INBOUND_CONNECTIONS))
                 .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER))
                 .with_max_pending_incoming(Some(CONNECTIONS / 4))
         })

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 
-use super::policy::is_global;
+use super::policy::{is_global, is_local};
 
 /// How far the program may reach.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -73,25 +73,17 @@ impl NetworkMode {
         }
     }
 
-    /// Whether this address may be dialled, or learned from others. It must begin with an IP address and use TCP or QUIC.
+    /// Whether this address may be dialled, or learned from others: an IP address with TCP or QUIC, and behind it the peer, a relay's
+    /// circuit, or nothing. Anything else is refused, for whoever dials reads addresses in its own way: libp2p's TCP takes the last IP
+    /// address that it finds.
     pub fn allows(&self, address: &Multiaddr) -> bool {
-        let mut parts = address.iter();
-        let Some(ip) = parts.next().as_ref().and_then(ip_of) else { return false };
+        let Some(Way { ip, quic, relayed }) = Way::of(address) else { return false };
         if ip.is_unspecified() || !self.allows_ip(ip) {
             return false;
         }
-        let (mut udp, mut relayed) = (false, false);
-        for part in parts {
-            match part {
-                Protocol::Udp(_) => udp = true,
-                Protocol::P2pCircuit => relayed = true,
-                Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_) => return false,
-                _ => {}
-            }
-        }
         match self {
             Self::Loopback | Self::Lan => !relayed,
-            Self::Private(_) => !udp,
+            Self::Private(_) => !quic,
             Self::Public => true,
         }
     }
@@ -114,11 +106,29 @@ impl NetworkMode {
     }
 }
 
-/// Private, unique local and link-local addresses.
-fn is_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+/// What an address leads through.
+struct Way {
+    ip: IpAddr,
+    quic: bool,
+    relayed: bool,
+}
+
+impl Way {
+    /// `None` for an address that is not exactly an IP address, TCP or QUIC, a peer or none, and a circuit with or without a peer or none.
+    fn of(address: &Multiaddr) -> Option<Self> {
+        let mut parts = address.iter().peekable();
+        let ip = parts.next().as_ref().and_then(ip_of)?;
+        let quic = match parts.next()? {
+            Protocol::Tcp(_) => false,
+            Protocol::Udp(_) if parts.next() == Some(Protocol::QuicV1) => true,
+            _ => return None,
+        };
+        parts.next_if(|part| matches!(part, Protocol::P2p(_)));
+        let relayed = parts.next_if_eq(&Protocol::P2pCircuit).is_some();
+        if relayed {
+            parts.next_if(|part| matches!(part, Protocol::P2p(_)));
+        }
+        parts.next().is_none().then_some(Self { ip, quic, relayed })
     }
 }
 
@@ -196,6 +206,12 @@ mod tests {
             ("/ip4/0.0.0.0/tcp/1", false, false, false, false),
             ("/dns4/example.org/tcp/1", false, false, false, false),
             ("/dnsaddr/example.org", false, false, false, false),
+            ("/ip4/127.0.0.1", false, false, false, false),
+            ("/ip4/127.0.0.1/udp/1", false, false, false, false),
+            ("/ip4/127.0.0.1/tcp/1/ws", false, false, false, false),
+            ("/ip4/127.0.0.1/tcp/1/ip4/127.0.0.1/tcp/2", false, false, false, false),
+            ("/ip4/8.8.8.8/tcp/1/ip4/169.254.169.254/tcp/80", false, false, false, false),
+            ("/ip4/8.8.8.8/tcp/1/dns4/example.org/tcp/80", false, false, false, false),
         ] {
             let address = address(text);
             assert_eq!(NetworkMode::Loopback.allows(&address), loopback, "{text}");

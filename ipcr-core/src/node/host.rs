@@ -26,6 +26,10 @@ impl Gate for NetworkMode {
         Self::allows(self, address)
     }
 
+    fn allows_learned(&self, address: &Multiaddr) -> bool {
+        Self::allows_learned(self, address)
+    }
+
     fn allows_ip(&self, ip: IpAddr) -> bool {
         Self::allows_ip(self, ip)
     }
