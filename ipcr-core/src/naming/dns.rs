@@ -32,6 +32,8 @@ use crate::net::HostLookup;
 use crate::net::addresses::NetworkMode;
 use crate::port::dns::{Dns, DnsError, Security, TxtAnswer};
 
+/// Most aliases from a name to its answer.
+const ALIASES: usize = 16;
 /// The longest time for one look-up with all its retries.
 const BUDGET: Duration = Duration::from_secs(6);
 /// The longest time for one question to one server.
@@ -182,6 +184,10 @@ impl Resolver {
             }
             Err(error) => {
                 tracing::debug!(%zone, %error, "no DNSSEC below this anchor");
+                // A lost packet is no reason to do without for longer than this question.
+                if matches!(error, NetError::Timeout | NetError::Io(_)) {
+                    return false;
+                }
                 false
             }
         };
@@ -203,11 +209,14 @@ impl Resolver {
         let bogus = || DnsError::Bogus { name: shown(name) };
         Some(match answer {
             Ok(lookup) => {
-                let proofs: Vec<_> = chain(&lookup).map(|record| record.proof).collect();
-                if proofs.iter().all(|proof| *proof == Proof::Secure) && !proofs.is_empty() {
-                    Ok(answer_of(&lookup, Security::Secure))
-                } else if proofs.iter().all(|proof| matches!(proof, Proof::Secure | Proof::Insecure)) {
-                    Ok(answer_of(&lookup, Security::Insecure))
+                let chain = chain(name, &lookup);
+                let proofs: Vec<_> = chain.iter().map(|record| record.proof).collect();
+                // What came may all be well signed, and speak of something else.
+                let answers = chain.iter().any(|record| record.record_type() == RecordType::TXT);
+                if proofs.iter().all(|proof| *proof == Proof::Secure) && answers {
+                    Ok(answer_of(&chain, Security::Secure))
+                } else if proofs.iter().all(|proof| matches!(proof, Proof::Secure | Proof::Insecure)) && answers {
+                    Ok(answer_of(&chain, Security::Insecure))
                 } else {
                     Err(bogus())
                 }
@@ -230,7 +239,7 @@ impl Resolver {
 
     async fn plain_txt(&self, name: &Name) -> Result<TxtAnswer, DnsError> {
         match self.plain.lookup(name.clone(), RecordType::TXT).await {
-            Ok(lookup) => Ok(answer_of(&lookup, Security::Insecure)),
+            Ok(lookup) => Ok(answer_of(&chain(name, &lookup), Security::Insecure)),
             Err(error) if error.is_no_records_found() => Ok(empty(Security::Insecure)),
             Err(error) => Err(unreachable(name, error.into())),
         }
@@ -368,20 +377,31 @@ fn relevant(lookup: &Lookup, kind: RecordType) -> impl Iterator<Item = &Record> 
     lookup.answers().iter().filter(move |record| record.record_type() == kind)
 }
 
-/// The records that lead to the answer: aliases and the answer itself.
-fn chain(lookup: &Lookup) -> impl Iterator<Item = &Record> {
-    let leads =
-        |record: &&Record| matches!(record.record_type(), RecordType::TXT | RecordType::CNAME | RecordType::DNAME);
-    lookup.answers().iter().filter(leads)
+/// The records that lead from a name to its answer: aliases, and the answer itself. Whatever else a server adds speaks of other names.
+fn chain<'a>(name: &Name, lookup: &'a Lookup) -> Vec<&'a Record> {
+    let (mut at, mut chain) = (name.to_lowercase(), Vec::new());
+    let owns = |record: &Record, at: &Name| record.name.to_lowercase() == *at;
+    for _ in 0..ALIASES {
+        let alias = lookup.answers().iter().find_map(|record| match &record.data {
+            RData::CNAME(target) if owns(record, &at) => Some((record, target.0.to_lowercase())),
+            _ => None,
+        });
+        let Some((record, target)) = alias else { break };
+        chain.push(record);
+        at = target;
+    }
+    let answers = lookup.answers().iter().filter(|record| record.record_type() == RecordType::TXT);
+    chain.extend(answers.filter(|record| owns(record, &at)));
+    chain
 }
 
-fn answer_of(lookup: &Lookup, security: Security) -> TxtAnswer {
-    let text = |record: &Record| match &record.data {
+fn answer_of(chain: &[&Record], security: Security) -> TxtAnswer {
+    let text = |record: &&Record| match &record.data {
         RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
         _ => None,
     };
-    let ttl = chain(lookup).map(|record| record.ttl).min().unwrap_or_default();
-    TxtAnswer { records: lookup.answers().iter().filter_map(text).collect(), security, ttl }
+    let ttl = chain.iter().map(|record| record.ttl).min().unwrap_or_default();
+    TxtAnswer { records: chain.iter().filter_map(text).collect(), security, ttl }
 }
 
 fn empty(security: Security) -> TxtAnswer {

@@ -3,16 +3,20 @@
 //! Sources: Delegated Routing V1 HTTP API, "IPNS API" (`GET` and `PUT /routing/v1/ipns/{name}`); Trustless Gateway
 //! specification (`GET /ipns/{name}?format=ipns-record`).
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::Utc;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use multiaddr::Multiaddr;
+use tokio::time::{Instant, Sleep};
 
+use super::record::SignedRecord;
 use crate::limits;
 use crate::net::{HttpClient, HttpError, Method, StatusCode};
 use crate::port::records::{FoundRecord, NameRecords, RecordQuery, RecordsError};
@@ -95,13 +99,24 @@ impl NameRecords for HttpRecords {
         let gateways = self.gateways.iter().map(|url| format!("{url}/ipns/{}?format=ipns-record", query.name));
         let mut asked: FuturesUnordered<_> = routers.chain(gateways).map(|url| self.ask(url)).collect();
         let mut found = Vec::new();
-        // Those that have answered in time count.
-        let all = async {
-            while let Some(answer) = asked.next().await {
-                found.extend(answer);
+        // Before whoever asks all carriers at once gives up, so that what has come by then counts.
+        let limit = tokio::time::sleep(query.timeout / 10 * 9);
+        tokio::pin!(limit);
+        loop {
+            tokio::select! {
+                answer = asked.next() => match answer {
+                    Some(Some(record)) => {
+                        if answers(&query.name, &record) {
+                            hurry(&mut limit, Combined::GRACE);
+                        }
+                        found.push(record);
+                    }
+                    Some(None) => {}
+                    None => break,
+                },
+                () = &mut limit => break,
             }
-        };
-        let _ = tokio::time::timeout(query.timeout, all).await;
+        }
         Ok(found)
     }
 
@@ -111,7 +126,20 @@ impl NameRecords for HttpRecords {
     }
 }
 
-/// Several carriers, asked at the same time. Once one has found something the others get a grace, and what they have not
+/// Whether a record is one that the name has signed and that is valid: anybody may send anything else.
+fn answers(name: &IpnsName, found: &FoundRecord) -> bool {
+    SignedRecord::verify(name, found.record.clone()).is_ok_and(|record| record.is_valid_at(Utc::now()))
+}
+
+/// Lets a limit be over after `grace`, if it is not before.
+fn hurry(limit: &mut Pin<&mut Sleep>, grace: Duration) {
+    let soon = Instant::now() + grace;
+    if soon < limit.deadline() {
+        limit.as_mut().reset(soon);
+    }
+}
+
+/// Several carriers, asked at the same time. Once one has found a valid record the others get a grace, and what they have not
 /// said by then is not waited for, so that a slow DHT does not hold up what a hinted peer has answered.
 #[derive(Clone, Debug)]
 pub struct Combined {
@@ -150,12 +178,10 @@ impl NameRecords for Combined {
                     Some(Err(error)) => failure = Some(error),
                     Some(Ok(mut records)) => {
                         answered = true;
-                        let first = found.is_empty() && !records.is_empty();
-                        found.append(&mut records);
-                        let soon = tokio::time::Instant::now() + self.grace;
-                        if first && soon < limit.deadline() {
-                            limit.as_mut().reset(soon);
+                        if records.iter().any(|record| answers(&query.name, record)) {
+                            hurry(&mut limit, self.grace);
                         }
+                        found.append(&mut records);
                     }
                 },
                 () = &mut limit => return Ok(found),
