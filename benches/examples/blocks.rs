@@ -111,7 +111,7 @@ async fn fetch(start: Instant, cid: &str, hints: Vec<Multiaddr>, home: &str) -> 
     let node = node(store.clone()).await?;
     let fetch = node.open(FetchRequest { root, hints, stall: STALL, share: true, events: Emitter::silent() }).await?;
     let reader = Reader::new(store.clone(), Some(keep.clone()), Some(fetch));
-    walk::fetch_all(&reader, &root, IN_FLIGHT).await?;
+    walk::fetch_all(&reader, &root, IN_FLIGHT, u64::MAX).await?;
     keep.commit().await?;
     let file = File::open(Arc::new(Reader::local(store.clone())), root, &Window::new(IN_FLIGHT)).await?;
     let result = result(root, file.size(), reader.traffic().fetched, start)?;

@@ -57,6 +57,12 @@ pub enum BlockError {
     },
 }
 
+/// Whether a block can be asked of others by this CID: by its whole digest, of a hash function that is accepted. Identity CIDs carry
+/// their bytes.
+pub(crate) fn is_fetchable(cid: &Cid) -> bool {
+    matches!((cid.hash().code(), cid.hash().digest().len()), (SHA2_256, 32) | (SHA2_512, 64))
+}
+
 impl Block {
     /// Checks that `data` is what `cid` names.
     pub fn verify(cid: Cid, data: Bytes) -> Result<Self, BlockError> {

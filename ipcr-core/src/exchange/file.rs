@@ -30,6 +30,8 @@ use crate::port::blocks::{ReadBlocks, ReadError};
 const SMALLEST_SHARE: usize = 16 << 10;
 /// While a file knows of more parts than this, inner nodes that are not needed next have to wait.
 const MANY_PARTS: usize = 1 << 13;
+/// Most parts that are known at once.
+const MOST_PARTS: usize = 2 * limits::NODE_LINKS;
 
 /// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,9 @@ pub enum FileError {
     /// It nests deeper than [`limits::DAG_DEPTH`].
     #[error("the file nests deeper than {limit} levels", limit = limits::DAG_DEPTH)]
     TooDeep,
+    /// Its nodes have more links than those of any sensible file.
+    #[error("the file has too many parts side by side")]
+    TooWide,
 }
 
 impl FileError {
@@ -76,7 +81,7 @@ impl FileError {
         match self {
             Self::Read { source, .. } => source.kind(),
             Self::NotAFile { .. } => ErrorKind::NotFound,
-            Self::Node { .. } | Self::WrongSize { .. } | Self::TooDeep => ErrorKind::Integrity,
+            Self::Node { .. } | Self::WrongSize { .. } | Self::TooDeep | Self::TooWide => ErrorKind::Integrity,
         }
     }
 }
@@ -249,6 +254,10 @@ impl File {
         self.place_data(offset, cid, depth, node.data.data, share);
         offset += own;
         self.asked_to = self.asked_to.min(offset);
+        // Of a balanced file not even the widest nodes of all levels come near it.
+        if self.parts.len() + node.links.len() > MOST_PARTS {
+            return Err(FileError::TooWide);
+        }
         for (link, length) in node.links.iter().zip(node.data.blocksizes) {
             if length == 0 {
                 continue;

@@ -408,17 +408,21 @@ async fn walks_see_everything_once() {
     let walked = walk::survey(&ours, &root.cid).await.unwrap();
     assert_eq!((walked.blocks, walked.missing_cids), (0, vec![root.cid]));
     let reader = fetching(&ours, &peer).await;
-    assert_eq!(walk::fetch_all(&reader, &root.cid, 1 << 20).await.unwrap(), all);
+    assert_eq!(walk::fetch_all(&reader, &root.cid, 1 << 20, u64::MAX).await.unwrap(), all);
     assert_eq!(peer.asked.load(Ordering::SeqCst) as u64, all);
     assert!(walk::survey(&ours, &root.cid).await.unwrap().is_complete());
-    assert_eq!(walk::fetch_all(&reader, &root.cid, 1 << 20).await.unwrap(), all);
+    assert_eq!(walk::fetch_all(&reader, &root.cid, 1 << 20, u64::MAX).await.unwrap(), all);
     assert_eq!(peer.asked.load(Ordering::SeqCst) as u64, all);
 
     let gone = *Block::raw(Bytes::from_static(b"gone")).cid();
     let broken = build([link("a", &file), Link { cid: gone, name: "x".into(), tsize: 4 }]).unwrap();
     broken.blocks.iter().for_each(|block| ours.insert(block.clone()));
     assert_eq!(walk::survey(&ours, &broken.cid).await.unwrap().missing_cids, [gone]);
-    let error = walk::fetch_all(&reader, &broken.cid, 1 << 20).await.unwrap_err();
+    let error = walk::fetch_all(&reader, &broken.cid, 1 << 20, u64::MAX).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(reader.read(&file.cid).await.is_ok());
+    // Whoever says how much there is knows when it is enough.
+    let reader = fetching(&MemoryBlocks::new(), &Peer::new(&theirs, 1)).await;
+    let error = walk::fetch_all(&reader, &root.cid, 1 << 20, 1000).await.unwrap_err();
+    assert_eq!((error.kind(), error.to_string().contains("1000 bytes")), (ErrorKind::Integrity, true), "{error}");
 }

@@ -19,6 +19,8 @@ use crate::kind::ErrorKind;
 use crate::limits;
 use crate::port::blocks::{BlockStore, Live, ReadBlocks as _, ReadError, StoreError, StoreSession};
 
+/// Most blocks of a walk that are known and not yet asked for.
+const WAITING: usize = 1 << 20;
 /// Most reads of one [`fetch_all`] at a time.
 const READS_AT_ONCE: usize = 256;
 /// What a read counts at least towards the bytes in flight.
@@ -54,6 +56,14 @@ pub enum WalkError {
         /// Why.
         source: NodeError,
     },
+    /// There is more below the root than there may be.
+    #[error("there is more below {root} than {most} bytes")]
+    TooLarge {
+        /// The root.
+        root: Cid,
+        /// Bytes of blocks that there may be.
+        most: u64,
+    },
 }
 
 impl WalkError {
@@ -63,6 +73,7 @@ impl WalkError {
             Self::Store { source, .. } => source.kind(),
             Self::Read { source, .. } => source.kind(),
             Self::Node { source, .. } => source.kind(),
+            Self::TooLarge { .. } => ErrorKind::Integrity,
         }
     }
 }
@@ -233,13 +244,15 @@ pub async fn hold_all(store: &dyn BlockStore, session: &dyn StoreSession, root: 
         Ok(walked) if walked.is_complete() => Ok(session.hold(&cids).await?.into_iter().all(|held| held)),
         Ok(_) | Err(WalkError::Node { .. } | WalkError::Store { source: StoreError::Corrupt { .. }, .. }) => Ok(false),
         Err(WalkError::Store { source, .. }) => Err(source),
-        Err(WalkError::Read { .. }) => unreachable!("only the store is read"),
+        Err(WalkError::Read { .. } | WalkError::TooLarge { .. }) => unreachable!("only the store is read, all of it"),
     }
 }
 
-/// Reads everything below `root` through `reader`, which fetches and keeps what is missing. At most `bytes` of blocks
-/// are in flight. Answers how many blocks there are.
-pub async fn fetch_all(reader: &Reader, root: &Cid, bytes: usize) -> Result<u64, WalkError> {
+/// Reads everything below `root` through `reader`, which fetches and keeps what is missing, as long as it is at most `most` bytes of
+/// blocks. At most `bytes` of them are in flight, as far as links tell. Answers how many blocks there are.
+pub async fn fetch_all(reader: &Reader, root: &Cid, bytes: usize, most: u64) -> Result<u64, WalkError> {
+    let too_large = || WalkError::TooLarge { root: *root, most };
+    let mut read: u64 = 0;
     let budget = Arc::new(Semaphore::new(bytes.max(limits::BLOCK_BYTES)));
     let mut seen = Seen::default();
     seen.insert(root);
@@ -257,7 +270,7 @@ pub async fn fetch_all(reader: &Reader, root: &Cid, bytes: usize) -> Result<u64,
             reads.spawn(async move {
                 let data = reader.read(&cid).await;
                 drop(permit);
-                (cid, data.map(|data| if cid.codec() == RAW { Bytes::new() } else { data }))
+                (cid, data.map(|data| (data.len() as u64, if cid.codec() == RAW { Bytes::new() } else { data })))
             });
         }
         let Some(done) = reads.join_next().await else { return Ok(count) };
@@ -265,8 +278,12 @@ pub async fn fetch_all(reader: &Reader, root: &Cid, bytes: usize) -> Result<u64,
             Ok(done) => done,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        let data = data.map_err(|source| WalkError::Read { root: *root, source })?;
+        let (size, data) = data.map_err(|source| WalkError::Read { root: *root, source })?;
         count += 1;
+        read += size;
+        if read > most {
+            return Err(too_large());
+        }
         if cid.codec() == RAW {
             continue;
         }
@@ -280,6 +297,9 @@ pub async fn fetch_all(reader: &Reader, root: &Cid, bytes: usize) -> Result<u64,
                 let claimed = usize::try_from(link.tsize).unwrap_or(usize::MAX);
                 let share =
                     if claimed == 0 { limits::BLOCK_BYTES } else { claimed.clamp(SMALLEST_SHARE, limits::BLOCK_BYTES) };
+                if waiting.len() >= WAITING {
+                    return Err(too_large());
+                }
                 waiting.push((link.cid, share));
             }
         }

@@ -29,6 +29,8 @@ use crate::tree::stored::{StoredBlob, StoredImage};
 
 /// Bytes of blocks in flight while an image is fetched.
 const IN_FLIGHT: usize = 32 << 20;
+/// What the nodes of a file may have beside an eighth of its bytes.
+const NODES: u64 = 16 << 20;
 
 /// The files of a folder, with everything below them, as an image of one's own. What is missing here is fetched and kept by the
 /// reader. What this home has not verified before is held against its digests, for from now on it vouches for them; also what layers
@@ -73,8 +75,15 @@ pub(crate) async fn adopt(
                 }
                 return Err(TransferError::Missing { digest: descriptor.digest });
             };
-            fetch_all(reader, &file.cid, IN_FLIGHT).await.map_err(|error| TransferError::Read {
-                what: descriptor.digest.to_string(),
+            let what = descriptor.digest.to_string();
+            if file.size != descriptor.size {
+                let reason = format!("its file has {} bytes, and its descriptor says {}", file.size, descriptor.size);
+                return Err(TransferError::Invalid { what, reason });
+            }
+            // Nodes are a small part of a file, however small its leaves are.
+            let most = file.size + file.size / 8 + NODES;
+            fetch_all(reader, &file.cid, IN_FLIGHT, most).await.map_err(|error| TransferError::Read {
+                what,
                 kind: error.kind(),
                 source: Box::new(error),
             })?;

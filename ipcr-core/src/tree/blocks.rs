@@ -208,6 +208,9 @@ pub(super) async fn read_file(blocks: &dyn ReadBlocks, path: &str, cid: &Cid, li
                 if node.data.filesize.is_some_and(|size| size > limit) {
                     return Err(too_large());
                 }
+                if nodes + todo.len() + node.links.len() > MOST_NODES {
+                    return Err(too_large());
+                }
                 todo.extend(node.links.iter().rev().map(|link| (link.cid, depth + 1)));
                 node.data.data
             }

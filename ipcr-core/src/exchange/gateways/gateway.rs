@@ -23,6 +23,9 @@ const CAR: &str = "application/vnd.ipld.car";
 const CAR_ASKED: &str = "application/vnd.ipld.car; version=1; order=dfs; dups=n";
 /// Wrong things after which a gateway is not asked any more.
 const STRIKES: u32 = 3;
+/// How long a gateway that did not give several blocks at once is asked for one at a time: it may have been the fault of what was asked
+/// for.
+const NO_RUNS: Duration = Duration::from_secs(300);
 /// How long a gateway that failed is left alone, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The longest time that a gateway may ask to be left alone.
@@ -112,7 +115,8 @@ struct Standing {
     failures: u32,
     misses: u32,
     until: Option<Instant>,
-    no_runs: bool,
+    /// Until when it is not asked for several blocks at once.
+    no_runs: Option<Instant>,
 }
 
 impl fmt::Debug for Gateway {
@@ -143,7 +147,7 @@ impl Gateway {
 
     /// Whether it can be asked for several blocks at once, as far as is known.
     pub(super) fn gives_runs(&self) -> bool {
-        !self.standing().no_runs
+        self.standing().no_runs.is_none_or(|until| until <= Instant::now())
     }
 
     /// It gave what it was asked for.
@@ -167,7 +171,7 @@ impl Gateway {
                 }
             }
             AskError::Unspoken { form: CAR } | AskError::Besides => {
-                standing.no_runs = true;
+                standing.no_runs = Some(now + NO_RUNS);
                 return false;
             }
             _ => {}

@@ -88,7 +88,7 @@ impl Session {
 #[async_trait]
 impl FetchSession for Session {
     async fn fetch(&self, cid: &Cid) -> Result<Block, ExchangeError> {
-        if ![block::SHA2_256, block::SHA2_512].contains(&cid.hash().code()) {
+        if !block::is_fetchable(cid) {
             // It carries its bytes, or nobody may be asked for it.
             return self.shared.peers.fetch(cid).await;
         }
