@@ -43,7 +43,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cid::Cid;
+use futures::StreamExt as _;
 use futures::future::{BoxFuture, FusedFuture as _, FutureExt as _};
+use futures::stream::FuturesUnordered;
 use ipcr_swarm::{Acceptor, Hub, Inbound};
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -59,6 +61,7 @@ use self::kad::Kad;
 use self::swarm::{Fellows, Swarm, SwarmError};
 use self::traffic::Counters;
 pub use self::traffic::Traffic;
+use crate::exchange::walk::Seen;
 use crate::net::addresses;
 pub use crate::net::addresses::{NetworkMode, SwarmKey};
 #[cfg(doc)]
@@ -71,6 +74,8 @@ use crate::port::records::NameRecords;
 use crate::port::records::RecordShelf;
 use crate::port::routing::{Provider, Routing};
 
+/// Found peers whose names are resolved at once.
+const RESOLVED_AT_ONCE: usize = 8;
 /// How long [`Node::shutdown`] waits for tasks.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long to wait before a configured peer is dialled again, at first and at most.
@@ -170,7 +175,7 @@ impl Node {
             let acceptors = vec![
                 (bitswap::PROTOCOL, exchange_acceptor(&engine)),
                 (fetch::PROTOCOL, shelf_acceptor(shelf, &tasks, &stop)),
-                (swarm::PROTOCOL, swarm_acceptor(&engine, &store, &config.mode, &tasks, &stop)),
+                (swarm::PROTOCOL, swarm_acceptor(&engine, &config.mode, &tasks, &stop)),
                 (ping::PROTOCOL, ping_acceptor(&tasks, &stop)),
             ];
             let (hub, start) = host::prepare(&config, acceptors);
@@ -215,6 +220,18 @@ impl Node {
     pub fn blocks_added(&self) {
         if let Some(online) = &self.online {
             online.bitswap.blocks_added();
+        }
+    }
+
+    /// Whether it holds blocks that it serves to nobody, because those who fetched them do not share.
+    pub(crate) fn withholds(&self) -> bool {
+        self.online.as_ref().is_some_and(|online| online.bitswap.withholds())
+    }
+
+    /// Serves those of them that have become a registry's own.
+    pub(crate) fn release_own(&self, own: &Seen) {
+        if let Some(online) = &self.online {
+            online.bitswap.release_own(own);
         }
     }
 
@@ -286,12 +303,11 @@ fn shelf_acceptor(shelf: Arc<dyn RecordShelf>, tasks: &TaskTracker, stop: &Cance
 /// Answers questions for those who fetch the same.
 fn swarm_acceptor(
     engine: &Arc<OnceLock<Weak<Bitswap>>>,
-    store: &Arc<dyn BlockStore>,
     mode: &NetworkMode,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Acceptor {
-    let swarm = Arc::new(Swarm::new(store.clone(), mode.clone()));
+    let swarm = Arc::new(Swarm::new(mode.clone()));
     let (engine, tasks, stop) = (engine.clone(), tasks.clone(), stop.clone());
     Box::new(move |inbound: Inbound| {
         let Some(engine) = engine.get().and_then(Weak::upgrade) else { return };
@@ -373,23 +389,38 @@ async fn keep_peer(
     }
 }
 
+impl Network {
+    /// Passes on somebody whom a router names, with the addresses that may be dialled.
+    async fn pass_on(&self, named: Provider, found: &mpsc::Sender<Provider>) {
+        let mut addresses = resolve::resolve_all(&*self.dns, &named.addresses).await;
+        addresses.retain(|address| self.mode.allows_learned(address));
+        let _ = found.send(Provider { peer: named.peer, addresses }).await;
+    }
+}
+
 #[async_trait]
 impl Discovery for Network {
     async fn discover(&self, root: &Cid, found: mpsc::Sender<Provider>) {
+        let found = &found;
         let (sender, mut routed) = mpsc::channel::<Provider>(8);
         let ask_routers = async {
             if let Some(routing) = self.routing.get() {
                 routing.providers(root, sender).await;
             }
         };
+        // Nobody whose names do not resolve holds up the others.
         let sift = async {
-            while let Some(Provider { peer, addresses }) = routed.recv().await {
-                let mut addresses = self.resolve(&addresses).await;
-                addresses.retain(|address| self.mode.allows_learned(address));
-                if found.send(Provider { peer, addresses }).await.is_err() {
-                    return;
+            let mut passing = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    one = routed.recv(), if passing.len() < RESOLVED_AT_ONCE => match one {
+                        Some(one) => passing.push(self.pass_on(one, found)),
+                        None => break,
+                    },
+                    Some(()) = passing.next(), if !passing.is_empty() => {}
                 }
             }
+            while passing.next().await.is_some() {}
         };
         tokio::join!(self.kad.providers(root, found.clone()), ask_routers, sift);
     }

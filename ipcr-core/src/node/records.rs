@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::bitswap::Discovery as _;
 use super::{Network, Node, fetch};
 use crate::limits;
+use crate::naming::record::SignedRecord;
 use crate::net::addresses;
 use crate::port::records::{FoundRecord, NameRecords, RecordQuery, RecordsError};
 use crate::reference::key::IpnsName;
@@ -98,10 +99,11 @@ impl Network {
         let mut deadline = Instant::now() + query.timeout;
         let mut found: Vec<FoundRecord> = Vec::new();
         let mut add = |record: Bytes, peer: &PeerId| {
-            let new = found.iter().all(|known| known.record != record);
-            if new && record.len() <= limits::IPNS_RECORD_BYTES {
+            let new = found.iter().all(|known| known.record != record) && record.len() <= limits::IPNS_RECORD_BYTES;
+            if new {
                 found.push(FoundRecord { record, source: source(peer) });
             }
+            new
         };
 
         let mut hinted = FuturesUnordered::new();
@@ -122,7 +124,7 @@ impl Network {
             tokio::select! {
                 Some((peer, record)) = hinted.next(), if !hinted.is_empty() => {
                     if let Some(record) = record {
-                        answered = true;
+                        answered |= SignedRecord::verify(&query.name, record.clone()).is_ok();
                         add(record, &peer);
                     }
                     if answered {
@@ -132,8 +134,13 @@ impl Network {
                 }
                 () = &mut dht, if searching => searching = false,
                 Some((peer, record)) = from_dht.recv() => {
-                    add(record.into(), &peer);
-                    dht_records += 1;
+                    let record = Bytes::from(record);
+                    // Anybody on the way may send anything: only what the name has signed is an answer.
+                    if record.len() > limits::IPNS_RECORD_BYTES || SignedRecord::verify(&query.name, record.clone()).is_err() {
+                        tracing::debug!(%peer, "a peer of the DHT sent what is no record of the name");
+                        continue;
+                    }
+                    dht_records += usize::from(add(record, &peer));
                     if dht_records >= ENOUGH && hinted.is_empty() {
                         break;
                     }

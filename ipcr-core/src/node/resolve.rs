@@ -3,6 +3,7 @@
 //! Source: multiaddr specification, "DNS" (`/dns`, `/dns4`, `/dns6`, `/dnsaddr` with TXT records at `_dnsaddr.<domain>`).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use multiaddr::{Multiaddr, Protocol};
 
@@ -13,11 +14,23 @@ use crate::port::dns::Dns;
 const DEPTH: usize = 4;
 /// Most addresses that one address may become.
 const ADDRESSES: usize = 64;
+/// Most questions for one address: a zone can make many of each.
+const QUESTIONS: usize = 16;
+/// How long the names of one address may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The address with all names replaced by what they stand for; names that do not resolve vanish.
+/// The address with all names replaced by what they stand for; names that do not resolve, or not in time, vanish.
 pub(super) async fn resolve(dns: &dyn Dns, address: &Multiaddr) -> Vec<Multiaddr> {
-    let mut open = vec![(address.clone(), 0)];
     let mut resolved = Vec::new();
+    if tokio::time::timeout(PATIENCE, resolve_into(dns, address, &mut resolved)).await.is_err() {
+        tracing::debug!(%address, "the names of an address take too long");
+    }
+    resolved
+}
+
+async fn resolve_into(dns: &dyn Dns, address: &Multiaddr, resolved: &mut Vec<Multiaddr>) {
+    let mut open = vec![(address.clone(), 0)];
+    let mut questions = 0;
     while let Some((address, depth)) = open.pop() {
         let Some((index, name)) = address.iter().enumerate().find(|(_, part)| is_name(part)) else {
             if resolved.len() < ADDRESSES && !resolved.contains(&address) {
@@ -25,11 +38,11 @@ pub(super) async fn resolve(dns: &dyn Dns, address: &Multiaddr) -> Vec<Multiaddr
             }
             continue;
         };
-        if depth < DEPTH && open.len() < ADDRESSES {
+        if depth < DEPTH && questions < QUESTIONS {
+            questions += 1;
             open.extend(step(dns, &address, index, &name).await.into_iter().map(|address| (address, depth + 1)));
         }
     }
-    resolved
 }
 
 /// All addresses of a list, resolved.
@@ -84,19 +97,22 @@ fn ends_with(address: &Multiaddr, suffix: &Multiaddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use async_trait::async_trait;
 
     use super::*;
     use crate::port::dns::{DnsError, Security, TxtAnswer};
 
-    #[derive(Debug)]
-    struct Zone;
+    #[derive(Debug, Default)]
+    struct Zone(AtomicUsize);
 
     const PEER: &str = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp";
 
     #[async_trait]
     impl Dns for Zone {
         async fn txt(&self, name: &str) -> Result<TxtAnswer, DnsError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
             let records = match name {
                 "_dnsaddr.a.test" => vec![format!("dnsaddr=/dnsaddr/b.test/p2p/{PEER}"), "junk".into()],
                 "_dnsaddr.b.test" => vec![
@@ -105,6 +121,9 @@ mod tests {
                     "dnsaddr=/ip4/192.0.2.9/tcp/1/p2p/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ".into(),
                 ],
                 "_dnsaddr.loop.test" => vec!["dnsaddr=/dnsaddr/loop.test".into()],
+                _ if name.ends_with(".many.test") => {
+                    (0..50).map(|i| format!("dnsaddr=/dnsaddr/{i}.many.test/p2p/{PEER}")).collect()
+                }
                 _ => Vec::new(),
             };
             Ok(TxtAnswer { records, security: Security::Insecure, ttl: 1 })
@@ -121,7 +140,7 @@ mod tests {
 
     async fn texts(address: &str) -> Vec<String> {
         let mut texts: Vec<_> =
-            resolve(&Zone, &address.parse().unwrap()).await.iter().map(ToString::to_string).collect();
+            resolve(&Zone::default(), &address.parse().unwrap()).await.iter().map(ToString::to_string).collect();
         texts.sort();
         texts
     }
@@ -137,5 +156,13 @@ mod tests {
         );
         assert!(texts("/dnsaddr/loop.test").await.is_empty());
         assert!(texts("/dns4/nowhere.test/tcp/1").await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_zone_of_countless_names_is_not_walked_to_the_end() {
+        let zone = Zone::default();
+        let address = format!("/dnsaddr/a.many.test/p2p/{PEER}").parse().unwrap();
+        assert!(resolve(&zone, &address).await.is_empty());
+        assert_eq!(zone.0.load(Ordering::Relaxed), QUESTIONS);
     }
 }

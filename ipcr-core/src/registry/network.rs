@@ -248,21 +248,30 @@ impl LazyNetwork {
 
     /// Says which blocks are this registry's own, where only those are for others.
     async fn note_own(&self) {
-        let Share::Own(own) = &self.config.node.share else { return };
+        if let Share::Own(own) = &self.config.node.share
+            && let Some(found) = self.own_blocks().await
+        {
+            own.set(found);
+        }
+    }
+
+    async fn own_blocks(&self) -> Option<Seen> {
         let found = match State::load(&self.tables).await {
             Ok(State { root: Some(root), .. }) => reachable(self.blocks.as_ref(), &root).await,
             _ => Ok(Seen::default()),
         };
-        match found {
-            Ok(found) => own.set(found),
-            Err(error) => tracing::warn!(%error, "what may be served of this registry is not known"),
-        }
+        found.inspect_err(|error| tracing::warn!(%error, "what may be served of this registry is not known")).ok()
     }
 
     /// Lets waiting peers know that there are new blocks.
     pub(super) async fn blocks_added(&self) {
         self.note_own().await;
         if let Some(parts) = self.parts.lock().await.as_ref() {
+            if parts.node.withholds()
+                && let Some(own) = self.own_blocks().await
+            {
+                parts.node.release_own(&own);
+            }
             parts.node.blocks_added();
         }
     }

@@ -35,7 +35,7 @@ const FELLOWS: usize = 32;
 /// Most blocks that one fellow is watched for.
 const WATCHED: usize = 512;
 /// Blocks, in the order in which they were wanted first, that are asked for before rarer ones.
-const NEXT: u64 = 4;
+pub(super) const NEXT: u64 = 4;
 /// How long it is waited for holders to say who else fetches before much is asked of them.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
 /// How long after its begin a session asks holders for little at once: whoever begins at the same time is not known at once.
@@ -55,6 +55,11 @@ const OPINION: Duration = Duration::from_millis(50);
 /// The shortest time without any block after which what was left to others is asked for, and the longest.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 
+/// How often the patience with fellows is halved.
+const LETDOWNS: u32 = 6;
+/// Most fellows that are waited for one after the other.
+const WAITED_FOR: usize = 2;
+
 /// What a session knows about its fellows as such.
 #[derive(Debug, Default)]
 pub(super) struct Company {
@@ -63,9 +68,17 @@ pub(super) struct Company {
     dialling: usize,
     /// Whether somebody has answered, and those whom it named have been dialled.
     answered: bool,
+    /// How often what was left to others did not come.
+    letdowns: u32,
 }
 
 impl Company {
+    /// How long it is waited without any block, `gap` apart until now, for what was left to others: half as long after each time that
+    /// it was for nothing.
+    fn patience(&self, gap: Duration) -> Duration {
+        (gap * 4).clamp(PATIENCE.0, PATIENCE.1) / (1 << self.letdowns.min(LETDOWNS))
+    }
+
     /// Whether it may still turn out that others fetch, too.
     pub(super) fn is_unknown(&self, opened: Instant, now: Instant) -> bool {
         !self.answered && now.saturating_duration_since(opened) < FIRST_ANSWER
@@ -104,12 +117,17 @@ impl Shared {
 
     /// Whether this session fetches `root` and others may know.
     pub(super) fn shares(&self, root: &Cid) -> bool {
-        self.request.share && self.request.root.hash() == root.hash() && !self.only_asks
+        self.request.share && self.fetches(root) && !self.only_asks
+    }
+
+    /// Whether this session fetches `root`.
+    pub(super) fn fetches(&self, root: &Cid) -> bool {
+        self.request.root.hash() == root.hash()
     }
 
     /// A connected peer says that it fetches `root`.
     pub(super) fn on_fellow(&self, root: &Cid, peer: PeerId) {
-        if self.request.root.hash() == root.hash() && !self.only_asks {
+        if self.fetches(root) && !self.only_asks {
             self.meet(Provider { peer, addresses: Vec::new() });
         }
     }
@@ -332,7 +350,8 @@ impl Shared {
 
     /// Asks for what nobody is asked for, when others fetch the same.
     pub(super) fn assign_among(&self, state: &mut State, now: Instant) {
-        let State { wants, queue, schedule, .. } = state;
+        let patience = state.company.patience(state.gap);
+        let State { wants, queue, schedule, company, .. } = state;
         queue.retain(|hash| wants.get(hash).is_some_and(|want| want.asked.is_empty()));
         let Some(first) = wants.values().map(|want| want.number).min() else { return };
         let mut order: Vec<_> =
@@ -341,8 +360,7 @@ impl Shared {
         let newest = wants.values().map(|want| want.since).max();
         let shows = newest.is_some_and(|since| now.saturating_duration_since(since) >= SHOWS);
         let beginning = wants.len() < BEGINNING.0 && state.bytes < BEGINNING.1;
-        let unknown = state.company.is_unknown(self.opened, now);
-        let patience = (state.gap * 4).clamp(PATIENCE.0, PATIENCE.1);
+        let unknown = company.is_unknown(self.opened, now);
         let quiet = |want: &Want| now.saturating_duration_since(want.since.max(state.progress));
         let much_faster = schedule.holders_are_much_faster(now);
         let mut asked = Vec::new();
@@ -358,7 +376,7 @@ impl Shared {
                     let alone = if beginning { shows } else { much_faster || fellow == Choice::Later };
                     let direct = alone || want.cid.codec() != RAW;
                     let waited = quiet(want);
-                    if direct || !unknown && self.is_mine(schedule, want, (waited, patience), now) {
+                    if direct || !unknown && self.is_mine(schedule, company, want, (waited, patience), now) {
                         schedule.choose(&want.refused, now)
                     } else {
                         Choice::Later
@@ -369,6 +387,7 @@ impl Shared {
             match choice {
                 Choice::Ask(peer) => {
                     want.asked.push(peer);
+                    want.asked_at = now;
                     schedule.asked(&peer, now);
                     self.bitswap.want(peer, &want.cid);
                     if !schedule.is_fellow(&peer) {
@@ -388,6 +407,7 @@ impl Shared {
     fn is_mine(
         &self,
         schedule: &mut Schedule,
+        company: &mut Company,
         want: &mut Want,
         (quiet, patience): (Duration, Duration),
         now: Instant,
@@ -399,17 +419,32 @@ impl Shared {
             want.among.judged = Some(now);
             want.among.before = self.before(schedule, &want.cid, now);
         }
-        let before = u32::try_from(want.among.before.len()).unwrap_or(u32::MAX);
+        let before = want.among.before.len().min(WAITED_FOR);
         if before == 0 {
             return true;
         }
         // As long as holders owe this node something, they are what is slow.
-        if quiet < patience.saturating_mul(before) || schedule.waits_for_holders(now) {
+        let turns = if before == 1 { 1 } else { 2 };
+        if quiet < patience * turns || schedule.waits_for_holders(now) {
             return false;
         }
         tracing::debug!(cid = %want.cid, before, ?quiet, "what was left to fellows did not come");
-        schedule.doubt(&want.among.before.remove(0), now);
+        company.letdowns += 1;
+        want.among.before.drain(..before).for_each(|peer| schedule.doubt(&peer, now));
         true
+    }
+
+    /// Fellows that make no progress are not believed any more that they have what they were asked for.
+    pub(super) fn distrust(state: &mut State, peer: PeerId, now: Instant) {
+        let State { wants, schedule, .. } = state;
+        if !schedule.is_fellow(&peer) {
+            return;
+        }
+        schedule.doubt(&peer, now);
+        for want in wants.values_mut().filter(|want| want.asked.contains(&peer)) {
+            want.among.forget(&peer);
+            want.refused.push(peer);
+        }
     }
 
     /// The fellows that are to ask a holder for a block before this node does; the first of all at the beginning.

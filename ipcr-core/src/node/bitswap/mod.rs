@@ -53,7 +53,8 @@ use self::wants::Wants;
 use super::config::Share;
 use super::frame;
 use super::traffic::Counters;
-use crate::dag::block::Block;
+use crate::dag::block::{Block, RAW};
+use crate::exchange::walk::Seen;
 use crate::limits;
 use crate::port::blocks::BlockStore;
 
@@ -63,9 +64,15 @@ pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/ipfs/bitswap/1
 /// How long an outbound stream without messages stays open. Helia resets streams after 10 s without one.
 const STREAM_IDLE: Duration = Duration::from_secs(5);
 /// Most bytes of frames of one peer that are being read or hashed.
-const INBOUND_BYTES_PER_PEER: usize = 4 * limits::BITSWAP_FRAME_BYTES;
+const INBOUND_BYTES_PER_PEER: usize = 4 * (limits::BITSWAP_FRAME_BYTES + MESSAGE_COST);
+/// Most bytes of a message of a peer that was asked for no block: wantlists, and blocks that come when nobody waits any more.
+const UNASKED_BYTES: usize = 512 << 10;
+/// What a message counts beside its bytes.
+const MESSAGE_COST: usize = 1 << 10;
 /// Most bytes of frames of all peers that are being read or hashed.
-const INBOUND_BYTES: usize = 128 << 20;
+const INBOUND_BYTES: usize = 112 << 20;
+/// The same for those who were asked for no block.
+const INBOUND_UNASKED_BYTES: usize = 16 << 20;
 /// Most bytes of blocks that are read from the store and not yet written to their peers.
 const OUTBOUND_BYTES: usize = 32 * limits::QUEUED_BYTES_PER_PEER;
 /// Wrong things that a peer may send before it is dropped.
@@ -86,6 +93,8 @@ pub(super) struct Bitswap {
     bad: Mutex<VecDeque<(Instant, PeerId)>>,
     sessions: Mutex<Sessions>,
     inbound: Arc<Semaphore>,
+    /// The same as `inbound` for those who were asked for no block.
+    unasked: Arc<Semaphore>,
     outbound: Arc<Semaphore>,
     /// Blocks that sessions have just received.
     fresh: Mutex<Fresh>,
@@ -166,6 +175,7 @@ impl Bitswap {
             bad: Mutex::default(),
             sessions: Mutex::default(),
             inbound: Arc::new(Semaphore::new(INBOUND_BYTES)),
+            unasked: Arc::new(Semaphore::new(INBOUND_UNASKED_BYTES)),
             outbound: Arc::new(Semaphore::new(OUTBOUND_BYTES)),
             fresh: Mutex::default(),
             withheld: Mutex::default(),
@@ -201,9 +211,22 @@ impl Bitswap {
         }
     }
 
-    /// Nobody else gets these blocks.
+    /// Nobody else gets these blocks, unless they become a registry's own.
     fn withhold(&self, cids: &[Cid]) {
-        lock(&self.withheld).extend(cids.iter().map(|cid| *cid.hash()));
+        // Otherwise it is said which blocks are served, and these are not among them.
+        if matches!(self.terms.share, Share::All) {
+            lock(&self.withheld).extend(cids.iter().map(|cid| *cid.hash()));
+        }
+    }
+
+    /// Whether any block is held that is served to nobody.
+    pub(super) fn withholds(&self) -> bool {
+        !lock(&self.withheld).is_empty()
+    }
+
+    /// Blocks that a registry has made its own are served again.
+    pub(super) fn release_own(&self, own: &Seen) {
+        lock(&self.withheld).retain(|hash| !own.contains(&Cid::new_v1(RAW, *hash)));
     }
 
     /// A session received a block; others who wait for it get it at once, with `keep` also if they ask for it only then.
@@ -217,15 +240,26 @@ impl Bitswap {
         }
     }
 
-    /// A session has ended.
-    fn closed(&self) {
-        if self.open_sessions().iter().all(|session| session.is_closed()) {
+    /// A session has ended; its members need not say any more whether they have its root.
+    fn closed(&self, root: &Cid, members: &[PeerId]) {
+        let open = self.open_sessions();
+        if !open.iter().any(|session| !session.is_closed() && session.fetches(root)) {
+            for member in members {
+                let known = lock(&self.peers).get(member).cloned();
+                if let Some(peer) = known
+                    && peer.wants.forget(root)
+                {
+                    self.write_wants(&peer);
+                }
+            }
+        }
+        if open.iter().all(|session| session.is_closed()) {
             *lock(&self.fresh) = Fresh::default();
         }
     }
 
     /// Which of these blocks are served.
-    async fn held(&self, cids: &[Cid]) -> Vec<Cid> {
+    pub(super) async fn held(&self, cids: &[Cid]) -> Vec<Cid> {
         let (mut held, mut open) = (Vec::new(), Vec::new());
         {
             let (fresh, withheld) = (lock(&self.fresh), lock(&self.withheld));
@@ -357,10 +391,16 @@ impl Bitswap {
         while !peer.is_bad()
             && let Some(length) = frame::read_length(&mut stream, limits::BITSWAP_FRAME_BYTES).await?
         {
-            let budget = (budget(&peer.inbound, length).await?, budget(&self.inbound, length).await?);
-            // Whoever sends waits meanwhile, because nothing is taken off the connection.
-            self.terms.download.take(length).await;
+            // Whoever was asked for no block has no reason to send any, and must not be in the way of those who were.
+            let all = if peer.wants.wanted_any() { &self.inbound } else { &self.unasked };
+            if length > UNASKED_BYTES && Arc::ptr_eq(all, &self.unasked) {
+                return Err(std::io::Error::other("a long message of a peer that was asked for nothing"));
+            }
+            let cost = length + MESSAGE_COST;
+            let budget = (budget(&peer.inbound, cost).await?, budget(all, cost).await?);
             let body = Bytes::from(frame::read_body(&mut stream, length).await?);
+            // Whoever sends waits meanwhile, because nothing more is taken off the connection.
+            self.terms.download.take(length).await;
             let Ok(message) = Message::decode(&body) else {
                 self.strike(&peer, "it sent a message that is not Bitswap");
                 return Ok(());
@@ -389,6 +429,9 @@ impl Bitswap {
             let peer = peer.clone();
             self.runtime.spawn_blocking(move || {
                 for block in blocks {
+                    if peer.is_bad() {
+                        break;
+                    }
                     this.deliver(&peer, block);
                 }
                 drop(budget);

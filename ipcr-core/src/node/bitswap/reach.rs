@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use cid::Cid;
 use ipcr_swarm::DialError;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::lock;
@@ -25,7 +25,9 @@ use crate::port::routing::Provider;
 /// How long to wait before a lost or unreachable peer is dialled again, at first and at most.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 /// Dials of a found peer that was never reached.
-const FOUND_DIALS: usize = 3;
+const FOUND_DIALS: usize = 2;
+/// Most found peers that are connected, dialled, or wait to be dialled.
+const FOUND: usize = 256;
 /// How long blocks must fail to come before providers are looked for although peers were hinted at.
 const HINTED_FIRST: Duration = Duration::from_secs(2);
 /// How long to wait between two searches for providers.
@@ -94,7 +96,8 @@ impl Shared {
 
     /// Looks for providers, again and again while blocks fail to come.
     pub(super) async fn find_providers(self: Arc<Self>) {
-        let mut known: Vec<PeerId> = Vec::new();
+        let mut known = HashMap::new();
+        let places = Arc::new(Semaphore::new(FOUND_PEERS));
         loop {
             while !self.request.hints.is_empty() && self.since_progress() < HINTED_FIRST {
                 tokio::time::sleep(TICK).await;
@@ -103,9 +106,17 @@ impl Shared {
             let search = self.discovery.discover(&self.request.root, sender);
             let take = async {
                 while let Some(one) = found.recv().await {
-                    if known.len() < FOUND_PEERS && !known.contains(&one.peer) && one.peer != self.bitswap.hub.local() {
-                        known.push(one.peer);
-                        self.spawn(Self::keep_connected(self.clone(), one, FOUND_DIALS));
+                    known.retain(|_, place: &mut Weak<()>| place.strong_count() > 0);
+                    if known.len() < FOUND && !known.contains_key(&one.peer) && one.peer != self.bitswap.hub.local() {
+                        let place = Arc::new(());
+                        known.insert(one.peer, Arc::downgrade(&place));
+                        let (this, places) = (self.clone(), places.clone());
+                        self.spawn(async move {
+                            // Whoever is not reached makes room for the next: anybody may say of anybody that it is a holder.
+                            let _turn = places.acquire().await;
+                            this.keep_connected(one, FOUND_DIALS).await;
+                            drop(place);
+                        });
                     }
                 }
             };

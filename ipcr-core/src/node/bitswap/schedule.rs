@@ -35,8 +35,10 @@ const LARGE: u64 = 16 << 10;
 const FELLOW_PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
 /// How many times as fast a holder has to be before it is asked for what fellows have or will have.
 const MUCH_FASTER: u32 = 8;
-/// Times that a fellow may fail to get what it wants before the others do not wait for it any more.
+/// Times that a fellow may fail to get what it wants, or to send what it has, before nothing is left to it or asked of it any more.
 const DOUBTS: u8 = 3;
+/// How long a fellow that has sent nothing yet is waited for while it is asked for as much as it may be.
+const UNPROVEN: Duration = Duration::from_secs(1);
 /// The largest factor by which there is more patience with a holder that others ask, too.
 const MOST_PATIENCE: u32 = 8;
 /// How long a peer that could not be written to is left alone.
@@ -68,7 +70,7 @@ pub(super) struct Member {
     in_flight: u64,
     /// Blocks that it is to say of when it has them.
     pub(super) probes: usize,
-    /// How often it did not get what others left to it.
+    /// How often it did not get what others left to it, or did not send what it said that it has.
     doubts: u8,
     /// Bytes that it is asked for at once. It does not grow again: a peer whose connection breaks under much breaks again.
     window_bytes: u64,
@@ -90,6 +92,11 @@ impl Member {
         self.epoch.is_some() && !self.banned && self.failed_until.is_none_or(|until| until <= now)
     }
 
+    /// Whether it is a fellow that others may leave something to, and ask for something.
+    fn is_reliable(&self, now: Instant) -> bool {
+        self.standing == Standing::Fellow && self.reachable(now) && !self.slow(now) && self.doubts < DOUBTS
+    }
+
     fn slow(&self, now: Instant) -> bool {
         self.slow_until.is_some_and(|until| until > now)
     }
@@ -99,6 +106,10 @@ impl Member {
         if crowd != Crowd::Alone {
             // Names and folders say nothing about the size of what follows.
             size = self.typical.unwrap_or(limits::LEAF_BYTES as u64).max(size);
+        }
+        if self.standing == Standing::Fellow && self.blocks == 0 {
+            // It says that it has something.
+            return *FELLOW_BLOCKS.start();
         }
         if self.standing == Standing::Fellow {
             return (FELLOW_BYTES / size).clamp(*FELLOW_BLOCKS.start(), *FELLOW_BLOCKS.end());
@@ -233,8 +244,7 @@ impl Schedule {
 
     /// Fellows that others may leave something to.
     pub(super) fn reliable(&self, now: Instant) -> impl Iterator<Item = &PeerId> {
-        let reliable = self.fellows(now).filter(move |(_, member)| !member.slow(now) && member.doubts < DOUBTS);
-        reliable.map(|(peer, _)| peer)
+        self.fellows(now).filter(move |(_, member)| member.is_reliable(now)).map(|(peer, _)| peer)
     }
 
     /// Whether any holder is asked for something.
@@ -242,7 +252,7 @@ impl Schedule {
         self.members.values().any(|member| member.usable(now) && member.in_flight > 0)
     }
 
-    /// A fellow did not get in time what was left to it.
+    /// A fellow did not get in time what was left to it, or did not send what it said that it has.
     pub(super) fn doubt(&mut self, peer: &PeerId, now: Instant) {
         if let Some(member) = self.members.get_mut(peer) {
             member.slow_until = Some(now + SLOW);
@@ -250,17 +260,18 @@ impl Schedule {
         }
     }
 
-    /// The fellow among `have` to ask for a block: one that has not failed lately and has room.
+    /// The fellow among `have` to ask for a block: one that has not failed lately, nor often, and has room.
     pub(super) fn choose_fellow(&self, have: &[PeerId], now: Instant) -> Choice {
         let known = have.iter().filter_map(|peer| self.members.get(peer).map(|member| (peer, member)));
-        let good = known
-            .filter(|(_, member)| member.standing == Standing::Fellow && member.reachable(now) && !member.slow(now));
+        let good = known.filter(|(_, member)| member.is_reliable(now));
         let mut choice = Choice::Nobody;
         let mut least = u64::MAX;
         for (peer, member) in good {
             if member.in_flight < member.window(self.crowd, self.young).min(least) {
                 (choice, least) = (Choice::Ask(*peer), member.in_flight);
-            } else if choice == Choice::Nobody {
+            } else if choice == Choice::Nobody
+                && (member.blocks > 0 || now.saturating_duration_since(member.progress) < UNPROVEN)
+            {
                 choice = Choice::Later;
             }
         }
@@ -373,6 +384,43 @@ impl Schedule {
             None if usable().next().is_some() => Choice::Later,
             None => Choice::Nobody,
         }
+    }
+
+    /// A holder that is asked for nothing and is not slow, other than these.
+    pub(super) fn idle_holder(&self, avoid: &[&[PeerId]], now: Instant) -> Option<PeerId> {
+        let idle = |(peer, member): &(&PeerId, &Member)| {
+            member.usable(now)
+                && !member.slow(now)
+                && member.in_flight == 0
+                && avoid.iter().all(|peers| !peers.contains(peer))
+        };
+        self.members.iter().filter(idle).min_by_key(|(_, member)| member.gap).map(|(peer, _)| *peer)
+    }
+
+    /// Holders that others deliver for are asked only when there is nobody else, for a while.
+    pub(super) fn pass_over(&mut self, peers: &[PeerId], now: Instant) {
+        for peer in peers {
+            if let Some(member) = self.members.get_mut(peer).filter(|member| member.standing == Standing::Holder) {
+                member.slow_until = Some(now + SLOW);
+            }
+        }
+    }
+
+    /// Peers that were asked whether they have the root and have not said so.
+    pub(super) fn unanswered(&self) -> usize {
+        self.members.values().filter(|member| member.standing == Standing::Asked).count()
+    }
+
+    /// Forgets a peer that has gone, or could not be written to, and did nothing: if it comes back it is as good as new. True if so.
+    pub(super) fn forget(&mut self, peer: &PeerId) -> bool {
+        let useless = |member: &Member| match member.standing {
+            Standing::Holder => false,
+            Standing::Asked | Standing::Stranger => true,
+            // Who failed is not to be trusted again for coming anew.
+            Standing::Fellow => member.epoch.is_none() && member.blocks == 0 && member.doubts == 0,
+        };
+        let forgets = self.members.get(peer).is_some_and(|member| !member.banned && useless(member));
+        forgets && self.members.remove(peer).is_some()
     }
 
     /// Whether any peer could be asked for another block.
@@ -488,6 +536,42 @@ mod tests {
             schedule.settled(&peer);
             assert_eq!(fill(&mut schedule), blocks);
         }
+    }
+
+    #[tokio::test]
+    async fn fellows_that_do_not_send_what_they_say_they_have_are_left() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let peer = PeerId::random();
+        schedule.join(peer, Standing::Fellow, Some(1), now);
+        for _ in 0..*FELLOW_BLOCKS.start() {
+            assert_eq!(schedule.choose_fellow(&[peer], now), Choice::Ask(peer));
+            schedule.asked(&peer, now);
+        }
+        // It is asked for little, and not waited for until it has proved that it sends anything.
+        assert_eq!(schedule.choose_fellow(&[peer], now), Choice::Later);
+        let mut later = now + UNPROVEN;
+        assert_eq!(schedule.choose_fellow(&[peer], later), Choice::Nobody);
+        schedule.received(&peer, 1000, later);
+        assert_eq!(schedule.choose_fellow(&[peer], later), Choice::Ask(peer));
+        for _ in 0..DOUBTS {
+            schedule.doubt(&peer, later);
+            assert_eq!(schedule.choose_fellow(&[peer], later), Choice::Nobody);
+            later += SLOW + Duration::from_millis(1);
+        }
+        assert_eq!(schedule.choose_fellow(&[peer], later), Choice::Nobody, "for good");
+        assert_eq!(schedule.reliable(later).count(), 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_did_nothing_is_forgotten() {
+        let (mut schedule, peers, now) = peers(1);
+        let (stranger, fellow) = (PeerId::random(), PeerId::random());
+        schedule.join(stranger, Standing::Asked, Some(1), now);
+        schedule.join(fellow, Standing::Fellow, Some(1), now);
+        assert_eq!(schedule.unanswered(), 1);
+        assert!(schedule.forget(&stranger) && !schedule.forget(&fellow) && !schedule.forget(&peers[0]));
+        schedule.follow(&fellow, None);
+        assert!(schedule.forget(&fellow) && schedule.members().count() == 1);
     }
 
     #[tokio::test]

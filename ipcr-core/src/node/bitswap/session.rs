@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use cid::Cid;
 use cid::multihash::Multihash;
 use libp2p_identity::PeerId;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -33,11 +33,13 @@ use crate::port::exchange::{ExchangeError, FetchRequest, FetchSession, PeerShare
 pub(super) const TICK: Duration = Duration::from_millis(200);
 /// The same while others fetch the same.
 const SHARED_TICK: Duration = Duration::from_millis(30);
+/// How long one of the next blocks may take before an idle peer is asked for it, too.
+const LATE: Duration = Duration::from_secs(2);
 /// How long a block that everybody refused is not asked for again.
 pub(super) const REFUSED: Duration = Duration::from_secs(2);
 /// Blocks that are looked at for one free place.
 const LOOK_AHEAD: usize = 64;
-/// Most peers of a session that nobody hinted at.
+/// Most peers at once that a session finds by itself, and that it waits to hear from.
 pub(super) const FOUND_PEERS: usize = 32;
 /// Shortest time between two [`Event::Received`].
 const REPORT: Duration = Duration::from_millis(50);
@@ -52,7 +54,6 @@ pub(super) struct Shared {
     pub(super) request: FetchRequest,
     pub(super) opened: Instant,
     pub(super) state: Mutex<State>,
-    wake: Notify,
     closed: CancellationToken,
     pub(super) tried: AtomicUsize,
     /// Whether nothing is fetched, and only asked who has the root.
@@ -87,6 +88,8 @@ pub(super) struct Want {
     pub(super) since: Instant,
     waiters: Vec<Waiter>,
     pub(super) asked: Vec<PeerId>,
+    /// When somebody was asked last.
+    pub(super) asked_at: Instant,
     pub(super) refused: Vec<PeerId>,
     pub(super) among: Among,
 }
@@ -127,21 +130,19 @@ impl Drop for Session {
             }
             self.0.forget_among(&mut state.schedule, &want);
         }
+        let members: Vec<PeerId> = state.schedule.members().map(|(peer, _)| *peer).collect();
         drop(state);
-        self.0.bitswap.closed();
+        self.0.bitswap.closed(&self.0.request.root, &members);
     }
 }
 
 #[async_trait]
 impl FetchSession for Session {
     async fn fetch(&self, cid: &Cid) -> Result<Block, ExchangeError> {
-        match cid.hash().code() {
-            block::SHA2_256 | block::SHA2_512 => {}
-            // It carries its bytes, or is too long.
-            _ => {
-                let inside = Block::verify(*cid, block::identity_data(cid).unwrap_or_default());
-                return inside.map_err(|source| ExchangeError::Refused { cid: *cid, source });
-            }
+        if !block::is_fetchable(cid) {
+            // It carries its bytes, or is of no use.
+            let inside = Block::verify(*cid, block::identity_data(cid).unwrap_or_default());
+            return inside.map_err(|source| ExchangeError::Refused { cid: *cid, source });
         }
         let (id, answer) = self.0.want(cid);
         let _ticket = Ticket { shared: &self.0, hash: *cid.hash(), id };
@@ -227,7 +228,6 @@ impl Session {
                 reported: now,
                 waiters: 0,
             }),
-            wake: Notify::new(),
             closed: CancellationToken::new(),
             tried: AtomicUsize::new(0),
             only_asks,
@@ -272,6 +272,7 @@ impl Shared {
                     since: waiter.since,
                     waiters: vec![waiter],
                     asked: Vec::new(),
+                    asked_at: self.opened,
                     refused: Vec::new(),
                     among: Among::default(),
                 };
@@ -316,10 +317,11 @@ impl Shared {
             && state.schedule.has_room(now)
             && let Some(hash) = state.queue.pop_front()
         {
-            let Some(want) = state.wants.get_mut(&hash) else { continue };
+            let Some(want) = state.wants.get_mut(&hash).filter(|want| want.asked.is_empty()) else { continue };
             match state.schedule.choose(&want.refused, now) {
                 Choice::Ask(peer) => {
                     want.asked.push(peer);
+                    want.asked_at = now;
                     state.schedule.asked(&peer, now);
                     self.bitswap.want(peer, &want.cid);
                 }
@@ -432,6 +434,8 @@ impl Shared {
         state.schedule.fail(&peer, Instant::now());
         self.take_back(&mut state, peer, false);
         self.forget_fellow(&mut state, peer);
+        // What it was asked has not arrived: it is asked again.
+        state.schedule.forget(&peer);
         self.assign(&mut state);
     }
 
@@ -460,7 +464,6 @@ impl Shared {
                         return;
                     }
                 }
-                () = self.wake.notified() => {}
                 () = tokio::time::sleep(if self.is_shared() { SHARED_TICK } else { TICK }) => {}
             }
         }
@@ -479,6 +482,7 @@ impl Shared {
         for (peer, others) in state.schedule.overdue(now) {
             tracing::debug!(%peer, others, "a peer makes no progress");
             if others {
+                Self::distrust(&mut state, peer, now);
                 self.take_back(&mut state, peer, true);
             } else {
                 let asked = state.wants.values().filter(|want| want.asked.contains(&peer));
@@ -496,7 +500,29 @@ impl Shared {
         }
         self.watch_more(&mut state, now);
         self.assign(&mut state);
+        self.ask_idle(&mut state, now);
         self.fail_stalled(&mut state, now);
+    }
+
+    /// Asks holders that have nothing to do for what is needed next and does not come: whoever sends one block now and then makes
+    /// progress, and everybody waits. So do the last blocks of a slow peer.
+    fn ask_idle(&self, state: &mut State, now: Instant) {
+        let State { wants, schedule, .. } = state;
+        let Some(first) = wants.values().map(|want| want.number).min() else { return };
+        let late = |want: &&mut Want| {
+            want.number < first + fellows::NEXT
+                && !want.asked.is_empty()
+                && now.saturating_duration_since(want.asked_at) > LATE
+        };
+        for want in wants.values_mut().filter(late) {
+            let Some(peer) = schedule.idle_holder(&[&want.asked, &want.refused], now) else { continue };
+            tracing::debug!(cid = %want.cid, %peer, "a block is late, and another peer is asked for it, too");
+            schedule.pass_over(&want.asked, now);
+            want.asked.push(peer);
+            want.asked_at = now;
+            schedule.asked(&peer, now);
+            self.bitswap.want(peer, &want.cid);
+        }
     }
 
     /// Notices peers that came, went, or went and came back.
@@ -506,6 +532,8 @@ impl Shared {
             if state.schedule.follow(&peer, self.bitswap.hub.epoch(&peer)) {
                 self.take_back(state, peer, false);
                 self.forget_fellow(state, peer);
+                // Whoever comes back is asked again: it has forgotten the question.
+                state.schedule.forget(&peer);
             }
         }
     }
@@ -513,8 +541,10 @@ impl Shared {
     /// Asks connected peers that are no members yet whether they have the root.
     fn probe_connected(&self, state: &mut State, speakers: &[PeerId], now: Instant) {
         for peer in speakers {
-            let members = state.schedule.members().count();
-            if members < FOUND_PEERS && !state.schedule.contains(peer) && !self.bitswap.is_bad(*peer) {
+            if (self.only_asks || state.schedule.unanswered() < FOUND_PEERS)
+                && !state.schedule.contains(peer)
+                && !self.bitswap.is_bad(*peer)
+            {
                 state.schedule.join(*peer, Standing::Asked, self.bitswap.hub.epoch(peer), now);
                 self.bitswap.probe(*peer, &self.request.root);
             }

@@ -38,12 +38,15 @@ struct State {
     counts: HashMap<Cid, usize>,
     /// How many sessions want to know when the peer has a block.
     probes: HashMap<Cid, usize>,
+    /// Blocks of `counts` that the peer was asked for: those are cancelled, the others only forgotten.
+    sent: HashSet<Cid>,
     /// Entries that wait to be written.
     queue: VecDeque<Want>,
     /// Whether one of them must not be collected.
     urgent: bool,
     /// Whether a task writes them.
     writing: bool,
+    wanted_any: bool,
     asked: HashSet<Multihash<64>>,
     asked_order: VecDeque<Multihash<64>>,
 }
@@ -73,6 +76,10 @@ fn watched(cid: &Cid, claimed: bool) -> Want {
     Want { have: true, send_dont_have: false, priority, ..entry(cid) }
 }
 
+fn cancelled(cid: &Cid) -> Want {
+    Want { cancel: true, send_dont_have: false, ..entry(cid) }
+}
+
 fn entry(cid: &Cid) -> Want {
     Want { cid: *cid, priority: 1, cancel: false, have: false, send_dont_have: true }
 }
@@ -94,6 +101,7 @@ impl Wants {
     pub(super) fn add(&self, cid: &Cid) -> bool {
         self.change(|state| {
             state.remember(cid);
+            state.wanted_any = true;
             let count = state.counts.entry(*cid).or_default();
             *count += 1;
             // Also when another session has asked: the peer may have forgotten since.
@@ -111,6 +119,14 @@ impl Wants {
         self.change(|state| {
             state.remember(cid);
             !state.counts.contains_key(cid) && state.push(Want { have: true, ..entry(cid) })
+        })
+    }
+
+    /// The peer need not say any more whether it has the block, unless a session still wants the block or to hear of it.
+    pub(super) fn forget(&self, cid: &Cid) -> bool {
+        self.change(|state| {
+            let wanted = state.counts.contains_key(cid) || state.probes.contains_key(cid);
+            !wanted && state.push(cancelled(cid))
         })
     }
 
@@ -143,9 +159,7 @@ impl Wants {
                 None => return false,
             };
             state.queue.retain(|want| want.cid != *cid || want.cancel || !want.have);
-            cancel
-                && !state.counts.contains_key(cid)
-                && state.push(Want { cancel: true, send_dont_have: false, ..entry(cid) })
+            cancel && !state.counts.contains_key(cid) && state.push(cancelled(cid))
         })
     }
 
@@ -160,16 +174,14 @@ impl Wants {
                 }
                 None => return false,
             };
-            let unsent = state.queue.iter().position(|want| want.cid == *cid && !want.cancel && !want.have);
-            match unsent {
-                Some(index) => {
-                    state.queue.remove(index);
-                    false
-                }
-                None if !cancel || state.probes.contains_key(cid) => false,
-                None => state.push(Want { cancel: true, send_dont_have: false, ..entry(cid) }),
-            }
+            state.queue.retain(|want| want.cid != *cid || want.cancel || want.have);
+            state.sent.remove(cid) && cancel && !state.probes.contains_key(cid) && state.push(cancelled(cid))
         })
+    }
+
+    /// Whether the peer was ever asked for a block.
+    pub(super) fn wanted_any(&self) -> bool {
+        lock(&self.state).wanted_any
     }
 
     /// Whether the peer was asked for a block with this hash, not too long ago.
@@ -181,7 +193,9 @@ impl Wants {
         let mut state = lock(&self.state);
         let count = state.queue.len().min(BATCH);
         state.urgent &= count < state.queue.len();
-        state.queue.drain(..count).collect()
+        let taken: Vec<Want> = state.queue.drain(..count).collect();
+        state.sent.extend(taken.iter().filter(|want| !want.cancel && !want.have).map(|want| want.cid));
+        taken
     }
 
     /// Waits a moment while there is only what can be collected.
@@ -205,6 +219,7 @@ impl Wants {
     fn give_up(&self) {
         let mut state = lock(&self.state);
         state.queue.clear();
+        state.sent.clear();
         (state.writing, state.urgent) = (false, false);
     }
 }
@@ -291,11 +306,37 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_sent_needs_no_cancel() {
+    fn what_was_not_sent_needs_no_cancel_and_what_was_does() {
         let wants = Wants::default();
         wants.add(&cid("a"));
         wants.release(&cid("a"), true);
         assert!(wants.take().is_empty());
+        // Asked for, about to be asked for again, and not wanted any more.
+        wants.add(&cid("b"));
+        wants.take();
+        wants.repeat(&cid("b"));
+        wants.release(&cid("b"), true);
+        assert_eq!(wants.take(), [cancelled(&cid("b"))]);
+        // Two that want it, neither written.
+        wants.add(&cid("c"));
+        wants.add(&cid("c"));
+        wants.release(&cid("c"), true);
+        wants.release(&cid("c"), true);
+        assert!(wants.take().is_empty());
+    }
+
+    #[test]
+    fn questions_are_taken_back_unless_somebody_needs_the_answer() {
+        let wants = Wants::default();
+        wants.probe(&cid("a"));
+        wants.take();
+        wants.watch(&cid("a"), false);
+        wants.take();
+        wants.forget(&cid("a"));
+        assert!(wants.take().is_empty());
+        wants.unwatch(&cid("a"), false);
+        wants.forget(&cid("a"));
+        assert_eq!(wants.take(), [cancelled(&cid("a"))]);
     }
 
     #[test]

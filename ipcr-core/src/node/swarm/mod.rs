@@ -11,7 +11,7 @@ mod message;
 mod tracker;
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cid::Cid;
@@ -27,9 +27,9 @@ use self::message::{ADDRESSES, Answer, Question, Status};
 use self::tracker::Tracker;
 use super::bitswap::Bitswap;
 use super::frame;
+use crate::dag::block::IDENTITY;
 use crate::limits;
 use crate::net::addresses::{self, NetworkMode};
-use crate::port::blocks::BlockStore;
 use crate::port::routing::Provider;
 
 /// The protocol.
@@ -89,13 +89,12 @@ pub(super) async fn ask(
 /// The side that is asked.
 pub(super) struct Swarm {
     tracker: Mutex<Tracker>,
-    store: Arc<dyn BlockStore>,
     mode: NetworkMode,
 }
 
 impl Swarm {
-    pub(super) fn new(store: Arc<dyn BlockStore>, mode: NetworkMode) -> Self {
-        Self { tracker: Mutex::default(), store, mode }
+    pub(super) fn new(mode: NetworkMode) -> Self {
+        Self { tracker: Mutex::default(), mode }
     }
 
     /// Answers one question.
@@ -117,7 +116,8 @@ impl Swarm {
             return Answer { status: Status::Busy, ..Answer::default() };
         }
         let here = bitswap.shares(&root);
-        if !here && !self.store.has(&[root]).await.is_ok_and(|held| held == [true]) {
+        // Who gets no blocks of a root does not learn either that it is here; and what needs no holder needs no meeting point.
+        if root.hash().code() == IDENTITY || !here && bitswap.held(&[root]).await.is_empty() {
             return Answer { status: Status::Unknown, ..Answer::default() };
         }
         let hub = bitswap.hub();

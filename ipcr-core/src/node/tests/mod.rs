@@ -11,6 +11,8 @@ use libp2p_identity::Keypair;
 use super::*;
 use crate::dag::block::Block;
 use crate::event::{Emitter, Event, Warning};
+use crate::identity::RegistryKey;
+use crate::naming::record::SignedRecord;
 use crate::port::announce::Announce as _;
 use crate::port::blocks::{Live, StoreError, StoreReport, StoreSession, Swept, Usage};
 use crate::port::conformance;
@@ -19,7 +21,6 @@ use crate::port::memory::blocks::MemoryBlocks;
 use crate::port::memory::records::MemoryRecords;
 use crate::port::memory::routing::MemoryRouting;
 use crate::port::records::{NameRecords as _, RecordQuery};
-use crate::reference::key::IpnsName;
 
 /// A resolver that knows nothing.
 #[derive(Debug)]
@@ -299,14 +300,18 @@ async fn a_hinted_record_does_not_wait_for_anybody_else() {
     slow.bootstrap = vec![format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", PeerId::random()).parse().unwrap()];
     let (node, _) = start(slow).await;
     let shelf = MemoryRecords::new();
-    let name = IpnsName::from_peer_id(PeerId::random());
-    shelf.insert(&name, "record".into());
+    let key = RegistryKey::generate();
+    let target = format!("/ipfs/{}", Block::raw("root".into()).cid()).parse().unwrap();
+    let day = Duration::from_secs(86_400);
+    let record = SignedRecord::sign(&key, &target, 1, chrono::Utc::now(), day, Duration::from_secs(60));
+    let name = *record.name();
+    shelf.insert(&name, record.bytes().clone());
     let store = Arc::new(MemoryBlocks::new());
     let holder = Node::start(config(&[TCP]), store, Arc::new(shelf), Arc::new(NoDns)).await.unwrap();
     let hints = vec![holder.addresses().await[0].clone()];
     let started = Instant::now();
     let found = node.find(RecordQuery { name, hints, timeout: Duration::from_secs(30) }).await.unwrap();
-    assert_eq!(found[0].record, "record");
+    assert_eq!(found[0].record, *record.bytes());
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
