@@ -12,7 +12,7 @@ use crate::dag::file::{FileBuilder, FileRoot};
 use crate::port::blocks::{Put, StoreError, StoreSession};
 
 /// Bytes of blocks that are put in one go.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 2 << 20;
 /// Puts of one file that are under way at once.
 const PUTS: usize = 2;
 

@@ -1,6 +1,6 @@
 //! What the store remembers between flushes: [`State`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::record::{Key, Place};
@@ -29,7 +29,8 @@ pub(super) struct State {
 pub(super) struct Members {
     /// How long the blocks stay when the session just ends.
     pub(super) lease: Duration,
-    added: HashMap<Short, u32>,
+    /// Ordered, because a table that doubles needs three times as much while it does.
+    added: BTreeMap<Short, u32>,
     /// The step that is going on; the first is 1.
     step: u32,
     /// Up to this step, all are durable and belong to whoever pins them.
@@ -43,7 +44,7 @@ pub(super) struct Members {
 }
 
 /// A key in as little memory as it needs: a session may have a million of them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Short {
     Sha256([u8; 32]),
     Other(Box<Key>),
