@@ -12,7 +12,7 @@ use crate::kind::ErrorKind;
 use crate::port::table::{Change, Space, Table, TableError};
 
 /// Bytes of pages that are kept in memory.
-const CACHE_BYTES: usize = 1 << 20;
+const CACHE_BYTES: usize = 256 << 10;
 
 /// A [`Table`] in one redb file, with one redb table per [`Space`]. Clones share the file.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use crate::store::database::{Database, Failure};
 
 /// Bytes of index pages that are kept in memory. The system caches the file as well; these count as memory of the process, and
 /// fill up with what a large image writes.
-const CACHE_BYTES: usize = 1 << 20;
+const CACHE_BYTES: usize = 256 << 10;
 /// Rows that are read at once.
 const PAGE: usize = 4096;
 /// The newest format of packs and index that this version knows.
