@@ -104,6 +104,8 @@ pub const NAME_CHARS: usize = 255;
 pub const KEY_FILE_BYTES: usize = 64 << 10;
 /// The longest time without progress in one stage, unless told otherwise.
 pub const STALL: Duration = Duration::from_secs(60);
+/// The longest time that anything is waited for, whatever is asked for: a year.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long the blocks of an unfinished pull are kept.
 pub const LEASE: Duration = Duration::from_secs(24 * 3600);
 /// Lifetime of an IPNS record, unless told otherwise.

@@ -87,7 +87,7 @@ pub async fn open(
     command: &str,
     wait: Duration,
 ) -> Result<OpenHome, RegistryError> {
-    let until = Instant::now() + wait.max(BEGINNING);
+    let until = Instant::now() + wait.min(crate::limits::LONGEST_WAIT).max(BEGINNING);
     loop {
         if let Some(home) = try_lock(&config, command).await? {
             return held(home, config, surroundings).await;

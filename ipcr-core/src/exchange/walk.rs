@@ -222,9 +222,11 @@ pub async fn survey(store: &dyn BlockStore, root: &Cid) -> Result<Walked, WalkEr
 }
 
 /// Everything below `root` that is stored here. What is damaged, or below that, is left out.
-pub async fn reachable(store: &dyn BlockStore, root: &Cid) -> Result<Seen, WalkError> {
+pub async fn reachable(store: &dyn BlockStore, roots: &[Cid]) -> Result<Seen, WalkError> {
     let mut seen = Seen::default();
-    walk_over(store, root, true, |cid| seen.insert(cid), |_, _| {}).await?;
+    for root in roots {
+        walk_over(store, root, true, |cid| seen.insert(cid), |_, _| {}).await?;
+    }
     Ok(seen)
 }
 

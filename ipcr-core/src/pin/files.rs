@@ -1,4 +1,4 @@
-//! Files that this home has whole and keeps, because it tagged them: entries of [`Space::Pins`], by the root of the file.
+//! Files that this home has whole and keeps, because it tagged them, and the folders of their tags: entries of [`Space::Pins`], by root.
 //!
 //! What else a registry refers to may be incomplete here, for another home with the same key may have pushed it.
 
@@ -10,14 +10,14 @@ use crate::kind::ErrorKind;
 use crate::port::table::{Change, Space, Table, TableError};
 use crate::tree::edit::Edit;
 
-/// The changes that pin what edits bring.
-pub fn pin(edits: &[Edit]) -> Vec<Change> {
+/// The changes that pin what edits bring, and the tag folders that they made.
+pub fn pin(edits: &[Edit], folders: &[Option<Cid>]) -> Vec<Change> {
     let stored = edits.iter().filter_map(|edit| match edit {
         Edit::SetTag { stored, .. } | Edit::PutManifest { stored, .. } => Some(stored),
         _ => None,
     });
-    let blobs = stored.flat_map(|image| &image.blobs);
-    blobs.map(|blob| Change::Put(Space::Pins, blob.cid.to_bytes(), Vec::new())).collect()
+    let blobs = stored.flat_map(|image| &image.blobs).map(|blob| &blob.cid);
+    blobs.chain(folders.iter().flatten()).map(|cid| Change::Put(Space::Pins, cid.to_bytes(), Vec::new())).collect()
 }
 
 /// The change that lets go of a file.

@@ -38,7 +38,7 @@ async fn ask(root: &Cid, network: &Network) -> Reach {
 /// Waits until somebody else holds a root, for at most `wait`. Meanwhile they can fetch it from here.
 pub async fn await_holders(root: &Cid, network: &Network, wait: Duration, events: &Emitter) -> Reach {
     events.stage(Stage::Waiting).await;
-    let end = Instant::now() + wait;
+    let end = Instant::now() + wait.min(crate::limits::LONGEST_WAIT);
     let mut reach = Reach::default();
     loop {
         let left = end.saturating_duration_since(Instant::now());

@@ -30,7 +30,7 @@ use crate::naming::record::SignedRecord;
 use crate::naming::target::{Target, TargetRoot};
 use crate::pin::changes::{Made, Pending};
 use crate::pin::files;
-use crate::pin::state::State;
+use crate::pin::state::{Published, State};
 use crate::port::announce::Announce;
 use crate::port::blocks::{BlockStore, StoreError, StoreSession};
 use crate::port::exchange::{Exchange, FetchRequest};
@@ -280,6 +280,7 @@ impl Publisher {
         let last = if edits.is_empty() { made.last() } else { Some(&new) };
         let row = last.map(|last| last.row(state.name()));
         let mut edited = apply(&reader, &root, &again, row.as_ref()).await.map_err(|error| unfetched(error.into()))?;
+        let folders = edited.folders.clone();
         if let Some(row) = row.as_ref().filter(|_| edited.unchanged && !made.is_empty()) {
             // What they have as well counts as seen from now on.
             edited = note_home(&reader, &root, row).await.map_err(|error| unfetched(error.into()))?;
@@ -297,7 +298,7 @@ impl Publisher {
         self.store(&session, edited.blocks).await?;
         let foreign = foreign.iter().filter_map(|record| Some((record.sequence(), root_of(record)?)));
         state.merged(foreign, edited.root);
-        self.write(state, &again, rows).await
+        self.write(state, &again, &folders, rows).await
     }
 
     /// Applies edits to the root of this home, durably; whether they changed nothing.
@@ -331,13 +332,19 @@ impl Publisher {
             state.changed(row.home);
             rows = made.write();
         }
-        self.write(state, &plain, rows).await?;
+        self.write(state, &plain, &edited.folders, rows).await?;
         Ok(false)
     }
 
     /// Makes the state and its changes durable, and that what its new edits brought is kept.
-    async fn write(&self, state: &State, edits: &[Edit], changes: Vec<Change>) -> Result<(), PublishError> {
-        let mut batch = files::pin(edits);
+    async fn write(
+        &self,
+        state: &State,
+        edits: &[Edit],
+        folders: &[Option<Cid>],
+        changes: Vec<Change>,
+    ) -> Result<(), PublishError> {
+        let mut batch = files::pin(edits, folders);
         batch.extend(changes);
         batch.push(state.write());
         Ok(self.tables.write(batch).await?)
@@ -388,6 +395,25 @@ impl Publisher {
             self.tables.write(vec![state.write()]).await?;
         }
         Ok((sequence, accepted))
+    }
+
+    /// Signs the last record of this home anew and hands it out, with its root and its sequence; false if nobody took it. Not if there
+    /// is a later one by now.
+    pub async fn renew(&self, published: &Published, network: &Network) -> Result<bool, PublishError> {
+        let name = self.keys.key.name();
+        let kept = network.records.kept(&name).await?;
+        if kept.is_some_and(|kept| kept.record.sequence() > published.sequence) {
+            return Ok(true);
+        }
+        let target = Target { root: TargetRoot::Ipfs(published.root), path: Vec::new() };
+        let record = self.sign(&self.keys.key, &target, published.sequence);
+        network.records.keep(&record).await?;
+        let accepted = network.records.put(&record, &network.hints).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the record could not be handed out again");
+            Vec::new()
+        });
+        network.announce.provide(&[published.root, announce::rendezvous(&name)]).await;
+        Ok(!accepted.is_empty())
     }
 
     fn sign(&self, key: &RegistryKey, target: &Target, sequence: u64) -> SignedRecord {

@@ -135,6 +135,23 @@ async fn sequences() {
 }
 
 #[tokio::test]
+async fn a_record_is_renewed_while_something_waits_to_be_published() {
+    let home = Home::new(keys(), &MemoryExchange::new()).await;
+    let first = home.change(vec![home.set("1", "one")], &MemoryRecords::new()).await.unwrap();
+    home.publisher.change(vec![home.set("2", "two")], false, None, &Emitter::silent()).await.unwrap();
+    let state = State::load(&home.tables).await.unwrap();
+    let published = state.published.unwrap();
+    assert_ne!(Some(published.root), state.root);
+    let (name, later) = (home.publisher.keys.key.name(), MemoryRecords::new());
+    let network = home.network(Arc::new(later.clone()));
+    assert!(home.publisher.renew(&published, &network).await.unwrap());
+    let query = RecordQuery { name, hints: Vec::new(), timeout: Duration::from_secs(1) };
+    let found = later.find(query).await.unwrap();
+    let record = SignedRecord::verify(&name, found[0].record.clone()).unwrap();
+    assert_eq!((record.sequence(), root_of(&record)), (1, Some(first.root)));
+}
+
+#[tokio::test]
 async fn homes_that_did_not_see_each_other_lose_nothing() {
     let (one, other) = pair().await;
     let (here, there, both) = (MemoryRecords::new(), MemoryRecords::new(), MemoryRecords::new());

@@ -158,7 +158,7 @@ impl LocalHolder {
     }
 
     /// Publishes the registry again, so that its record does not run out; false if nobody took the record. With `only_published`, a
-    /// root that was not published yet stays so.
+    /// root that was not published yet stays so, and the record goes on naming the one that was.
     pub async fn refresh(&self, only_published: bool) -> Result<bool, RegistryError> {
         match profile::identity(&self.config.path) {
             Err(RegistryError::NoRegistry) => return Ok(true),
@@ -167,8 +167,12 @@ impl LocalHolder {
             Ok(_) => {}
         }
         let state = self.state().await?;
-        if only_published && state.published.is_none_or(|published| Some(published.root) != state.root) {
-            return Ok(true);
+        if only_published && state.published.as_ref().is_none_or(|published| Some(published.root) != state.root) {
+            let Some(published) = state.published else { return Ok(true) };
+            let (publisher, network) = (self.publisher().await?, self.publishing_network().await?);
+            let _turn = self.turn.read().await;
+            let renewed = publisher.renew(&published, &network).await;
+            return renewed.map_err(|error| RegistryError::from_publish("publishing the record again", error));
         }
         Ok(self.change(request(Vec::new()), Emitter::silent()).await?.published)
     }

@@ -30,6 +30,7 @@ use crate::naming::trust::TrustError;
 use crate::naming::{Clock, dnslink};
 use crate::net::{HttpClient, HttpPolicy};
 use crate::node::{Node, Share};
+use crate::pin::files;
 use crate::pin::state::State;
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
@@ -255,11 +256,15 @@ impl LazyNetwork {
         }
     }
 
+    /// What is below this registry's root, below the one that its record names, and what was pushed here.
     async fn own_blocks(&self) -> Option<Seen> {
-        let found = match State::load(&self.tables).await {
-            Ok(State { root: Some(root), .. }) => reachable(self.blocks.as_ref(), &root).await,
-            _ => Ok(Seen::default()),
+        let look = async {
+            let state = State::load(&self.tables).await?;
+            let roots = state.root.into_iter().chain(state.published.map(|published| published.root));
+            let all: Vec<Cid> = roots.chain(files::all(&self.tables).await?).collect();
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(reachable(self.blocks.as_ref(), &all).await?)
         };
+        let found = look.await;
         found.inspect_err(|error| tracing::warn!(%error, "what may be served of this registry is not known")).ok()
     }
 

@@ -162,7 +162,7 @@ impl Home {
 
     /// Like [`Home::open`], and says that the lock is held by `command`.
     pub fn open_as(path: &Path, wait: Duration, command: &str) -> Result<Self, HomeError> {
-        let until = Instant::now() + wait;
+        let until = Instant::now() + wait.min(crate::limits::LONGEST_WAIT);
         loop {
             if let Some(home) = Self::try_lock(path, command)? {
                 return Ok(home);

@@ -120,10 +120,15 @@ pub(super) async fn mark_own(
     let state = State::load(tables).await?;
     let Some(root) = state.root else { return Ok(true) };
     let walked = mark(blocks.as_ref(), &root, live).await?;
+    // What the record names is what others ask for until the next one is published, as far as it is here.
+    if let Some(published) = state.published {
+        mark(blocks.as_ref(), &published.root, live).await?;
+    }
     mark_torn(blocks, tables, live, &[walked], state.shared).await
 }
 
-/// Where these walks, which were over all of this registry, found something damaged or missing, marks what is below that. False if so.
+/// Where these walks, which were over all of this registry, found something damaged or missing, marks what is below that, as far as this
+/// home brought it. False if anything is lacking that has to be here.
 pub(super) async fn mark_torn(
     blocks: &Arc<dyn BlockStore>,
     tables: &Arc<dyn Table>,
@@ -131,15 +136,16 @@ pub(super) async fn mark_torn(
     walks: &[Walked],
     shared: bool,
 ) -> Result<bool, UpkeepError> {
-    // Of what another home put into it, not all has to be here.
-    if walks.iter().all(|walked| walked.damaged == 0 && (walked.missing == 0 || shared)) {
+    if walks.iter().all(Walked::is_complete) {
         return Ok(true);
     }
-    // What is below such a block is not known; what was pushed here is, and can be tagged again.
+    // What is below such a block is not known; what was pushed here is. In particular when another home has published since: the
+    // folders that it changed lead to this home's images, and have not all been fetched.
     for file in files::all(tables).await? {
         mark(blocks.as_ref(), &file, live).await?;
     }
-    Ok(false)
+    // Of what another home put into it, not all has to be here.
+    Ok(walks.iter().all(|walked| walked.damaged == 0 && (walked.missing == 0 || shared)))
 }
 
 /// What the ledger says about files that will be gone, and pins of such folders.
@@ -157,9 +163,39 @@ mod tests {
 
     use super::*;
     use crate::dag::block::{Block, DAG_PB};
+    use crate::dag::pb::{Kind, Link, Node, UnixFs};
     use crate::pin::cache::CacheEntry;
+    use crate::pin::state::Published;
     use crate::port::memory::blocks::MemoryBlocks;
     use crate::port::memory::table::MemoryTable;
+    use crate::port::table::Space;
+
+    /// Another home has published since: the root leads to this home's image by a folder that was never fetched.
+    #[tokio::test]
+    async fn what_was_pushed_here_stays_when_others_changed_the_way_to_it() {
+        let (blocks, tables): (Arc<dyn BlockStore>, Arc<dyn Table>) =
+            (Arc::new(MemoryBlocks::new()), Arc::new(MemoryTable::new()));
+        let layer = Block::raw(Bytes::from_static(b"layer"));
+        let garbage = Block::raw(Bytes::from_static(b"garbage"));
+        let link = |name: &str, block: &Block| Link { cid: *block.cid(), name: name.into(), tsize: 5 };
+        let folder = |links: Vec<Link>| Block::dag_pb(Node { links, data: UnixFs::new(Kind::Directory) }.encode());
+        let elsewhere = folder(vec![link("1", &layer), link("2", &garbage)]);
+        let root = folder(vec![link("app", &elsewhere)]);
+        let old = folder(vec![link("old", &layer)]);
+        let session = blocks.begin(crate::limits::LEASE).await.unwrap();
+        session.put(vec![layer.clone(), garbage.clone(), root.clone(), old.clone()]).await.unwrap();
+        session.commit().await.unwrap();
+        drop(session);
+        let published = Some(Published { root: *old.cid(), sequence: 1, accepted: true });
+        let state = State { root: Some(*root.cid()), published, shared: true, ..State::default() };
+        let pin = Change::Put(Space::Pins, layer.cid().to_bytes(), Vec::new());
+        tables.write(vec![state.write(), pin]).await.unwrap();
+        let terms = Terms { limit: CacheLimit { bytes: 0 }, keep_leases: false, dry_run: false, careful: true };
+        collect(&blocks, &tables, terms).await.unwrap();
+        let held = blocks.has(&[*layer.cid(), *root.cid(), *old.cid(), *garbage.cid()]).await.unwrap();
+        assert_eq!(held, [true, true, true, false]);
+        assert_eq!(files::all(&tables).await.unwrap(), [*layer.cid()]);
+    }
 
     #[tokio::test]
     async fn a_pulled_folder_that_nobody_can_follow_is_let_go_of() {

@@ -51,13 +51,13 @@ async fn only_what_is_shared_is_served() {
     let (client, _) = start(config(&[TCP])).await;
     let all = blocks(2, 1000);
     all.iter().for_each(|block| store.insert(block.clone()));
-    own.set(reachable(&store, all[0].cid()).await.unwrap());
+    own.set(reachable(&store, &[*all[0].cid()]).await.unwrap());
     let mut asked = request(all[0].cid(), vec![address(&server).await]);
     asked.stall = Duration::from_secs(2);
     let session = client.open(asked).await.unwrap();
     assert_eq!(session.fetch(all[0].cid()).await.unwrap().data(), all[0].data());
     assert_eq!(session.fetch(all[1].cid()).await.unwrap_err().kind(), crate::kind::ErrorKind::Unavailable);
     // It may be the registry's from now on.
-    own.set(reachable(&store, all[1].cid()).await.unwrap());
+    own.set(reachable(&store, &[*all[1].cid()]).await.unwrap());
     assert_eq!(session.fetch(all[1].cid()).await.unwrap().data(), all[1].data());
 }
