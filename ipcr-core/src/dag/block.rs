@@ -148,6 +148,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_whole_digests_are_asked_for() {
+        let whole = Block::raw(Bytes::from_static(b"x"));
+        let cut = Cid::new_v1(RAW, Multihash::wrap(SHA2_256, &whole.cid().hash().digest()[..20]).unwrap());
+        let inside = Cid::new_v1(RAW, Multihash::wrap(IDENTITY, b"x").unwrap());
+        assert!(is_fetchable(whole.cid()) && !is_fetchable(&cut) && !is_fetchable(&inside));
+    }
+
+    #[test]
     fn cids_equal_those_of_kubo() {
         // `printf 'hello\n' | ipfs add --cid-version=1 --raw-leaves`
         let block = Block::raw(Bytes::from_static(b"hello\n"));

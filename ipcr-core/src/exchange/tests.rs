@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
+use cid::multihash::Multihash;
 use futures::StreamExt as _;
 use tokio::io::AsyncReadExt as _;
 
@@ -12,12 +13,13 @@ use super::file::{File, FileError};
 use super::reader::Reader;
 use super::window::Window;
 use super::{directory, path, walk};
-use crate::dag::block::Block;
+use crate::dag::block::{Block, IDENTITY, RAW};
 use crate::dag::chunk::Chunker;
 use crate::dag::directory::{Change, build};
 use crate::dag::file::{FileBuilder, FileRoot};
 use crate::dag::pb::{Kind, Link, Node, UnixFs};
 use crate::kind::ErrorKind;
+use crate::limits;
 use crate::port::blocks::{BlockStore, Live, ReadBlocks};
 use crate::port::exchange::{ExchangeError, FetchSession, PeerShare};
 use crate::port::memory::blocks::MemoryBlocks;
@@ -268,6 +270,24 @@ async fn a_file_of_exabytes_costs_little() {
     }
     let mut file = File::open(local(&store), below.cid, &window).await.unwrap();
     assert!(matches!(file.next().await, Some(Err(FileError::TooDeep))));
+    // So is what is wide on each level: leaves that are in their CIDs cost nothing to name.
+    let leaf = Cid::new_v1(RAW, Multihash::wrap(IDENTITY, b"x").unwrap());
+    let mut wide = FileRoot::leaf(leaf, 1);
+    for _ in 0..4 {
+        let mut data = UnixFs::new(Kind::File);
+        data.blocksizes = [vec![wide.size], vec![1; limits::NODE_LINKS - 1]].concat();
+        let links = data.blocksizes.iter().map(|size| Link { cid: leaf, name: String::new(), tsize: *size });
+        let mut links: Vec<Link> = links.collect();
+        (links[0].cid, links[0].tsize) = (wide.cid, 0);
+        wide.size = data.blocksizes.iter().sum();
+        data.filesize = Some(wide.size);
+        let block = Block::dag_pb(Node { links, data }.encode());
+        wide.cid = *block.cid();
+        store.insert(block);
+    }
+    let mut file = File::open(local(&store), wide.cid, &window).await.unwrap();
+    let read = file.next().await;
+    assert!(matches!(read, Some(Err(FileError::TooWide))), "{read:?}");
     assert!(file.next().await.is_none());
 }
 

@@ -221,7 +221,7 @@ pub async fn survey(store: &dyn BlockStore, root: &Cid) -> Result<Walked, WalkEr
     walk(store, root, |cid| seen.insert(cid)).await
 }
 
-/// Everything below `root` that is stored here. What is damaged, or below that, is left out.
+/// Everything below these roots that is stored here. What is damaged, or below that, is left out.
 pub async fn reachable(store: &dyn BlockStore, roots: &[Cid]) -> Result<Seen, WalkError> {
     let mut seen = Seen::default();
     for root in roots {

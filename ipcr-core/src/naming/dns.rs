@@ -184,10 +184,6 @@ impl Resolver {
             }
             Err(error) => {
                 tracing::debug!(%zone, %error, "no DNSSEC below this anchor");
-                // A lost packet is no reason to do without for longer than this question.
-                if matches!(error, NetError::Timeout | NetError::Io(_)) {
-                    return false;
-                }
                 false
             }
         };

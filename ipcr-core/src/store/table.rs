@@ -11,7 +11,7 @@ use super::{blocking, home};
 use crate::kind::ErrorKind;
 use crate::port::table::{Change, Space, Table, TableError};
 
-/// Bytes of pages that are kept in memory.
+/// Bytes of pages that are kept in memory, few because the system keeps them as well.
 const CACHE_BYTES: usize = 256 << 10;
 
 /// A [`Table`] in one redb file, with one redb table per [`Space`]. Clones share the file.

@@ -120,22 +120,22 @@ pub(super) async fn mark_own(
     let state = State::load(tables).await?;
     let Some(root) = state.root else { return Ok(true) };
     let walked = mark(blocks.as_ref(), &root, live).await?;
-    // What the record names is what others ask for until the next one is published, as far as it is here.
-    if let Some(published) = state.published {
-        mark(blocks.as_ref(), &published.root, live).await?;
-    }
-    mark_torn(blocks, tables, live, &[walked], state.shared).await
+    mark_rest(blocks, tables, live, &[walked], &state).await
 }
 
-/// Where these walks, which were over all of this registry, found something damaged or missing, marks what is below that, as far as this
-/// home brought it. False if anything is lacking that has to be here.
-pub(super) async fn mark_torn(
+/// Marks what this registry needs beside what these walks, which were over all that its root leads to, have marked: what its record names
+/// and, where they found something damaged or missing, what was pushed here. False if anything is lacking that has to be here.
+pub(super) async fn mark_rest(
     blocks: &Arc<dyn BlockStore>,
     tables: &Arc<dyn Table>,
     live: &mut Live,
     walks: &[Walked],
-    shared: bool,
+    state: &State,
 ) -> Result<bool, UpkeepError> {
+    // Others ask for it until the next one is published.
+    if let Some(published) = &state.published {
+        mark(blocks.as_ref(), &published.root, live).await?;
+    }
     if walks.iter().all(Walked::is_complete) {
         return Ok(true);
     }
@@ -145,7 +145,7 @@ pub(super) async fn mark_torn(
         mark(blocks.as_ref(), &file, live).await?;
     }
     // Of what another home put into it, not all has to be here.
-    Ok(walks.iter().all(|walked| walked.damaged == 0 && (walked.missing == 0 || shared)))
+    Ok(walks.iter().all(|walked| walked.damaged == 0 && (walked.missing == 0 || state.shared)))
 }
 
 /// What the ledger says about files that will be gone, and pins of such folders.
@@ -170,11 +170,15 @@ mod tests {
     use crate::port::memory::table::MemoryTable;
     use crate::port::table::Space;
 
+    fn home(blocks: &[&Block]) -> (Arc<dyn BlockStore>, Arc<dyn Table>) {
+        let store = MemoryBlocks::new();
+        blocks.iter().for_each(|block| store.insert((*block).clone()));
+        (Arc::new(store), Arc::new(MemoryTable::new()))
+    }
+
     /// Another home has published since: the root leads to this home's image by a folder that was never fetched.
     #[tokio::test]
     async fn what_was_pushed_here_stays_when_others_changed_the_way_to_it() {
-        let (blocks, tables): (Arc<dyn BlockStore>, Arc<dyn Table>) =
-            (Arc::new(MemoryBlocks::new()), Arc::new(MemoryTable::new()));
         let layer = Block::raw(Bytes::from_static(b"layer"));
         let garbage = Block::raw(Bytes::from_static(b"garbage"));
         let link = |name: &str, block: &Block| Link { cid: *block.cid(), name: name.into(), tsize: 5 };
@@ -182,10 +186,7 @@ mod tests {
         let elsewhere = folder(vec![link("1", &layer), link("2", &garbage)]);
         let root = folder(vec![link("app", &elsewhere)]);
         let old = folder(vec![link("old", &layer)]);
-        let session = blocks.begin(crate::limits::LEASE).await.unwrap();
-        session.put(vec![layer.clone(), garbage.clone(), root.clone(), old.clone()]).await.unwrap();
-        session.commit().await.unwrap();
-        drop(session);
+        let (blocks, tables) = home(&[&layer, &garbage, &root, &old]);
         let published = Some(Published { root: *old.cid(), sequence: 1, accepted: true });
         let state = State { root: Some(*root.cid()), published, shared: true, ..State::default() };
         let pin = Change::Put(Space::Pins, layer.cid().to_bytes(), Vec::new());
@@ -199,15 +200,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_pulled_folder_that_nobody_can_follow_is_let_go_of() {
-        let (blocks, tables): (Arc<dyn BlockStore>, Arc<dyn Table>) =
-            (Arc::new(MemoryBlocks::new()), Arc::new(MemoryTable::new()));
         let good = Block::raw(Bytes::from_static(b"good"));
         let raw = Block::raw(Bytes::from_static(b"\xff is no dag-pb"));
         let bad = Block::verify(Cid::new_v1(DAG_PB, *raw.cid().hash()), raw.data().clone()).unwrap();
-        let session = blocks.begin(crate::limits::LEASE).await.unwrap();
-        session.put(vec![good.clone(), bad.clone()]).await.unwrap();
-        session.commit().await.unwrap();
-        drop(session);
+        let (blocks, tables) = home(&[&good, &bad]);
         for folder in [good.cid(), bad.cid()] {
             let entry = CacheEntry { root: *folder, size: 4, used: Utc::now(), counted: None };
             entry.write(&tables, folder).await.unwrap();

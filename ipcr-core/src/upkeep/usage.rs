@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::collect::{UpkeepError, mark_torn};
+use super::collect::{UpkeepError, mark_rest};
 use super::retain::{CacheLimit, retain};
 use crate::exchange::reader::Reader;
 use crate::exchange::walk::{Walked, mark};
@@ -74,7 +74,7 @@ pub async fn measure(
         let rest = mark(blocks.as_ref(), &root, &mut live).await?;
         measured.metadata.add(&rest);
         walks.push(rest);
-        mark_torn(blocks, tables, &mut live, &walks, state.shared).await?;
+        mark_rest(blocks, tables, &mut live, &walks, &state).await?;
     }
     let retained = retain(blocks, tables, limit, &mut live).await?;
     measured.pulled = u64::try_from(retained.kept.len() + retained.forgotten.len()).unwrap_or(u64::MAX);

@@ -54,11 +54,10 @@ const PRUDENCE: (Duration, Duration) = (Duration::from_millis(50), Duration::fro
 const OPINION: Duration = Duration::from_millis(50);
 /// The shortest time without any block after which what was left to others is asked for, and the longest.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(15));
-
 /// How often the patience with fellows is halved.
 const LETDOWNS: u32 = 6;
 /// Most fellows that are waited for one after the other.
-const WAITED_FOR: usize = 2;
+const WAITED_FOR: u8 = 2;
 
 /// What a session knows about its fellows as such.
 #[derive(Debug, Default)]
@@ -419,18 +418,17 @@ impl Shared {
             want.among.judged = Some(now);
             want.among.before = self.before(schedule, &want.cid, now);
         }
-        let before = want.among.before.len().min(WAITED_FOR);
+        let before = u8::try_from(want.among.before.len()).unwrap_or(WAITED_FOR).min(WAITED_FOR);
         if before == 0 {
             return true;
         }
         // As long as holders owe this node something, they are what is slow.
-        let turns = if before == 1 { 1 } else { 2 };
-        if quiet < patience * turns || schedule.waits_for_holders(now) {
+        if quiet < patience * u32::from(before) || schedule.waits_for_holders(now) {
             return false;
         }
         tracing::debug!(cid = %want.cid, before, ?quiet, "what was left to fellows did not come");
         company.letdowns += 1;
-        want.among.before.drain(..before).for_each(|peer| schedule.doubt(&peer, now));
+        want.among.before.drain(..usize::from(before)).for_each(|peer| schedule.doubt(&peer, now));
         true
     }
 

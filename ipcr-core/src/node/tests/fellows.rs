@@ -6,6 +6,7 @@ use cid::Cid;
 
 use super::*;
 use crate::exchange::reader::Reader;
+use crate::exchange::walk::reachable;
 use crate::limits;
 use crate::node::swarm::{self, SwarmError};
 use crate::port::blocks::ReadBlocks as _;
@@ -167,6 +168,34 @@ async fn whoever_does_not_share_is_not_told_of_and_serves_nothing_that_it_fetche
     assert!(quiet_store.has(&[*all[1].cid()]).await.unwrap()[0]);
     let fetched = tokio::time::timeout(Duration::from_secs(1), session.fetch(all[1].cid())).await;
     assert!(fetched.is_err(), "what it fetched was served");
+    // Nor does it say that it holds it, until it is its registry's own.
+    let ask = async || swarm::ask(hub, &quiet.peer_id(), all[1].cid(), None).await;
+    assert!(matches!(ask().await, Err(SwarmError::Unknown)));
+    assert!(quiet.withholds());
+    quiet.release_own(&reachable(&quiet_store, &[*all[1].cid()]).await.unwrap());
+    assert!(!quiet.withholds() && ask().await.is_ok());
+    quiet.blocks_added();
+    assert_eq!(session.fetch(all[1].cid()).await.unwrap(), all[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_drips_does_not_set_the_pace() {
+    // A message of four blocks each 0.8 s: never so long without any that it is given up.
+    const DRIP: NonZeroU64 = NonZeroU64::new(160 << 10).unwrap();
+    let mut dripping = config(&[TCP]);
+    dripping.upload = Some(DRIP);
+    let all = blocks(480, 32 << 10);
+    let (slow, slow_store) = start(dripping).await;
+    let (fast, fast_store) = start(config(&[TCP])).await;
+    all.iter().for_each(|block| slow_store.insert(block.clone()));
+    all.iter().for_each(|block| fast_store.insert(block.clone()));
+    let (node, store) = start(config(&[TCP])).await;
+    let began = Instant::now();
+    let session = node.open(request(all[0].cid(), vec![address(&slow).await, address(&fast).await])).await.unwrap();
+    let keep = store.begin(limits::LEASE).await.unwrap();
+    read_all(&Reader::new(Arc::new(store), Some(Arc::from(keep)), Some(session)), &all).await;
+    // Whoever reads in order would wait for it all the time: half of all are asked of it.
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -88,8 +88,11 @@ async fn holders_that_routers_know_are_found() {
     all.iter().for_each(|block| store.insert(block.clone()));
     let root = *all[0].cid();
     let routing = MemoryRouting::new();
-    // Nobody is where the first is said to be, and nothing is known of the second.
-    routing.add(&root, Provider { peer: PeerId::random(), addresses: vec!["/ip4/127.0.0.1/tcp/9".parse().unwrap()] });
+    // Nobody is where the first are said to be, more than are dialled at once; and nothing is known of the last but one.
+    for _ in 0..50 {
+        let addresses = vec!["/ip4/127.0.0.1/tcp/9".parse().unwrap()];
+        routing.add(&root, Provider { peer: PeerId::random(), addresses });
+    }
     routing.add(&root, Provider { peer: PeerId::random(), addresses: Vec::new() });
     routing.add(&root, Provider { peer: server.peer_id(), addresses: server.addresses().await });
     client.ask_also(Arc::new(routing.clone()));
