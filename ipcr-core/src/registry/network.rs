@@ -256,12 +256,14 @@ impl LazyNetwork {
         }
     }
 
-    /// What is below this registry's root, below the one that its record names, and what was pushed here.
+    /// What is below this registry's root and the one that its record names, and, where another home may have changed the way to it, what
+    /// was pushed here.
     async fn own_blocks(&self) -> Option<Seen> {
         let look = async {
             let state = State::load(&self.tables).await?;
+            let pushed = if state.shared { files::all(&self.tables).await? } else { Vec::new() };
             let roots = state.root.into_iter().chain(state.published.map(|published| published.root));
-            let all: Vec<Cid> = roots.chain(files::all(&self.tables).await?).collect();
+            let all: Vec<Cid> = roots.chain(pushed).collect();
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(reachable(self.blocks.as_ref(), &all).await?)
         };
         let found = look.await;

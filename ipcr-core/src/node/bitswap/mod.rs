@@ -244,14 +244,7 @@ impl Bitswap {
     fn closed(&self, root: &Cid, members: &[PeerId]) {
         let open = self.open_sessions();
         if !open.iter().any(|session| !session.is_closed() && session.fetches(root)) {
-            for member in members {
-                let known = lock(&self.peers).get(member).cloned();
-                if let Some(peer) = known
-                    && peer.wants.forget(root)
-                {
-                    self.write_wants(&peer);
-                }
-            }
+            members.iter().for_each(|member| self.adjust(member, |wants| wants.forget(root)));
         }
         if open.iter().all(|session| session.is_closed()) {
             *lock(&self.fresh) = Fresh::default();
@@ -392,11 +385,11 @@ impl Bitswap {
             && let Some(length) = frame::read_length(&mut stream, limits::BITSWAP_FRAME_BYTES).await?
         {
             // Whoever was asked for no block has no reason to send any, and must not be in the way of those who were.
-            let all = if peer.wants.wanted_any() { &self.inbound } else { &self.unasked };
-            if length > UNASKED_BYTES && Arc::ptr_eq(all, &self.unasked) {
+            let asked = peer.wants.wanted_any();
+            if !asked && length > UNASKED_BYTES {
                 return Err(std::io::Error::other("a long message of a peer that was asked for nothing"));
             }
-            let cost = length + MESSAGE_COST;
+            let (all, cost) = (if asked { &self.inbound } else { &self.unasked }, length + MESSAGE_COST);
             let budget = (budget(&peer.inbound, cost).await?, budget(all, cost).await?);
             let body = Bytes::from(frame::read_body(&mut stream, length).await?);
             // Whoever sends waits meanwhile, because nothing more is taken off the connection.
@@ -471,8 +464,7 @@ impl Bitswap {
 
     /// Whether a peer misbehaved too often.
     pub(super) fn is_bad(&self, peer: PeerId) -> bool {
-        let known = lock(&self.peers).get(&peer).cloned();
-        known.is_some_and(|peer| peer.is_bad())
+        self.known(&peer).is_some_and(|peer| peer.is_bad())
     }
 
     /// Asks a peer for a block; every call is to be followed by one of [`Bitswap::release`].
@@ -509,41 +501,37 @@ impl Bitswap {
 
     /// Tells a peer that is watched for a block that a holder was asked for it.
     fn claim(&self, peer: PeerId, cid: &Cid) {
-        let known = lock(&self.peers).get(&peer).cloned();
-        if let Some(peer) = known
-            && peer.wants.claim(cid)
-        {
-            self.write_wants(&peer);
-        }
+        self.adjust(&peer, |wants| wants.claim(cid));
     }
 
     /// Need not hear any more of a block; with `cancel` the peer is told.
     fn unwatch(&self, peer: PeerId, cid: &Cid, cancel: bool) {
-        let known = lock(&self.peers).get(&peer).cloned();
-        if let Some(peer) = known
-            && peer.wants.unwatch(cid, cancel)
-        {
-            self.write_wants(&peer);
-        }
+        self.adjust(&peer, |wants| wants.unwatch(cid, cancel));
     }
 
     /// Whether a peer wants anything.
     fn is_asking(&self, peer: &PeerId) -> bool {
-        let known = lock(&self.peers).get(peer).cloned();
-        known.is_some_and(|peer| !peer.ledger.is_idle())
+        self.known(peer).is_some_and(|peer| !peer.ledger.is_idle())
     }
 
     /// Whether a peer waits to hear of a block, and if so, whether it has asked a holder for it.
     fn interest(&self, peer: &PeerId, cid: &Cid) -> Option<bool> {
-        let known = lock(&self.peers).get(peer).cloned();
-        known.and_then(|peer| peer.ledger.interest(cid))
+        self.known(peer).and_then(|peer| peer.ledger.interest(cid))
     }
 
     /// Wants a block of a peer no more; with `cancel` the peer is told.
     fn release(&self, peer: PeerId, cid: &Cid, cancel: bool) {
-        let known = lock(&self.peers).get(&peer).cloned();
-        if let Some(peer) = known
-            && peer.wants.release(cid, cancel)
+        self.adjust(&peer, |wants| wants.release(cid, cancel));
+    }
+
+    fn known(&self, peer: &PeerId) -> Option<Arc<Peer>> {
+        lock(&self.peers).get(peer).cloned()
+    }
+
+    /// Changes what a peer is asked for, if there is such a peer; `change` says whether a writer has to be started.
+    fn adjust(&self, peer: &PeerId, change: impl FnOnce(&Wants) -> bool) {
+        if let Some(peer) = self.known(peer)
+            && change(&peer.wants)
         {
             self.write_wants(&peer);
         }
