@@ -84,6 +84,9 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
         Topic::DamagedBlock => {
             "this home is damaged: `ipcr check --read-data` says where; push again what it names, or restore the home from a backup"
         }
+        Topic::Torn => {
+            "`ipcr check --repair` asks others for what is lacking; `ipcr gc --force` removes what nothing leads to any more"
+        }
         Topic::DamagedIndex => {
             "end every ipcr process of this home and delete its index.redb: the next command makes it again from the blocks"
         }

@@ -147,6 +147,9 @@ pub(crate) fn sentence(warning: &Warning) -> String {
             "only this machine holds the image; it can be pulled once 'ipcr serve' runs or a mirror or pin holds it"
                 .into()
         }
+        Warning::NoEarlierRecord { name } => format!(
+            "the key of this registry was imported, and no record of {name} was found: if other homes have published, their images are merged once one of them can be reached"
+        ),
         Warning::NotPublished { reason } => format!("the record was not handed to anyone: {reason}"),
         Warning::BadPeer { peer, reason } => format!("{} {peer} was dropped: {reason}", sender(peer)),
         Warning::Other { message } => message.clone(),

@@ -97,6 +97,11 @@ pub enum Warning {
     },
     /// Only this machine holds what was published.
     OnlyHolder,
+    /// The key of the registry came from another home, and no record of what that may have published was found.
+    NoEarlierRecord {
+        /// The IPNS name.
+        name: String,
+    },
     /// The record could not be handed to anyone.
     NotPublished {
         /// Why, for people.

@@ -22,7 +22,7 @@ use ipcr_core::node::NetworkMode;
 use ipcr_core::registry::Registry;
 use ipcr_core::registry::local::CacheSize;
 use ipcr_core::registry::options::{
-    InitOptions, PublishOptions, PullOptions, PushOptions, RemoveTarget, ResolveOptions,
+    GcOptions, InitOptions, PublishOptions, PullOptions, PushOptions, RemoveTarget, ResolveOptions,
 };
 use ipcr_core::registry::outcome::{Identity, PullOutcome, PushOutcome, TxtRecord};
 use serde_json::{Value, json};
@@ -387,7 +387,7 @@ async fn no_collection_takes_what_a_push_is_about_to_name() {
         let registry = registry.clone();
         tokio::spawn(async move {
             loop {
-                registry.collect(false, false).await.unwrap();
+                registry.collect(GcOptions::default()).await.unwrap();
             }
         })
     };

@@ -77,7 +77,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
         let hint = "name a peer that has it with `--peer`, or try again when a holder of the registry is there";
         return Err(Failure::new(ErrorKind::Unavailable, message).with_hint(hint));
     }
-    let hint = "blocks and images: push or pull them again, and `ipcr gc` takes the rest away; `ipcr check --repair` asks others for them; keys and settings: bring them back from a backup";
+    let hint = "blocks and images: `ipcr check --repair` asks others for them, or push or pull them again; keys and settings: bring them back from a backup";
     Err(Failure::new(ErrorKind::Integrity, message).with_hint(hint))
 }
 

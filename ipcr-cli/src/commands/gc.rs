@@ -1,5 +1,6 @@
 //! `ipcr gc`: space given back.
 
+use ipcr_core::registry::options::GcOptions;
 use ipcr_core::registry::outcome::GcOutcome;
 use serde::Serialize;
 
@@ -15,6 +16,10 @@ pub(crate) struct Args {
     /// Shows what would be removed, and removes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+
+    /// Goes on although part of this registry is damaged or missing, and takes what only that led to
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// What was or would be removed, as programs read it.
@@ -26,7 +31,9 @@ struct Collected {
 }
 
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
-    let (outcome, warnings) = context.watch(context.registry.collect(args.dry_run, false)).await?;
+    let mut options = GcOptions::default();
+    (options.dry_run, options.force) = (args.dry_run, args.force);
+    let (outcome, warnings) = context.watch(context.registry.collect(options)).await?;
     context.show(&Collected { dry_run: args.dry_run, outcome }, &warnings, |ui, Collected { dry_run, outcome }| {
         let verb = if *dry_run { "would remove" } else { "removed" };
         let (bytes, freed) = (text::bytes(outcome.removed_bytes), text::bytes(outcome.freed_bytes));

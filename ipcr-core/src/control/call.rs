@@ -104,7 +104,7 @@ async fn serve(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
         Call::TrustAdd { domain, key } => plain(&holder.trust_add(&domain, &key).await?),
         Call::TrustRemove { domain } => plain(&holder.trust_remove(&domain).await?),
         Call::Trim => plain(&holder.trim().await?),
-        Call::Collect { dry_run, keep_leases } => plain(&holder.collect(dry_run, keep_leases).await?),
+        Call::Collect { options } => plain(&holder.collect(options).await?),
         Call::Check { read_data } => plain(&holder.check(read_data).await?),
         Call::HomeUsage => plain(&holder.usage().await?),
         Call::Activity => plain(&holder.activity().await?),

@@ -22,6 +22,7 @@ use crate::port::memory::table::MemoryTable;
 use crate::port::table::{Change, Space, Table};
 use crate::registry::error::{RegistryError, Topic};
 use crate::registry::holder::{Activity, ChangeRequest, Changed, RepairRequest, ResolveRequest, ResolvedRoot};
+use crate::registry::options::GcOptions;
 use crate::registry::outcome::{
     CheckOutcome, GcOutcome, Identity, ImagesUsed, RepairOutcome, TrustEntry, UsageOutcome,
 };
@@ -91,7 +92,7 @@ impl Holder for Parts {
         Ok(())
     }
 
-    async fn collect(&self, _: bool, _: bool) -> Result<GcOutcome, RegistryError> {
+    async fn collect(&self, _: GcOptions) -> Result<GcOutcome, RegistryError> {
         let swept = self.blocks.sweep(&Live::default(), false).await;
         let swept = swept.map_err(|_| later())?;
         Ok(GcOutcome { removed_blocks: swept.blocks, ..GcOutcome::default() })

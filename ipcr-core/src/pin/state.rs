@@ -30,6 +30,9 @@ pub struct State {
     /// Whether it took over a root of another home: then not all of it is stored here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
+    /// Whether the key came from another home, and nothing of what that may have published was seen yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
     /// Roots that were published and that this home's root comes from, by sequence, the lowest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Step>,
@@ -136,11 +139,13 @@ impl State {
         }
         self.root = Some(merged);
         self.shared = true;
+        self.imported = false;
     }
 
     /// Notes a record that this home signed.
     pub fn signed(&mut self, sequence: u64, root: Cid) {
         self.published = Some(Published { root, sequence, accepted: false });
+        self.imported = false;
         self.note(sequence, root, 0);
     }
 

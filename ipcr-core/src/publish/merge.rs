@@ -1,6 +1,6 @@
 //! Merging with what another home with the same key published.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cid::Cid;
@@ -91,21 +91,56 @@ fn wanted_by(edit: &Edit) -> Option<Digest> {
     }
 }
 
+/// The edits that win over what the other side did.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Forced<'a> {
+    /// None.
+    None,
+    /// Those of the same tags as these.
+    Only(&'a [Pending]),
+    /// All.
+    All,
+}
+
+impl Forced<'_> {
+    fn wins(self, image: &ImageName, tag: &Tag) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Only(edits) => edits.iter().any(|pending| match &pending.edit {
+                Edit::RemoveImage { image: removed } => removed == image,
+                edit => tag_of(edit) == Some((image, tag)),
+            }),
+        }
+    }
+}
+
 /// Refuses edits of tags that the other side changed too, to something else than we do. `theirs` is the published root.
 pub(super) async fn refuse_conflicts(
     blocks: &dyn ReadBlocks,
     theirs: &Cid,
     edits: &[Pending],
+    forced: Forced<'_>,
 ) -> Result<(), PublishError> {
     // What each tag named before all edits of it, and names after them.
-    let mut changes: BTreeMap<(&ImageName, &Tag), (Option<Digest>, Option<Digest>)> = BTreeMap::new();
-    for Pending { edit, before, .. } in edits {
-        if let Some(tag) = tag_of(edit) {
-            changes.entry(tag).or_insert((*before, None)).1 = wanted_by(edit);
+    let mut changes: BTreeMap<(ImageName, Tag), (Option<Digest>, Option<Digest>)> = BTreeMap::new();
+    for Pending { edit, before, tags, .. } in edits {
+        if let Some((image, tag)) = tag_of(edit) {
+            changes.entry((image.clone(), tag.clone())).or_insert((*before, None)).1 = wanted_by(edit);
+        } else if let Edit::RemoveImage { image } = edit {
+            let set_before = changes.keys().filter(|(of, _)| of == image).map(|(_, tag)| tag.clone());
+            let mut gone: BTreeSet<Tag> = set_before.collect();
+            // Those too that whoever removed the image has never seen.
+            gone.extend(tags_of(blocks, theirs, image).await?.into_keys());
+            for tag in gone {
+                let before = tags.get(&tag).copied();
+                changes.entry((image.clone(), tag)).or_insert((before, None)).1 = None;
+            }
         }
     }
+    changes.retain(|(image, tag), _| !forced.wins(image, tag));
     for ((image, tag), (before, ours)) in changes {
-        let there = tag_digest(blocks, theirs, image, tag).await?;
+        let there = tag_digest(blocks, theirs, &image, &tag).await?;
         if there != before && there != ours {
             let say = |digest: Option<Digest>| digest.map_or_else(|| "nothing".to_owned(), |digest| digest.to_string());
             let tag = format!("{image}:{tag}");

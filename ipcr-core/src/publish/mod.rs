@@ -119,11 +119,12 @@ impl Publisher {
         Self { blocks, tables, exchange, keys, info, policy, clock: Clock::default(), turn: Mutex::new(()) }
     }
 
-    /// Makes the empty registry durable, if there is none yet.
-    pub async fn begin(&self) -> Result<(), PublishError> {
+    /// Makes the empty registry durable, if there is none yet. With a key that was `imported` the registry may be elsewhere already.
+    pub async fn begin(&self, imported: bool) -> Result<(), PublishError> {
         let _turn = self.turn.lock().await;
         let mut state = self.state().await?;
         if state.root.is_none() {
+            state.imported = imported;
             self.apply_here(&mut state, Vec::new(), &[]).await?;
         }
         Ok(())
@@ -170,6 +171,10 @@ impl Publisher {
             if unchanged { session.commit().await? } else { session.abort().await? }
         }
         let root = state.root.expect("a change leaves a root");
+        if state.imported && known.is_empty() && network.is_some() {
+            // It begins with what is here. Whatever there is elsewhere has a higher sequence, and is merged once it is found.
+            events.warn(Warning::NoEarlierRecord { name: self.keys.key.name().to_string() }).await;
+        }
         let Some(network) = network else {
             let sequence = state.published.as_ref().map_or(0, |published| published.sequence);
             return Ok(Publication { root, unchanged, sequence, accepted: Vec::new(), reach: Reach::default() });
@@ -271,9 +276,12 @@ impl Publisher {
         let unseen = made.iter().flat_map(|made| &made.edits).cloned().collect();
         let mut all = merge::still_possible(&reader, &root, unseen).await.map_err(unfetched)?;
         all.extend_from_slice(edits);
-        if !force {
-            merge::refuse_conflicts(&reader, &root, &all).await.map_err(unfetched)?;
-        }
+        let forced = match (force, edits) {
+            (false, _) => merge::Forced::None,
+            (true, []) => merge::Forced::All,
+            (true, edits) => merge::Forced::Only(edits),
+        };
+        merge::refuse_conflicts(&reader, &root, &all, forced).await.map_err(unfetched)?;
         let again: Vec<Edit> = all.iter().map(|pending| pending.edit.clone()).collect();
         let mut all = merge::upon(&reader, &root, all).await.map_err(unfetched)?;
         let new = Made::new(state.change + 1, all.split_off(all.len() - edits.len()));

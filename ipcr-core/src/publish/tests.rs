@@ -69,7 +69,7 @@ impl Home {
         let (hub, peer) = (Hub::new().await, PeerId::random());
         let tables: Arc<dyn Table> = Arc::new(MemoryTable::new());
         let publisher = publisher(&hub, &tables, exchange, keys);
-        publisher.begin().await.unwrap();
+        publisher.begin(false).await.unwrap();
         exchange.add(peer, Arc::new(hub.store.clone()));
         Self { hub, tables, publisher, exchange: exchange.clone(), peer }
     }
@@ -240,6 +240,81 @@ async fn an_image_that_is_removed_here_and_pushed_to_there() {
     let network = one.network(Arc::new(records.clone()));
     one.publisher.change(Vec::new(), true, Some(&network), &Emitter::silent()).await.unwrap();
     assert_eq!(one.tags().await, "");
+}
+
+#[tokio::test]
+async fn an_image_that_is_removed_with_tags_that_nobody_here_has_seen() {
+    let (one, other) = pair().await;
+    let records = MemoryRecords::new();
+    one.change(vec![one.set("1", "old")], &records).await.unwrap();
+    other.change(vec![other.set("2", "new")], &records).await.unwrap();
+    let error = one.change(vec![remove_image("app")], &records).await.unwrap_err();
+    assert!(
+        matches!(&error, PublishError::Conflict { tag, ours, .. } if tag == "app:2" && ours == "nothing"),
+        "{error}"
+    );
+    assert_eq!(one.tags().await, "1");
+    // Once they have been seen, they go.
+    one.change(Vec::new(), &records).await.unwrap();
+    one.change(vec![remove_image("app")], &records).await.unwrap();
+    assert_eq!(one.tags().await, "");
+    other.change(vec![other.set("3", "new")], &records).await.unwrap();
+    // What is set and removed here before anybody sees it is no conflict.
+    one.publisher.change(vec![one.set("4", "four")], false, None, &Emitter::silent()).await.unwrap();
+    one.publisher.change(vec![remove_image("app")], false, None, &Emitter::silent()).await.unwrap();
+    one.change(Vec::new(), &records).await.unwrap();
+    assert_eq!(one.tags().await, "3");
+    let network = one.network(Arc::new(records.clone()));
+    other.change(vec![other.set("5", "new")], &records).await.unwrap();
+    one.publisher.change(vec![remove_image("app")], true, Some(&network), &Emitter::silent()).await.unwrap();
+    assert_eq!(one.tags().await, "");
+}
+
+#[tokio::test]
+async fn force_is_for_what_is_changed_with_it() {
+    let (one, other) = pair().await;
+    let records = MemoryRecords::new();
+    one.change(vec![one.set("1", "old"), one.set("2", "old")], &records).await.unwrap();
+    other.change(Vec::new(), &records).await.unwrap();
+    one.publisher.change(vec![one.set("1", "ours")], false, None, &Emitter::silent()).await.unwrap();
+    other.change(vec![other.set("1", "theirs"), other.set("2", "theirs")], &records).await.unwrap();
+    let network = one.network(Arc::new(records.clone()));
+    let forced = one.publisher.change(vec![one.set("2", "ours")], true, Some(&network), &Emitter::silent()).await;
+    let error = forced.unwrap_err();
+    assert!(matches!(&error, PublishError::Conflict { tag, .. } if tag == "app:1"), "{error}");
+    let forced = one.publisher.change(vec![one.set("1", "mine")], true, Some(&network), &Emitter::silent()).await;
+    forced.unwrap();
+}
+
+/// What a home says of a record that it did not find.
+#[tokio::test]
+async fn a_key_that_was_imported() {
+    let keys = keys();
+    for imported in [true, false] {
+        let (hub, exchange) = (Hub::new().await, MemoryExchange::new());
+        let tables: Arc<dyn Table> = Arc::new(MemoryTable::new());
+        let home = Home {
+            publisher: publisher(&hub, &tables, &exchange, keys.clone()),
+            hub,
+            tables,
+            exchange,
+            peer: PeerId::random(),
+        };
+        home.publisher.begin(imported).await.unwrap();
+        let records = MemoryRecords::new();
+        let network = home.network(Arc::new(records.clone()));
+        for first in [true, false] {
+            let (events, mut heard) = Emitter::watched();
+            let tag = if first { "1" } else { "2" };
+            home.publisher.change(vec![home.set(tag, "one")], false, Some(&network), &events).await.unwrap();
+            drop(events);
+            let mut warned = false;
+            while let Some(event) = heard.recv().await {
+                warned |= matches!(event, crate::event::Event::Warning(Warning::NoEarlierRecord { .. }));
+            }
+            assert_eq!(warned, imported && first);
+        }
+    }
 }
 
 #[tokio::test]

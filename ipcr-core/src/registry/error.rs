@@ -148,6 +148,8 @@ pub enum Topic {
     Corrupt,
     /// A block of the home is damaged.
     DamagedBlock,
+    /// Part of the registry is damaged or missing, so that it is not known what else it needs.
+    Torn,
     /// The index of the home's blocks is damaged.
     DamagedIndex,
     /// The home's tables are damaged.

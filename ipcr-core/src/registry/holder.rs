@@ -14,6 +14,7 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use super::error::RegistryError;
+use super::options::GcOptions;
 use super::outcome::{CheckOutcome, GcOutcome, Identity, RepairOutcome, TrustEntry, UsageOutcome};
 use crate::event::Emitter;
 use crate::naming::chain::{ChainStep, TrustLevel};
@@ -56,8 +57,8 @@ pub trait Holder: Debug + Send + Sync + 'static {
     /// Lets go of pulled images, the least recently used first, when they are more than the cache may have.
     async fn trim(&self) -> Result<(), RegistryError>;
 
-    /// Collects what nothing refers to; with `dry_run` only counts it.
-    async fn collect(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError>;
+    /// Collects what nothing refers to.
+    async fn collect(&self, options: GcOptions) -> Result<GcOutcome, RegistryError>;
 
     /// Looks for damage; with `read_data` every block is read and hashed.
     async fn check(&self, read_data: bool) -> Result<CheckOutcome, RegistryError>;

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, RwLock};
 use super::error::{RegistryError, Topic};
 use super::holder::{Activity, ChangeRequest, Changed, Holder, RepairRequest, ResolveRequest, ResolvedRoot};
 use super::network::{LazyExchange, LazyNetwork};
-use super::options::InitOptions;
+use super::options::{GcOptions, InitOptions};
 use super::outcome::{CheckOutcome, GcOutcome, Identity, RepairOutcome, TrustEntry, UsageOutcome};
 use super::profile::{self, Profile};
 use crate::event::{Emitter, Stage, Warning};
@@ -143,12 +143,12 @@ impl LocalHolder {
         // A registry without its key is not to be taken over by another one.
         let state = self.state().await?;
         let lost = if state.root.is_some() { state.key } else { None };
-        let path = self.config.path.clone();
+        let (path, imported) = (self.config.path.clone(), options.import.is_some());
         tokio::task::spawn_blocking(move || super::keys::create(&path, &options, lost.as_ref()))
             .await
             .map_err(|error| step("making the keys", error))??;
         let publisher = self.publisher().await?;
-        publisher.begin().await.map_err(|error| RegistryError::from_publish("making the registry", error))?;
+        publisher.begin(imported).await.map_err(|error| RegistryError::from_publish("making the registry", error))?;
         profile::identity(&self.config.path)
     }
 
@@ -400,8 +400,8 @@ impl Holder for LocalHolder {
         self.let_go_of_pulled().await
     }
 
-    async fn collect(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError> {
-        self.collect_all(dry_run, keep_leases).await
+    async fn collect(&self, options: GcOptions) -> Result<GcOutcome, RegistryError> {
+        self.collect_all(options).await
     }
 
     async fn check(&self, read_data: bool) -> Result<CheckOutcome, RegistryError> {

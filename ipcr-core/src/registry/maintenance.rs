@@ -9,6 +9,7 @@ use super::error::{RegistryError, Topic};
 use super::holder::RepairRequest;
 use super::local::{CacheSize, LocalHolder, step};
 use super::network::LazyExchange;
+use super::options::GcOptions;
 use super::outcome::{
     CacheUsed, CheckOutcome, DiskRoom, FilesUsed, GcOutcome, ImagesUsed, RepairOutcome, UsageOutcome, Used,
 };
@@ -46,10 +47,11 @@ impl LocalHolder {
     }
 
     /// Collects what nothing refers to.
-    pub(super) async fn collect_all(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError> {
+    pub(super) async fn collect_all(&self, options: GcOptions) -> Result<GcOutcome, RegistryError> {
         // What a push is about to name is in its session until the change is made; no change is made between marking and sweeping.
         let turn = Arc::clone(&self.turn).write_owned().await;
-        let terms = Terms { limit: self.cache_limit(), keep_leases, dry_run, careful: false };
+        let GcOptions { dry_run, keep_leases, force } = options;
+        let terms = Terms { limit: self.cache_limit(), keep_leases, dry_run, careful: !force };
         let done = self.collect_alone(turn, terms).await?;
         Ok(GcOutcome {
             kept_blocks: done.kept,
@@ -180,5 +182,6 @@ fn unreadable_keys(error: &RegistryError) -> String {
 }
 
 fn upkeep(doing: &'static str, error: UpkeepError) -> RegistryError {
-    RegistryError::Step { doing, kind: error.kind(), topic: Topic::Other, source: Box::new(error) }
+    let topic = if matches!(error, UpkeepError::Torn) { Topic::Torn } else { Topic::Other };
+    RegistryError::Step { doing, kind: error.kind(), topic, source: Box::new(error) }
 }

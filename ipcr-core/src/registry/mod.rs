@@ -37,7 +37,7 @@ use crate::reference::{Authority, ImageName, Reference, TargetName};
 use error::RegistryError;
 use holder::{Holder, RepairRequest};
 use operation::Operation;
-use options::{CopyOptions, PublishOptions, PullOptions, PushOptions, RemoveTarget, ResolveOptions};
+use options::{CopyOptions, GcOptions, PublishOptions, PullOptions, PushOptions, RemoveTarget, ResolveOptions};
 use outcome::{
     CheckOutcome, CopyOutcome, EditOutcome, GcOutcome, Identity, Inspection, Listing, PullOutcome, PushOutcome,
     PushPlan, RepairOutcome, ResolveOutcome, TrustEntry, UsageOutcome,
@@ -159,10 +159,11 @@ impl Registry {
         Operation::new(move |_| async move { holder.trust_remove(&domain).await })
     }
 
-    /// Collects what nothing refers to. With `dry_run` it is only counted; with `keep_leases` the blocks of interrupted pulls stay.
-    pub fn collect(&self, dry_run: bool, keep_leases: bool) -> Operation<GcOutcome> {
+    /// Collects what nothing refers to. Refused, with [`Topic::Torn`](error::Topic::Torn), while part of the registry is damaged or missing,
+    /// unless forced.
+    pub fn collect(&self, options: GcOptions) -> Operation<GcOutcome> {
         let holder = Arc::clone(&self.holder);
-        Operation::new(move |_| async move { holder.collect(dry_run, keep_leases).await })
+        Operation::new(move |_| async move { holder.collect(options).await })
     }
 
     /// Looks for damage; with `read_data` every block is read and hashed. Changes nothing.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use crate::dag::compression::Compression;
 use crate::digest::Digest;
@@ -84,6 +85,18 @@ pub struct InitOptions {
     pub announce: Vec<multiaddr::Multiaddr>,
     /// Keys exported from another home, as [`super::keys::unseal`] reads them.
     pub import: Option<Bundle>,
+}
+
+/// Options of a collection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct GcOptions {
+    /// Only counts what would be removed.
+    pub dry_run: bool,
+    /// The blocks of interrupted pulls and pushes stay.
+    pub keep_leases: bool,
+    /// Goes on although part of the registry is damaged or missing, and takes what only that led to.
+    pub force: bool,
 }
 
 /// Options of a copy.

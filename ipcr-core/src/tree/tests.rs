@@ -34,7 +34,7 @@ use crate::port::memory::blocks::MemoryBlocks;
 pub(crate) struct Hub {
     pub(crate) store: MemoryBlocks,
     pub(crate) reader: Reader,
-    pub(super) root: Cid,
+    pub(crate) root: Cid,
 }
 
 pub(crate) fn info() -> RegistryInfo {
@@ -71,7 +71,7 @@ impl Hub {
         Ok(edited)
     }
 
-    pub(super) async fn push(&mut self, image: &str, tag: &str, stored: &StoredImage, at: i64) -> Edited {
+    pub(crate) async fn push(&mut self, image: &str, tag: &str, stored: &StoredImage, at: i64) -> Edited {
         self.edit(&[set_tag(image, tag, stored, at)]).await.unwrap()
     }
 

@@ -61,7 +61,7 @@ pub struct Terms {
     pub keep_leases: bool,
     /// Nothing is removed, and leased blocks count as removed.
     pub dry_run: bool,
-    /// Nothing is removed, and this is an error, when part of the registry is damaged or missing. For collections that nobody asked for.
+    /// Nothing is removed, and this is an error, when part of the registry is damaged or missing: what only that leads to is not known.
     pub careful: bool,
 }
 

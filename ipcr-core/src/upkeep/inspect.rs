@@ -108,6 +108,11 @@ struct Registry<'a> {
 
 impl Registry<'_> {
     async fn check(&mut self, found: &mut Findings) -> Result<(), UpkeepError> {
+        // Whoever takes over another home's registry stores these, whatever else of it is elsewhere.
+        if let Err(error) = read::registry(&self.reader, &self.root).await {
+            found.problems.push(unreadable(&format!("the registry {}", self.root), &error));
+            return Ok(());
+        }
         let images = match read::images(&self.reader, &self.root).await {
             Ok(images) => images,
             Err(error) if self.is_elsewhere(error.kind()) => return Ok(()),
@@ -225,4 +230,39 @@ fn unreadable(what: &str, error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     sentence
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dag::block::Block;
+    use crate::port::memory::blocks::MemoryBlocks;
+    use crate::port::memory::table::MemoryTable;
+    use crate::tree::tests::Hub;
+
+    /// Whether another home has published part of it or not: what this one stored of it has to be there.
+    #[tokio::test]
+    async fn a_registry_whose_root_is_gone_is_not_sound() {
+        for shared in [false, true] {
+            let mut hub = Hub::new().await;
+            let stored = hub.image("linux/amd64", "one");
+            hub.push("app", "1", &stored, 0).await;
+            let torn = MemoryBlocks::new();
+            for cid in hub.store.cids().iter().filter(|cid| **cid != hub.root) {
+                torn.insert(Block::verify(*cid, hub.store.get(cid).await.unwrap().unwrap()).unwrap());
+            }
+            let tables: Arc<dyn Table> = Arc::new(MemoryTable::new());
+            let state = State { root: Some(hub.root), shared, ..State::default() };
+            tables.write(vec![state.write()]).await.unwrap();
+            let checked = async |store: MemoryBlocks| {
+                let blocks: Arc<dyn BlockStore> = Arc::new(store);
+                check(&blocks, &tables, false).await.unwrap()
+            };
+            let found = checked(hub.store.clone()).await;
+            assert_eq!((found.tags, &found.problems), (1, &Vec::new()));
+            let found = checked(torn).await;
+            assert_eq!((found.tags, found.problems.len()), (0, 1));
+            assert!(found.problems[0].contains(&hub.root.to_string()), "{:?}", found.problems);
+        }
+    }
 }

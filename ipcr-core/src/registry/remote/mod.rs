@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 
 use super::error::RegistryError;
 use super::holder::{Activity, ChangeRequest, Changed, Holder, RepairRequest, ResolveRequest, ResolvedRoot};
+use super::options::GcOptions;
 use super::outcome::{CheckOutcome, GcOutcome, Identity, RepairOutcome, TrustEntry, UsageOutcome};
 use super::wire::Call;
 use super::wire::failure::Failure;
@@ -113,8 +114,8 @@ impl Holder for RemoteHolder {
         self.ask(Call::Trim, &Emitter::silent()).await
     }
 
-    async fn collect(&self, dry_run: bool, keep_leases: bool) -> Result<GcOutcome, RegistryError> {
-        self.ask(Call::Collect { dry_run, keep_leases }, &Emitter::silent()).await
+    async fn collect(&self, options: GcOptions) -> Result<GcOutcome, RegistryError> {
+        self.ask(Call::Collect { options }, &Emitter::silent()).await
     }
 
     async fn check(&self, read_data: bool) -> Result<CheckOutcome, RegistryError> {

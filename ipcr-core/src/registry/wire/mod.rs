@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::holder::{ChangeRequest, RepairRequest, ResolveRequest};
+use super::options::GcOptions;
 use crate::dag::block::Block;
 use crate::limits;
 use crate::port::table::{Change, Space};
@@ -251,8 +252,7 @@ pub(crate) enum Call {
     },
     Trim,
     Collect {
-        dry_run: bool,
-        keep_leases: bool,
+        options: GcOptions,
     },
     Check {
         read_data: bool,

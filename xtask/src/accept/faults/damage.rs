@@ -136,7 +136,12 @@ fn small_part(home: &Home<'_>, image: &Image, push: &[String], begin: &[u8]) -> 
     let before = disk_usage(&blocks)?;
     flip_in(&pack(home)?, begin)?;
     names_tag(home)?;
-    let collected = home.json(&["gc"])?;
+    for args in [&["gc"][..], &["gc", "--dry-run"]] {
+        let error = home.fails(5, args)?;
+        require(text(&error, "hint")?.contains("gc --force"), || format!("{args:?} says {error}"))?;
+    }
+    same("the packs after a collection that was refused", &disk_usage(&blocks)?, &before)?;
+    let collected = home.json(&["gc", "--force"])?;
     let (removed, after) = (number(&collected, "/removed_bytes")?, disk_usage(&blocks)?);
     require(removed <= SMALL && after + SMALL >= before, || {
         format!("gc removed {removed} bytes, and the packs have {after} bytes of {before}")
