@@ -256,8 +256,8 @@ async fn an_image_that_is_removed_with_tags_that_nobody_here_has_seen() {
     assert_eq!(one.tags().await, "1");
     // Once they have been seen, they go.
     one.change(Vec::new(), &records).await.unwrap();
-    one.change(vec![remove_image("app")], &records).await.unwrap();
-    assert_eq!(one.tags().await, "");
+    let removed = one.change(vec![remove_image("app")], &records).await.unwrap();
+    assert!(!is_there(&one, &removed.root).await);
     other.change(vec![other.set("3", "new")], &records).await.unwrap();
     // What is set and removed here before anybody sees it is no conflict.
     one.publisher.change(vec![one.set("4", "four")], false, None, &Emitter::silent()).await.unwrap();
@@ -266,8 +266,13 @@ async fn an_image_that_is_removed_with_tags_that_nobody_here_has_seen() {
     assert_eq!(one.tags().await, "3");
     let network = one.network(Arc::new(records.clone()));
     other.change(vec![other.set("5", "new")], &records).await.unwrap();
-    one.publisher.change(vec![remove_image("app")], true, Some(&network), &Emitter::silent()).await.unwrap();
-    assert_eq!(one.tags().await, "");
+    let forced = one.publisher.change(vec![remove_image("app")], true, Some(&network), &Emitter::silent()).await;
+    assert!(!is_there(&one, &forced.unwrap().root).await);
+}
+
+/// Whether a registry has the image `app`.
+async fn is_there(home: &Home, root: &Cid) -> bool {
+    crate::tree::read::image(&home.hub.reader, root, &"app".parse().unwrap()).await.unwrap().is_some()
 }
 
 #[tokio::test]
@@ -409,6 +414,7 @@ async fn what_another_home_removed_does_not_come_back() {
     for tag in ["a", "b", "c"] {
         one.change(vec![one.set(tag, tag)], &records).await.unwrap();
     }
+    other.change(Vec::new(), &records).await.unwrap();
     other.change(vec![remove_image("app")], &records).await.unwrap();
     one.change(vec![one.set("d", "d")], &records).await.unwrap();
     assert_eq!(one.tags().await, "d");
