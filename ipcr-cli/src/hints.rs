@@ -64,7 +64,9 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
         Topic::HandedOver => {
             "make a home with the new key: `ipcr key export` where it is, then `ipcr --home DIR init --import FILE` here"
         }
-        Topic::Conflict => "look at both with `ipcr inspect`; `--force` makes ours win, and `ipcr publish --force` does for a tag that an earlier command changed",
+        Topic::Conflict => {
+            "look at both with `ipcr inspect`; `--force` makes ours win, and `ipcr publish --force` does for a tag that an earlier command changed"
+        }
         Topic::Forgotten => "`--force` publishes without them; then push again what `ipcr ls` lacks",
         Topic::NotMerged => "run `ipcr publish` once another home or mirror that holds it is reachable",
         Topic::NoProvider => {

@@ -26,7 +26,7 @@ use crate::tree::layout::Layout;
 use crate::tree::read::{self, Contents, Found, Wanted};
 
 /// Bytes that are fetched ahead of all readers of one folder together.
-const AHEAD_BYTES: usize = 48 << 20;
+const AHEAD_BYTES: usize = 16 << 20;
 
 /// Where a folder was found, so that what refers to its manifests can be found too.
 #[derive(Clone, Debug)]

@@ -191,7 +191,7 @@ fn write(
                 file.write_all_at(data, offset)?;
             }
         }
-        places.push((*key, Place { pack, offset, len }));
+        places.push((*key, Place { pack, offset, len, sum: record::sum(data) }));
         *at = offset + data.len() as u64;
     }
     file.write_all_at(&gathered, begin)

@@ -18,10 +18,12 @@ const CACHE_BYTES: usize = 256 << 10;
 /// Rows that are read at once.
 const PAGE: usize = 4096;
 /// The newest format of packs and index that this version knows.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
-/// Multihash -> pack, offset of the data, its length.
-const BLOCKS: TableDefinition<'_, &[u8], (u32, u64, u32)> = TableDefinition::new("blocks");
+/// Multihash -> pack, offset of the data, its length, its sum ([`Place`]).
+const BLOCKS: TableDefinition<'_, &[u8], (u32, u64, u32, u32)> = TableDefinition::new("places");
+/// The same in format 1, without sums.
+const BLOCKS_1: TableDefinition<'_, &[u8], (u32, u64, u32)> = TableDefinition::new("blocks");
 /// Pack -> [`PackRow`].
 const PACKS: TableDefinition<'_, u32, (u64, u64, u64, bool)> = TableDefinition::new("packs");
 /// Session, number of the row -> up to [`LEASES_PER_ROW`] multihashes. A commit deletes all rows of its session at once, and needs
@@ -114,6 +116,10 @@ impl Index {
             })?;
             return Ok((Self(database), FORMAT));
         };
+        if found == 1 {
+            upgrade(&database)?;
+            return Ok((Self(database), FORMAT));
+        }
         Ok((Self(database), u32::try_from(found).unwrap_or(u32::MAX)))
     }
 
@@ -306,8 +312,23 @@ impl Index {
     }
 }
 
-fn place((pack, offset, len): (u32, u64, u32)) -> Place {
-    Place { pack, offset, len }
+/// Makes an index of format 1 one of format 2. What it names is read as before, by its hash.
+fn upgrade(database: &Database) -> Result<(), Failure> {
+    database.write(|transaction| {
+        let mut rows = transaction.open_table(BLOCKS)?;
+        for row in transaction.open_table(BLOCKS_1)?.iter()? {
+            let (key, value) = row?;
+            let (pack, offset, len) = value.value();
+            rows.insert(key.value(), (pack, offset, len, record::UNKNOWN))?;
+        }
+        transaction.delete_table(BLOCKS_1)?;
+        transaction.open_table(META)?.insert("format", 2)?;
+        Ok(())
+    })
+}
+
+fn place((pack, offset, len, sum): (u32, u64, u32, u32)) -> Place {
+    Place { pack, offset, len, sum }
 }
 
 /// The rows of [`LEASES`] of one session.
@@ -327,7 +348,7 @@ fn release(transaction: &WriteTransaction, released: &[u64]) -> Result<(), Failu
 
 /// The rows of blocks, with the packs' sums kept in step.
 struct Rows<'t> {
-    blocks: Table<'t, &'static [u8], (u32, u64, u32)>,
+    blocks: Table<'t, &'static [u8], (u32, u64, u32, u32)>,
     damaged: Table<'t, &'static [u8], ()>,
     packs: BTreeMap<u32, PackRow>,
     before: BTreeMap<u32, PackRow>,
@@ -349,7 +370,7 @@ impl<'t> Rows<'t> {
     }
 
     fn set(&mut self, key: &Key, place: Place) -> Result<(), Failure> {
-        let old = self.blocks.insert(&key.to_bytes()[..], (place.pack, place.offset, place.len))?;
+        let old = self.blocks.insert(&key.to_bytes()[..], (place.pack, place.offset, place.len, place.sum))?;
         let old = old.map(|row| self::place(row.value()));
         self.damaged.remove(&key.to_bytes()[..])?;
         self.count(key, old, Some(place));

@@ -268,11 +268,59 @@ async fn newer_formats_are_refused() {
         let database = redb::Database::open(folder.path().join("index.redb")).unwrap();
         let transaction = database.begin_write().unwrap();
         let meta = redb::TableDefinition::<&str, u64>::new("meta");
-        transaction.open_table(meta).unwrap().insert("format", 2).unwrap();
+        transaction.open_table(meta).unwrap().insert("format", 3).unwrap();
         transaction.commit().unwrap();
     }
     let refused = DiskStore::open(folder.path()).unwrap_err();
-    assert!(matches!(refused, StoreError::NewerFormat { found: 2, known: 1, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::NewerFormat { found: 3, known: 2, .. }), "{refused}");
+}
+
+/// What was stored before there were sums is found, and read by its hash.
+#[tokio::test]
+async fn an_index_of_format_1_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let [old, hurt, new] = [1, 2, 3].map(|seed| block(seed, 1000));
+    let store = open(folder.path(), PACK_BYTES);
+    let session = store.begin(limits::LEASE).await.unwrap();
+    session.put(vec![old.clone(), hurt.clone()]).await.unwrap();
+    session.commit().await.unwrap();
+    drop(session);
+    close(store);
+    {
+        let database = redb::Database::open(folder.path().join("index.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let places = redb::TableDefinition::<&[u8], (u32, u64, u32, u32)>::new("places");
+        let blocks = redb::TableDefinition::<&[u8], (u32, u64, u32)>::new("blocks");
+        {
+            use redb::ReadableTable as _;
+            let mut rows = transaction.open_table(blocks).unwrap();
+            for row in transaction.open_table(places).unwrap().iter().unwrap() {
+                let (key, place) = row.unwrap();
+                let (pack, offset, len, sum) = place.value();
+                assert_ne!(sum, record::UNKNOWN);
+                rows.insert(key.value(), (pack, offset, len)).unwrap();
+            }
+            let meta = redb::TableDefinition::<&str, u64>::new("meta");
+            transaction.open_table(meta).unwrap().insert("format", 1).unwrap();
+        }
+        transaction.delete_table(places).unwrap();
+        transaction.commit().unwrap();
+    }
+    for _ in 0..2 {
+        let store = open(folder.path(), PACK_BYTES);
+        assert_eq!(store.get(old.cid()).await.unwrap().unwrap(), *old.data());
+        let session = store.begin(limits::LEASE).await.unwrap();
+        session.put(vec![new.clone()]).await.unwrap();
+        session.commit().await.unwrap();
+        drop(session);
+        close(store);
+    }
+    let store = open(folder.path(), PACK_BYTES);
+    for lost in [&hurt, &new] {
+        damage(&store, lost.cid(), b"other");
+        assert!(matches!(store.get(lost.cid()).await.unwrap_err(), StoreError::Corrupt { .. }));
+    }
+    assert_eq!(store.get(old.cid()).await.unwrap().unwrap(), *old.data());
 }
 
 #[derive(Clone, Debug)]
