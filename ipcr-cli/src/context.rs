@@ -106,6 +106,12 @@ impl<'a> Context<'a> {
         self.local()?.refresh(only_published).await.map_err(|error| self.failure(&error))
     }
 
+    /// Provides the folders of what was published; does not end.
+    pub(crate) async fn keep_provided(&self) -> Result<(), Failure> {
+        self.local()?.keep_provided().await;
+        Ok(())
+    }
+
     /// Says that this command goes on serving, so that what it publishes can be fetched.
     pub(crate) fn set_serving(&self) {
         self.serving.store(true, Ordering::Relaxed);

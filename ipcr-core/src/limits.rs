@@ -40,6 +40,8 @@ pub const NAME_RECURSION: usize = 32;
 pub const HANDOVERS: usize = 32;
 /// Largest list of hand-overs, in bytes.
 pub const HANDOVERS_BYTES: u64 = 64 * KIB;
+/// Tag folders of one registry that are provided to the network, the newest first (design section 7).
+pub const PROVIDED_FOLDERS: usize = 500;
 /// Homes with one key of which a registry says what it holds; the one heard of least recently is forgotten first.
 pub const HOMES: usize = 256;
 /// Changes of its registry that a home remembers, to make them again upon a root that lacks them.

@@ -264,7 +264,7 @@ async fn providers_both_ways() {
     let ours = ours(kubo.addresses().await).await;
     let block = Block::raw(Bytes::from_static(b"provided by ipcr"));
     ours.store.insert(block.clone());
-    assert_eq!(ours.node.provide(&[*block.cid()]).await, 1);
+    assert_eq!(ours.node.provide(&[*block.cid()]).await, [true]);
     let found = kubo.text(&["routing", "findprovs", "-n", "1", &block.cid().to_string()]).await;
     assert_eq!(found, ours.node.peer_id().to_string());
     let sought = ours.node.holders(&root, Duration::from_secs(5)).await;

@@ -103,8 +103,14 @@ pub(crate) fn tell(ui: &Ui, heading: Option<&str>, addresses: Vec<String>) {
     }
 }
 
-/// Keeps the registry's record fresh, for as long as it is not interrupted; with `only_published`, that of what is published already.
+/// Keeps the registry findable, for as long as it is not interrupted; with `only_published`, what is published already.
 pub(crate) async fn serve(context: &Context<'_>, only_published: bool) -> Result<(), Failure> {
+    let (refreshed, provided) = tokio::join!(keep_fresh(context, only_published), context.keep_provided());
+    refreshed.and(provided)
+}
+
+/// Keeps the registry's record fresh.
+async fn keep_fresh(context: &Context<'_>, only_published: bool) -> Result<(), Failure> {
     let (mut pause, mut told) = (RETRY, false);
     loop {
         let refreshed = context.refresh(only_published).await;

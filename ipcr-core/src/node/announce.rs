@@ -39,16 +39,15 @@ impl Announce for Node {
         }
     }
 
-    async fn provide(&self, keys: &[Cid]) -> usize {
-        let Ok(online) = self.online() else { return 0 };
+    async fn provide(&self, keys: &[Cid]) -> Vec<bool> {
+        let Ok(online) = self.online() else { return vec![false; keys.len()] };
         let addresses = &online.host.addresses().await;
         let kad = &online.network.kad;
         // Owned keys: a borrow would tie the futures to the slice in a way that `Send` cannot see through.
         futures::stream::iter(keys.to_vec())
             .map(|key| async move { timeout(PROVIDE, kad.provide(&key, addresses)).await.unwrap_or(0) > 0 })
-            .buffer_unordered(PARALLEL)
-            .filter(|taken| std::future::ready(*taken))
-            .count()
+            .buffered(PARALLEL)
+            .collect()
             .await
     }
 

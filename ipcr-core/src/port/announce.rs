@@ -16,8 +16,8 @@ pub trait Announce: Debug + Send + Sync + 'static {
     /// The addresses at which it listens or is reached, each with `/p2p/<peer>`.
     async fn addresses(&self) -> Vec<Multiaddr>;
 
-    /// Provides these keys; returns for how many of them at least one other node took the provider record.
-    async fn provide(&self, keys: &[Cid]) -> usize;
+    /// Provides these keys; returns for each of them whether at least one other node took the provider record.
+    async fn provide(&self, keys: &[Cid]) -> Vec<bool>;
 
     /// Asks others who holds a root, within `timeout`.
     async fn holders(&self, root: &Cid, timeout: std::time::Duration) -> Sought;

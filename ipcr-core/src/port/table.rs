@@ -26,12 +26,23 @@ pub enum Space {
     Cache,
     /// Leaves of encoded layers by what they decode to.
     Pieces,
+    /// When tag folders were last provided, by CID: milliseconds since 1970, little-endian.
+    Provided,
 }
 
 impl Space {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Layers, Self::Images, Self::Pins, Self::Registry, Self::Records, Self::Trust, Self::Cache, Self::Pieces];
+    pub const ALL: [Self; 9] = [
+        Self::Layers,
+        Self::Images,
+        Self::Pins,
+        Self::Registry,
+        Self::Records,
+        Self::Trust,
+        Self::Cache,
+        Self::Pieces,
+        Self::Provided,
+    ];
 
     /// Its stable name on disk.
     pub fn name(self) -> &'static str {
@@ -44,6 +55,7 @@ impl Space {
             Self::Trust => "trust",
             Self::Cache => "cache",
             Self::Pieces => "pieces",
+            Self::Provided => "provided",
         }
     }
 }

@@ -11,6 +11,7 @@
 pub mod announce;
 pub mod error;
 mod merge;
+pub mod provide;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -31,8 +31,8 @@ impl Announce for Alone {
         Vec::new()
     }
 
-    async fn provide(&self, _: &[Cid]) -> usize {
-        0
+    async fn provide(&self, keys: &[Cid]) -> Vec<bool> {
+        vec![false; keys.len()]
     }
 
     async fn holders(&self, _: &Cid, _: Duration) -> Sought {

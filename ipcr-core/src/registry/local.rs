@@ -22,18 +22,20 @@ use crate::event::{Emitter, Stage, Warning};
 use crate::exchange::reader::Reader;
 use crate::identity::{KeyStore, RegistryKey};
 use crate::kind::ErrorKind;
+use crate::limits;
 use crate::naming::Clock;
 use crate::naming::chain::{ChainStep, StepKind, TrustLevel};
 use crate::naming::dns::DnsOptions;
 use crate::naming::handover::Handover;
 use crate::naming::trust::{Anchor, Remembered, TrustTable};
-use crate::node::NodeConfig;
+use crate::node::{NodeConfig, Share};
 use crate::pin::state::State;
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
 use crate::port::exchange::{Exchange, FetchRequest};
 use crate::port::table::{Change, Space, Table, TableError};
 use crate::publish::announce::await_holders;
+use crate::publish::provide::{Provided, newest_folders, provide_due};
 use crate::publish::{Network, Publication, Publisher, RecordPolicy};
 use crate::reference::{Authority, Domain, IpnsName};
 use crate::store::home::Home;
@@ -175,6 +177,45 @@ impl LocalHolder {
             return renewed.map_err(|error| RegistryError::from_publish("publishing the record again", error));
         }
         Ok(self.change(request(Vec::new()), Emitter::silent()).await?.published)
+    }
+
+    /// Provides the folders of what was published, for as long as it is awaited: it does not end.
+    pub async fn keep_provided(&self) {
+        if self.config.node.offline || matches!(self.config.node.share, Share::Nothing) {
+            return std::future::pending().await;
+        }
+        let (mut folders, mut pause): (Option<(Cid, Vec<Cid>)>, _) = (None, LOOK);
+        loop {
+            pause = match self.provide_some(&mut folders).await {
+                Ok(Provided { taken: 0, left: 0 }) => LOOK,
+                Ok(Provided { taken: 0, .. }) => (pause * 2).min(LONGEST_LOOK),
+                Ok(_) => Duration::from_secs(1),
+                Err(error) => {
+                    tracing::debug!(%error, "the folders of the registry could not be provided");
+                    (pause * 2).min(LONGEST_LOOK)
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Provides those that are due, some of them at most; `folders` are those of the root that was published last.
+    async fn provide_some(&self, folders: &mut Option<(Cid, Vec<Cid>)>) -> Result<Provided, RegistryError> {
+        let Some(root) = self.state().await?.published.map(|published| published.root) else {
+            return Ok(Provided::default());
+        };
+        let listed = match folders.take() {
+            Some((of, listed)) if of == root => listed,
+            _ => {
+                let reader = Reader::local(Arc::clone(&self.blocks));
+                let listed = newest_folders(&reader, &root, limits::PROVIDED_FOLDERS).await;
+                listed.map_err(|error| RegistryError::from_tree("reading the registry", error))?
+            }
+        };
+        let node = Arc::clone(&self.network.start().await?.node);
+        let done = provide_due(&listed, &self.own_tables(), node.as_ref(), Clock::default().now()).await;
+        *folders = Some((root, listed));
+        done.map_err(|error| RegistryError::from_table("noting what was provided", error))
     }
 
     /// The home's directory.
@@ -462,6 +503,11 @@ impl Table for GatedTable {
         })
     }
 }
+
+/// How often it is looked whether folders have to be provided.
+const LOOK: Duration = Duration::from_secs(15);
+/// The same while nobody takes provider records.
+const LONGEST_LOOK: Duration = Duration::from_secs(3600);
 
 /// Why nothing is published in a home without a network.
 const OFFLINE: &str = "offline mode";

@@ -75,7 +75,7 @@ impl Hub {
         self.edit(&[set_tag(image, tag, stored, at)]).await.unwrap()
     }
 
-    pub(super) async fn find(&self, image: &str, tag: &str) -> Result<Found, TreeError> {
+    pub(crate) async fn find(&self, image: &str, tag: &str) -> Result<Found, TreeError> {
         let wanted = Wanted::Tag(tag.parse().unwrap());
         read::find(&self.reader, &self.root, &image.parse().unwrap(), &wanted).await
     }

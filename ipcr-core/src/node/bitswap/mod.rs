@@ -25,7 +25,7 @@ mod wants;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -96,6 +96,8 @@ pub(super) struct Bitswap {
     /// The same as `inbound` for those who were asked for no block.
     unasked: Arc<Semaphore>,
     outbound: Arc<Semaphore>,
+    /// Messages whose blocks are verified at the same time: as many as there are processors.
+    hashing: Arc<Semaphore>,
     /// Blocks that sessions have just received.
     fresh: Mutex<Fresh>,
     /// Blocks that are served to nobody: sessions fetched them that do not share.
@@ -177,6 +179,7 @@ impl Bitswap {
             inbound: Arc::new(Semaphore::new(INBOUND_BYTES)),
             unasked: Arc::new(Semaphore::new(INBOUND_UNASKED_BYTES)),
             outbound: Arc::new(Semaphore::new(OUTBOUND_BYTES)),
+            hashing: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, NonZeroUsize::get))),
             fresh: Mutex::default(),
             withheld: Mutex::default(),
             added: Notify::new(),
@@ -398,12 +401,12 @@ impl Bitswap {
                 self.strike(&peer, "it sent a message that is not Bitswap");
                 return Ok(());
             };
-            self.handle(&peer, message, budget);
+            self.handle(&peer, message, budget).await;
         }
         Ok(())
     }
 
-    fn handle(&self, peer: &Arc<Peer>, message: Message, budget: (OwnedSemaphorePermit, OwnedSemaphorePermit)) {
+    async fn handle(&self, peer: &Arc<Peer>, message: Message, budget: (OwnedSemaphorePermit, OwnedSemaphorePermit)) {
         let Message { full, wants, blocks, presences, skipped } = message;
         if skipped > 0 {
             tracing::debug!(peer = %peer.id, skipped, "entries of a message could not be read");
@@ -420,7 +423,9 @@ impl Bitswap {
             && let Some(this) = self.this()
         {
             let peer = peer.clone();
+            let turn = Arc::clone(&self.hashing).acquire_owned().await;
             self.runtime.spawn_blocking(move || {
+                let _turn = turn;
                 for block in blocks {
                     if peer.is_bad() {
                         break;

@@ -36,6 +36,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
+use tokio::sync::Semaphore;
 
 use super::{blocking, home};
 use crate::dag::block::{Block, identity_data};
@@ -63,6 +64,36 @@ impl DiskStore {
         Ok(Self { shared: Arc::new(recover::open(folder, PACK_BYTES, lock)?) })
     }
 
+    /// Runs work that only reads.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Shared>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.queue(&self.shared.reads, work).await
+    }
+
+    /// Runs work that adds blocks.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Shared>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.queue(&self.shared.writes, work).await
+    }
+
+    /// Runs work when there is a place for it. It keeps the place to its end, also when nobody waits for it any more.
+    async fn queue<T: Send + 'static>(
+        &self,
+        places: &Arc<Semaphore>,
+        work: impl FnOnce(&Arc<Shared>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+        self.run(move |shared| {
+            let _place = place;
+            work(shared)
+        })
+        .await
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<Shared>) -> Result<T, StoreError> + Send + 'static,
@@ -83,13 +114,13 @@ impl BlockStore for DiskStore {
         if stored.is_empty() {
             return Ok(vec![true; cids.len()]);
         }
-        let held = self.run(move |shared| shared.has(&stored)).await?;
+        let held = self.read(move |shared| shared.has(&stored)).await?;
         Ok(spread(&keys, held))
     }
 
     async fn sizes(&self, cids: &[Cid]) -> Result<Vec<Option<u32>>, StoreError> {
         let cids = cids.to_vec();
-        self.run(move |shared| {
+        self.read(move |shared| {
             let keys = keys(&cids);
             let stored: Vec<Key> = keys.iter().copied().flatten().collect();
             let mut sizes = shared.sizes(&stored)?.into_iter();
@@ -107,7 +138,7 @@ impl BlockStore for DiskStore {
             return Ok(Some(data));
         }
         let cid = *cid;
-        self.run(move |shared| shared.get(&cid)).await
+        self.read(move |shared| shared.get(&cid)).await
     }
 
     async fn begin(&self, lease: Duration) -> Result<Box<dyn StoreSession>, StoreError> {
@@ -148,7 +179,7 @@ impl StoreSession for DiskSession {
         let blocks = blocks.into_iter().filter(|block| identity_data(block.cid()).is_none());
         let blocks: Vec<(Key, Bytes)> = blocks.map(Block::into_parts).map(|(cid, data)| (*cid.hash(), data)).collect();
         let id = self.id;
-        let (put, chore) = self.store.run(move |shared| shared.put(id, blocks)).await?;
+        let (put, chore) = self.store.write(move |shared| shared.put(id, blocks)).await?;
         if let Some(chore) = chore {
             let shared = self.store.shared.clone();
             tokio::task::spawn_blocking(move || {
@@ -164,7 +195,7 @@ impl StoreSession for DiskSession {
         let keys = keys(cids);
         let stored: Vec<Key> = keys.iter().copied().flatten().collect();
         let id = self.id;
-        let held = self.store.run(move |shared| shared.hold(id, &stored)).await?;
+        let held = self.store.write(move |shared| shared.hold(id, &stored)).await?;
         Ok(spread(&keys, held))
     }
 

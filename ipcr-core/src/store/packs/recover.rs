@@ -7,10 +7,12 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::Semaphore;
+
 use super::append::{self, Appender};
 use super::index::{self, Index, PackRow};
 use super::record::{self, Key, Tail};
-use super::shared::{Shared, io_error};
+use super::shared::{self, Shared, io_error};
 use super::state::{self, Orphan, State};
 use crate::kind::ErrorKind;
 use crate::limits;
@@ -64,6 +66,8 @@ pub(super) fn open(folder: &Path, pack_bytes: u64, lock: Option<Arc<home::Lock>>
         state: Mutex::new(state),
         flush: Mutex::new(()),
         files: Mutex::new(HashMap::new()),
+        reads: Arc::new(Semaphore::new(shared::READS)),
+        writes: Arc::new(Semaphore::new(shared::WRITES)),
         _lock: lock,
         #[cfg(test)]
         crashed: std::sync::atomic::AtomicBool::new(false),

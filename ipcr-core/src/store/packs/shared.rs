@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use bytes::Bytes;
 use cid::Cid;
+use tokio::sync::Semaphore;
 
 use super::append::{self, Appender, Dirty};
 use super::index::{Index, LeaseRows, Step};
@@ -21,6 +22,10 @@ use crate::store::home;
 
 /// Pack files that are kept open for reading.
 const OPEN_FILES: usize = 64;
+/// Readings that go on at once. The disk gains nothing by more, and each needs a thread, which takes half a megabyte.
+pub(super) const READS: usize = 8;
+/// Writings that go on at once: one appends, the others look up what is there already.
+pub(super) const WRITES: usize = 4;
 
 /// What all handles of a store share.
 #[derive(Debug)]
@@ -33,6 +38,9 @@ pub(super) struct Shared {
     /// Held by whoever changes the index.
     pub(super) flush: Mutex<()>,
     pub(super) files: Mutex<HashMap<u32, Arc<File>>>,
+    /// Places for readings, and for writings, which may wait for the disk while others read.
+    pub(super) reads: Arc<Semaphore>,
+    pub(super) writes: Arc<Semaphore>,
     /// Keeps the home locked for as long as anybody can write to it.
     pub(super) _lock: Option<Arc<home::Lock>>,
     /// Lets a test end without the last flush, as a killed process does.

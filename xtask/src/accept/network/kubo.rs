@@ -128,9 +128,12 @@ pub(crate) fn names(lab: &Lab) -> Result<Figure> {
     require(published["published"] == true, || format!("it was not published: {published}"))?;
     let (_service, _) = serve(&home, &[])?;
     equal("what Kubo resolves", far.output(&["name", "resolve", "--nocache", &ipns])?, format!("/ipfs/{root}"))?;
-    wait_for("a provider record of the root", Duration::from_secs(20), || {
-        far.output(&["routing", "findprovs", "--num-providers=5", &root]).is_ok_and(|found| found.contains(&peer))
-    })?;
+    let folder = visitor.json(&["resolve", &format!("ipfs/{root}/x:1")])?;
+    for (what, cid) in [("the root", &root), ("the tag folder", &text(&folder, "cid")?)] {
+        wait_for(&format!("a provider record of {what}"), Duration::from_secs(20), || {
+            far.output(&["routing", "findprovs", "--num-providers=5", cid]).is_ok_and(|found| found.contains(&peer))
+        })?;
+    }
     fs::remove_file(archive)?;
     // Somebody who knows nothing but a router: the record and the provider come from there.
     let routed = lab.home("dht-c").with(&["--router", &near.gateway()?]);
