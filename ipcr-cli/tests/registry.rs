@@ -32,15 +32,32 @@ fn error(place: &Place, arguments: &[&str]) -> Value {
     value["error"].clone()
 }
 
+/// Writes a blob of an OCI layout.
+fn blob(folder: &Path, bytes: &[u8]) -> Digest {
+    let digest = Digest::sha256(bytes);
+    let path = folder.join(digest.layout_path());
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+    digest
+}
+
+/// Makes the one image of a layout part of an index, which is the one image then. Returns its digest.
+fn wrap(folder: &Path) -> Digest {
+    let index = std::fs::read(folder.join("index.json")).unwrap();
+    let digest = blob(folder, &index);
+    let outer = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest, "size": index.len(),
+        }],
+    });
+    std::fs::write(folder.join("index.json"), serde_json::to_vec(&outer).unwrap()).unwrap();
+    digest
+}
+
 /// Writes an OCI layout with one image of one empty layer, and returns the digests of its manifest and configuration.
 fn layout(folder: &Path, label: &str) -> (Digest, Digest) {
-    let blob = |bytes: &[u8]| {
-        let digest = Digest::sha256(bytes);
-        let path = folder.join(digest.layout_path());
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
-        digest
-    };
+    let blob = |bytes: &[u8]| blob(folder, bytes);
     // The end of an archive, and nothing before it.
     let tar = [0; 1024];
     let layer = blob(&tar);
@@ -311,4 +328,39 @@ fn events_are_json_lines() {
         output.stderr.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
     assert_eq!(events.len(), String::from_utf8_lossy(&output.stderr).lines().count());
     assert!(events.iter().any(|event| event["event"] == "stage" && event["stage"] == "storing"), "{events:?}");
+}
+
+#[test]
+fn a_dry_run_of_rm_refuses_what_rm_refuses() {
+    let place = Place::new();
+    object(&place, &["init"]);
+    let nothing = Digest::sha256(b"nothing");
+    let refusals = |names: &[&[&str]]| {
+        for name in names {
+            let (planned, real) = ([&["rm"], *name, &["--dry-run"]].concat(), [&["rm"], *name].concat());
+            let (planned, real) = (error(&place, &planned), error(&place, &real));
+            for field in ["exit", "kind", "message", "hint"] {
+                assert_eq!(planned[field], real[field], "{name:?}: {planned} / {real}");
+            }
+        }
+    };
+    let missing = format!("app@{nothing}");
+    let all: [&[&str]; 3] = [&["app:1"], &[&missing], &["app", "--all-tags"]];
+    refusals(&all);
+    let folder = place.path().join("layout");
+    let (manifest, _) = layout(&folder, "one");
+    let index = wrap(&folder);
+    let source = format!("oci:{}", folder.display());
+    let pushed = object(&place, &["push", &source, "--as", "app:1", "--no-publish"]);
+    assert_eq!(pushed["digest"], json!(index));
+    // Part of an index that is there.
+    let part = format!("app@{manifest}");
+    refusals(&[&["app:2"], &[&missing], &["other", "--all-tags"], &[&part]]);
+    assert_eq!(error(&place, &["rm", &part, "--dry-run"])["exit"], 2);
+    for name in [&["app:1"][..], &[&format!("app@{index}")], &["app", "--all-tags"]] {
+        let planned = object(&place, &[&["rm"], name, &["--dry-run"]].concat());
+        assert!(!planned["changed"].as_array().unwrap().is_empty());
+        assert_eq!(object(&place, &[&["rm"], name].concat())["changed"], planned["changed"], "{name:?}");
+        object(&place, &["push", &source, "--as", "app:1", "--no-publish"]);
+    }
 }

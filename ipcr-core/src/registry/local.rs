@@ -236,17 +236,16 @@ impl LocalHolder {
         let network = match (request.publish, self.config.node.offline) {
             (true, false) => {
                 events.stage(Stage::Connecting).await;
-                Some(self.publishing_network().await?)
+                Some(self.publishing_network(request.manner).await?)
             }
             (true, true) if request.edits.is_empty() => return Err(offline()),
-            (true, true) => {
-                events.warn(Warning::NotPublished { reason: OFFLINE.into() }).await;
-                None
-            }
-            (false, _) => None,
+            _ => None,
         };
         let done = publisher.change(request.edits, request.force, network.as_ref(), events).await;
         let done = done.map_err(|error| RegistryError::from_publish("changing the registry", error))?;
+        if request.publish && network.is_none() {
+            events.warn(Warning::NotPublished { reason: OFFLINE.into() }).await;
+        }
         self.network.blocks_added().await;
         Ok((done, network))
     }

@@ -124,6 +124,12 @@ impl Registry {
         Operation::new(move |events| async move { edit::remove(&this, target, options, events).await })
     }
 
+    /// What [`Registry::remove`] would take away, as far as this home knows, or why it would refuse. Nothing is changed.
+    pub fn plan_remove(&self, target: RemoveTarget) -> Operation<Vec<String>> {
+        let this = self.clone();
+        Operation::new(move |_| async move { edit::plan_remove(&this, target).await })
+    }
+
     /// Publishes the registry as it is, again if need be.
     pub fn publish(&self, options: PublishOptions) -> Operation<EditOutcome> {
         let this = self.clone();
