@@ -309,6 +309,18 @@ impl Command {
         }
     }
 
+    /// Whether it only looks at what is in the home, so that one that cannot be written to will do.
+    pub(crate) fn looks(&self) -> bool {
+        match self {
+            Self::Ls(_) | Self::Resolve(_) | Self::Inspect(_) | Self::Df(_) => true,
+            Self::Check(args) => !args.repair || args.dry_run,
+            Self::Gc(args) => args.dry_run,
+            Self::Rm(args) => args.dry_run,
+            Self::Trust(args) => matches!(args.action, commands::trust::Action::Ls),
+            _ => false,
+        }
+    }
+
     /// Whether it has to hold the home itself: it makes keys, or goes on serving.
     pub(crate) fn holds(&self) -> bool {
         match self {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
-use ipcr_core::control::open::OpenHome;
+use ipcr_core::control::open::{self, OpenHome};
 use ipcr_core::event::Warning;
 use ipcr_core::image::platform::Platform;
 use ipcr_core::kind::ErrorKind;
@@ -45,8 +45,9 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     /// Opens the home.
     pub(crate) async fn open(purpose: Purpose<'a>) -> Result<Self, Failure> {
-        let Purpose { ui, settings, environment, command, remote, holds } = purpose;
-        let builder = home::builder(settings, environment, remote)?.command(format!("ipcr {command}"));
+        let Purpose { ui, settings, environment, command, remote, looks, holds } = purpose;
+        let wanted = if looks { open::Purpose::Look } else { open::Purpose::Work };
+        let builder = home::builder(settings, environment, remote)?.command(format!("ipcr {command}")).purpose(wanted);
         let home = if holds { builder.hold().await } else { builder.open().await };
         let home = home.map_err(|error| Failure::registry(&error, command))?;
         let mut notices = Vec::new();

@@ -98,6 +98,9 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
         Topic::Corrupt => "nothing was delivered; try another peer, or tell the publisher",
         Topic::Limit => "docs/operating.md lists the limits; nothing was delivered",
         Topic::BadHome => "`--home DIR` takes a folder; it is made if it does not exist",
+        Topic::ClosedHome => {
+            "a home has to belong to the user who works on it, and its file system be writable; `--home DIR` takes another one"
+        }
         Topic::Locked => "end the other process, wait longer with `--lock-wait SECONDS`, or use another `--home DIR`",
         Topic::HolderGone => "run the same command again: what it had stored is kept",
         Topic::DiskFull if matches!(command, "pull" | "cp") => {

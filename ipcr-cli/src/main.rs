@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         environment: &environment,
         command: command.name(),
         remote: command.is_remote(),
+        looks: command.looks(),
         holds: command.holds(),
     };
     match dispatch(purpose, command) {

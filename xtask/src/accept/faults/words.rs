@@ -184,10 +184,34 @@ fn read_only(lab: &Lab) -> Result {
     let home = Home { dir: folder.join("home"), ..lab.home("read-only") };
     let checked = (|| {
         home.json(&["init"])?;
+        let image = folder.join("image.tar");
+        fs::write(&image, Image::new(15, &[200_000]).archive())?;
+        let source = format!("docker-archive:{}", image.display());
+        home.json(&["push", &source, "--as", "app:1", "--no-publish"])?;
         output(Command::new("mount").args(["-o", "remount,ro"]).arg(&folder))?;
         home.json(&["id"])?;
-        for args in [&["ls"][..], &["check"], &["gc"]] {
-            home.fails(6, args)?;
+        // Looking needs no writing.
+        for args in [
+            &["ls"][..],
+            &["ls", "app"],
+            &["inspect", "app:1"],
+            &["resolve", "app:1"],
+            &["df"],
+            &["trust", "ls"],
+            &["check", "--read-data"],
+            &["gc", "--dry-run"],
+            &["rm", "app:1", "--dry-run"],
+        ] {
+            home.json(args)?;
+        }
+        let looks = (0..4).map(|_| home.command(&["check", "--read-data"]).stdout(Stdio::null()).spawn());
+        for mut child in looks.collect::<std::io::Result<Vec<_>>>()? {
+            let status = child.wait()?;
+            require(status.success(), || format!("one of several that look at once: {status}"))?;
+        }
+        for args in [&["gc"][..], &["rm", "app:1"], &["push", &source, "--as", "app:2"], &["pull", "app:1"]] {
+            let error = home.fails(6, args)?;
+            require(error["hint"].as_str().is_some_and(|hint| hint.contains("--home")), || format!("{error}"))?;
         }
         home.fails(6, &["--home", &folder.join("other").display().to_string(), "init"])?;
         output(Command::new("mount").args(["-o", "remount,rw"]).arg(&folder))?;
