@@ -4,7 +4,9 @@
 
 mod place;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use ipcr_core::digest::Digest;
 use place::Place;
@@ -363,4 +365,42 @@ fn a_dry_run_of_rm_refuses_what_rm_refuses() {
         assert_eq!(object(&place, &[&["rm"], name].concat())["changed"], planned["changed"], "{name:?}");
         object(&place, &["push", &source, "--as", "app:1", "--no-publish"]);
     }
+}
+
+#[test]
+fn settings_that_the_holder_overrules_are_told() {
+    let place = Place::new();
+    object(&place, &["init"]);
+    let mut holder = Command::new(env!("CARGO_BIN_EXE_ipcr"))
+        .args(["--offline", "--share", "own", "serve", "--http", "127.0.0.1:0"])
+        .env_clear()
+        .env("HOME", place.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let told = |arguments: &[&str]| object(&place, arguments)["warnings"].clone();
+    // What is the same there, and what goes with each request or counts here.
+    let peer = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+    let same = ["--share", "own", "--no-share", "--timeout", "5", "--peer", peer, "--lock-wait", "1", "--allow-stale"];
+    let unheard = told(&[&same[..], &["check"]].concat());
+    let heard = told(&["--share", "all", "--upload-limit", "1M", "--dns", "127.0.0.1", "check"]);
+    let by_variable = place.shown(&["--offline", "ls"], &[("IPCR_GATEWAY", "https://gateway.test")]);
+    // The usual ones are nobody's wish.
+    let usual = told(&["df"]);
+    object(&place, &["config", "set", "cache-limit", "1GiB"]);
+    let written = told(&["df"]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(ready.starts_with("ready"), "{ready}");
+    assert_eq!((unheard, usual), (json!([]), json!([])));
+    let message = heard[0]["message"].as_str().unwrap();
+    assert!(message.ends_with("`--dns`, `--share` and `--upload-limit` have no effect on it"), "{message}");
+    assert_eq!(heard.as_array().unwrap().len(), 1);
+    let message = written[0]["message"].as_str().unwrap();
+    assert!(message.contains("`cache-limit` in") && message.ends_with("config.toml has no effect on it"), "{message}");
+    assert!(by_variable.contains("`IPCR_GATEWAY` has no effect on it"), "{by_variable}");
 }

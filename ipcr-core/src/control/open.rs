@@ -40,6 +40,8 @@ pub struct OpenHome {
     pub remote: Option<Arc<RemoteHolder>>,
     /// The socket, if this process holds the home and could serve it.
     pub control: Option<Control>,
+    /// By the names of settings: what this process was to do otherwise than the one that holds the home does, and so cannot.
+    pub overruled: Vec<String>,
 }
 
 impl OpenHome {
@@ -119,7 +121,9 @@ pub async fn open(
                 let surroundings = equip(surroundings, &config).await?;
                 let remote = Arc::new(remote);
                 let registry = Registry::new(Arc::clone(&remote) as _, surroundings);
-                return Ok(OpenHome { path: config.path, registry, holder: None, remote: Some(remote), control: None });
+                let overruled = overruled(&config, remote.as_ref());
+                let (path, remote) = (config.path, Some(remote));
+                return Ok(OpenHome { path, registry, holder: None, remote, control: None, overruled });
             }
             // It may be gone, or let us in, at the next attempt.
             Ok(Err(error)) => Some(error),
@@ -130,6 +134,13 @@ pub async fn open(
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// What the holder does otherwise than this configuration says.
+fn overruled(config: &HomeConfig, holder: &RemoteHolder) -> Vec<String> {
+    let theirs = holder.settings();
+    let ours = config.settings().into_iter();
+    ours.filter(|(name, value)| theirs.get(name) != Some(value)).map(|(name, _)| name).collect()
 }
 
 /// The process that holds the home does not let us work through it.
@@ -175,7 +186,7 @@ async fn looked_at(home: Home, config: HomeConfig, surroundings: Surroundings) -
     let path = config.path.clone();
     let holder = LocalHolder::open(home, config).await?;
     let registry = Registry::new(Arc::clone(&holder) as _, surroundings);
-    Ok(OpenHome { path, registry, holder: Some(holder), remote: None, control: None })
+    Ok(OpenHome { path, registry, holder: Some(holder), remote: None, control: None, overruled: Vec::new() })
 }
 
 async fn held(home: Home, config: HomeConfig, surroundings: Surroundings) -> Result<OpenHome, RegistryError> {
@@ -186,7 +197,7 @@ async fn held(home: Home, config: HomeConfig, surroundings: Surroundings) -> Res
     let control = Control::serve(&path, Arc::clone(&holder) as _);
     let control = control.inspect_err(|error| tracing::warn!(%error, "others cannot work on this home meanwhile")).ok();
     let registry = Registry::new(Arc::clone(&holder) as _, surroundings);
-    Ok(OpenHome { path, registry, holder: Some(holder), remote: None, control })
+    Ok(OpenHome { path, registry, holder: Some(holder), remote: None, control, overruled: Vec::new() })
 }
 
 async fn equip(mut surroundings: Surroundings, config: &HomeConfig) -> Result<Surroundings, RegistryError> {

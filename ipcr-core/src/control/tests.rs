@@ -21,7 +21,7 @@ use crate::port::memory::exchange::MemoryExchange;
 use crate::port::memory::table::MemoryTable;
 use crate::port::table::{Change, Space, Table};
 use crate::registry::error::{RegistryError, Topic};
-use crate::registry::holder::{Activity, ChangeRequest, Changed, RepairRequest, ResolveRequest, ResolvedRoot};
+use crate::registry::holder::{Activity, ChangeRequest, Changed, Manner, RepairRequest, ResolveRequest, ResolvedRoot};
 use crate::registry::outcome::{
     CheckOutcome, GcOutcome, Identity, ImagesUsed, RepairOutcome, TrustEntry, UsageOutcome,
 };
@@ -161,7 +161,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn request(authority: &str) -> ResolveRequest {
-    ResolveRequest { authority: Some(authority.into()), allow_stale: false, hints: Vec::new() }
+    ResolveRequest { authority: Some(authority.into()), allow_stale: false, manner: Manner::default() }
 }
 
 #[tokio::test]
@@ -425,7 +425,12 @@ async fn homes_are_held_by_the_first_and_worked_on_by_all() {
     };
     let open = |config, command, wait| open::open(config, Surroundings::default(), command, wait, Purpose::Work);
     let first = open(config(), "first", Duration::ZERO).await.unwrap();
-    let second = open(config(), "second", Duration::ZERO).await.unwrap();
+    let mut other = config();
+    other.gateways.push("https://gateway.test".into());
+    other.stall = Duration::from_secs(1);
+    let second = open(other, "second", Duration::ZERO).await.unwrap();
+    assert!(first.overruled.is_empty());
+    assert_eq!(second.overruled, ["gateway"], "the rest is the same, or goes with each request");
     assert!(first.holder.is_some() && first.control.is_some() && first.remote.is_none());
     assert!(second.holder.is_none() && second.control.is_none() && second.remote.is_some());
     let error = open::hold(config(), Surroundings::default(), "third", Duration::ZERO).await.unwrap_err();

@@ -191,7 +191,8 @@ async fn change(
     options: &PublishOptions,
     events: &Emitter,
 ) -> Result<EditOutcome, RegistryError> {
-    let request = ChangeRequest { edits, publish: options.publish, force: options.force, wait: options.wait };
+    let PublishOptions { publish, force, wait, .. } = *options;
+    let request = ChangeRequest { edits, publish, force, wait, manner: this.manner() };
     let done: Changed = this.holder.change(request, events.clone()).await?;
     push::warn_about(&done, options.publish, events).await;
     Ok(EditOutcome {

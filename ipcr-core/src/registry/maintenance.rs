@@ -6,7 +6,7 @@ use cid::Cid;
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use super::error::{RegistryError, Topic};
-use super::holder::RepairRequest;
+use super::holder::{Manner, RepairRequest};
 use super::local::{CacheSize, LocalHolder, step};
 use super::network::LazyExchange;
 use super::outcome::{
@@ -106,10 +106,10 @@ impl LocalHolder {
         if request.dry_run {
             return Ok(outcome);
         }
-        let mut hints = request.hints;
+        let Manner { mut hints, stall, share } = request.manner;
         hints.extend(self.config.node.peers.iter().cloned());
         let exchange: Arc<dyn Exchange> = Arc::new(LazyExchange(Arc::clone(&self.network)));
-        let sources = Sources { exchange: &exchange, hints: &hints, stall: self.config.stall, events };
+        let sources = Sources { exchange: &exchange, hints: &hints, stall, share, events };
         let done = plan.execute(&self.blocks, sources).await.map_err(repairing)?;
         drop(turn);
         outcome.fetched = Used { blocks: done.fetched, bytes: done.fetched_bytes };
