@@ -233,7 +233,7 @@ pub(crate) enum Output {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Progress {
-    /// Bars on a terminal, else lines; nothing with `--output json`.
+    /// Bars on a terminal; else lines, or nothing with `--output json`.
     #[default]
     Auto,
     /// Bars.

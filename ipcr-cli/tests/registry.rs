@@ -134,6 +134,7 @@ fn keys_move_to_another_home() {
         &["key", "import", bad],
         &["key", "import", "/nowhere"],
         &["init", "--domain", "a b"],
+        &["serve", "--http", "203.0.113.7:80"],
     ] {
         let failed = third.run(arguments, &[("IPCR_OFFLINE", "1"), ("IPCR_PASSPHRASE", "wrong")]);
         assert!(!failed.status.success(), "{arguments:?}");
@@ -403,4 +404,43 @@ fn settings_that_the_holder_overrules_are_told() {
     let message = written[0]["message"].as_str().unwrap();
     assert!(message.contains("`cache-limit` in") && message.ends_with("config.toml has no effect on it"), "{message}");
     assert!(by_variable.contains("`IPCR_GATEWAY` has no effect on it"), "{by_variable}");
+}
+
+#[test]
+fn a_home_may_have_any_name() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let place = Place::new();
+    let home = place.path().join(OsStr::from_bytes(b"h\xff\x1b[2Jme"));
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ipcr"))
+            .args(["--offline", "--home"])
+            .arg(&home)
+            .args(arguments)
+            .env_clear()
+            .env("HOME", place.path())
+            .output()
+            .unwrap();
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {talk}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for arguments in [
+        &["init"][..],
+        &["config", "set", "timeout", "5"],
+        &["config", "get"],
+        &["-o", "json", "config", "get"],
+        &["-o", "json", "config", "set", "timeout", "6"],
+        &["-o", "json", "config", "path"],
+        &["config", "get", "home"],
+        &["-o", "json", "id"],
+        &["ls"],
+        &["df"],
+        &["check"],
+    ] {
+        let shown = run(arguments);
+        assert!(!shown.contains('\u{1b}'), "{arguments:?}: {shown}");
+    }
+    assert!(home.join("registry.key").exists() && run(&["config", "path"]).contains('\u{fffd}'));
 }
