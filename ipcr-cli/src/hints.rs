@@ -36,7 +36,9 @@ fn by_topic(topic: Topic, command: &str) -> Option<&'static str> {
         Topic::BadName => {
             "references look like `some.domain/app:1`, `k51…/app:1` or `ipfs/<CID>`; `app:1` is an own image"
         }
-        Topic::NoImage => "`ipcr ls` lists own images, `ipcr ls some.domain` those of a registry",
+        Topic::NoImage => {
+            "`ipcr ls` lists own images, `ipcr ls app` the tags of one, `ipcr ls some.domain` another registry"
+        }
         Topic::NoSourceImage if command == "push" => engine_image,
         Topic::NoSourceImage => "`docker images` lists the images of the engine, `ipcr ls` own ones",
         Topic::Ambiguous => {
