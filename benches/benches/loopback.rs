@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ipcr_core::control::open::{OpenHome, open};
+use ipcr_core::control::open::{OpenHome, Purpose, open};
 use ipcr_core::digest::Digest;
 use ipcr_core::media::spec::ImageSpec;
 use ipcr_core::node::{NetworkMode, NodeConfig};
@@ -75,7 +75,7 @@ async fn home(path: &Path, peers: Vec<Multiaddr>) -> OpenHome {
     node.peers = peers;
     let mut config = HomeConfig::new(path, node);
     config.dns.mode = NetworkMode::Loopback;
-    open(config, Surroundings::default(), "bench", Duration::ZERO).await.expect("a new home opens")
+    open(config, Surroundings::default(), "bench", Duration::ZERO, Purpose::Work).await.expect("a new home opens")
 }
 
 /// A home with a registry.

@@ -233,7 +233,7 @@ pub(crate) enum Output {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Progress {
-    /// Bars on a terminal, else lines; nothing with `--output json`.
+    /// Bars on a terminal; else lines, or nothing with `--output json`.
     #[default]
     Auto,
     /// Bars.
@@ -306,6 +306,18 @@ impl Command {
             Self::Check(_) => "check",
             Self::Config(_) => "config",
             Self::Completions(_) => "completions",
+        }
+    }
+
+    /// Whether it only looks at what is in the home, so that one that cannot be written to will do.
+    pub(crate) fn looks(&self) -> bool {
+        match self {
+            Self::Ls(_) | Self::Resolve(_) | Self::Inspect(_) | Self::Df(_) => true,
+            Self::Check(args) => !args.repair || args.dry_run,
+            Self::Gc(args) => args.dry_run,
+            Self::Rm(args) => args.dry_run,
+            Self::Trust(args) => matches!(args.action, commands::trust::Action::Ls),
+            _ => false,
         }
     }
 

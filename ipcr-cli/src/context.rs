@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{DateTime, Utc};
-use ipcr_core::control::open::OpenHome;
+use ipcr_core::control::open::{self, OpenHome};
 use ipcr_core::event::Warning;
 use ipcr_core::image::platform::Platform;
 use ipcr_core::kind::ErrorKind;
@@ -45,19 +45,15 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     /// Opens the home.
     pub(crate) async fn open(purpose: Purpose<'a>) -> Result<Self, Failure> {
-        let Purpose { ui, settings, environment, command, remote, holds } = purpose;
-        let builder = home::builder(settings, environment, remote)?.command(format!("ipcr {command}"));
+        let Purpose { ui, settings, environment, command, remote, looks, holds } = purpose;
+        let wanted = if looks { open::Purpose::Look } else { open::Purpose::Work };
+        let builder = home::builder(settings, environment, remote)?.command(format!("ipcr {command}")).purpose(wanted);
         let home = if holds { builder.hold().await } else { builder.open().await };
         let home = home.map_err(|error| Failure::registry(&error, command))?;
         let mut notices = Vec::new();
-        if home.remote.is_some() {
-            let lost = [("--offline", settings.offline), ("--dns", settings.is_given("dns"))];
-            for (option, _) in lost.into_iter().filter(|(_, given)| *given) {
-                let message =
-                    format!("another process holds the home, and its network is what counts: `{option}` has no effect");
-                ui.warning(&message);
-                notices.push(Warning::Other { message });
-            }
+        if let Some(message) = overruled(settings, &home.overruled) {
+            ui.warning(&message);
+            notices.push(Warning::Other { message });
         }
         let registry = home.registry.clone();
         Ok(Self { ui, settings, environment, registry, command, serving: AtomicBool::new(false), notices, home })
@@ -217,8 +213,10 @@ impl<'a> Context<'a> {
 
     /// A source or sink that is not spelt right.
     pub(crate) fn bad_spec(&self, error: &SpecError) -> Failure {
-        Failure::of(error, error.kind(), Topic::Other, self.command)
-            .with_hint(format!("`ipcr {} --help` lists the spellings", self.command))
+        Failure::of(error, error.kind(), Topic::Other, self.command).with_hint(match self.command {
+            "cp" => "`ipcr push --help` lists the spellings of sources, `ipcr pull --help` those of sinks".to_owned(),
+            command => format!("`ipcr {command} --help` lists the spellings"),
+        })
     }
 
     /// How names are to be resolved.
@@ -243,6 +241,19 @@ impl<'a> Context<'a> {
                 .with_hint("this comes from DOCKER_DEFAULT_PLATFORM")
         })
     }
+}
+
+/// What to say of settings that have no effect, because the process that holds the home was started otherwise.
+fn overruled(settings: &Settings, names: &[String]) -> Option<String> {
+    let chosen = names.iter().filter(|name| settings.is_chosen(name)).map(|name| settings.place(name));
+    let places: Vec<String> =
+        chosen.map(|place| if place.starts_with('`') { place } else { format!("`{place}`") }).collect();
+    let (last, others) = places.split_last()?;
+    let (all, have) = match others {
+        [] => (last.clone(), "has"),
+        others => (format!("{} and {last}", others.join(", ")), "have"),
+    };
+    Some(format!("another process holds the home and works by its own settings: {all} {have} no effect on it"))
 }
 
 fn epoch(text: &str) -> Result<DateTime<Utc>, Failure> {

@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         environment: &environment,
         command: command.name(),
         remote: command.is_remote(),
+        looks: command.looks(),
         holds: command.holds(),
     };
     match dispatch(purpose, command) {
@@ -144,7 +145,7 @@ fn dispatch(purpose: Purpose<'_>, command: &Command) -> Result<(), Failure> {
         Command::Rm(args) => session::run(purpose, async |context| commands::rm::run(context, args).await),
         Command::Publish(args) => session::run(purpose, async |context| commands::publish::run(context, args).await),
         Command::Cp(args) => session::run(purpose, async |context| commands::cp::run(context, args).await),
-        Command::Serve(args) => session::run(purpose, async |context| commands::serve::run(context, args).await),
+        Command::Serve(args) => commands::serve::run(purpose, args),
         Command::Trust(args) => session::run(purpose, async |context| commands::trust::run(context, args).await),
         Command::Df(args) => session::run(purpose, async |context| commands::df::run(context, args).await),
         Command::Gc(args) => session::run(purpose, async |context| commands::gc::run(context, args).await),

@@ -19,6 +19,8 @@ pub(crate) struct Purpose<'a> {
     pub(crate) command: &'static str,
     /// Whether it talks to OCI registries.
     pub(crate) remote: bool,
+    /// Whether it only looks at what is in the home.
+    pub(crate) looks: bool,
     /// Whether it has to hold the home itself, rather than work through the process that does.
     pub(crate) holds: bool,
 }

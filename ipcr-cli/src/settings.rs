@@ -212,9 +212,9 @@ impl Settings {
         }
     }
 
-    /// Whether an option or a variable of this run says something about it.
-    pub(crate) fn is_given(&self, key: &str) -> bool {
-        matches!(self.origins.get(key), Some(Origin::Flag | Origin::Environment))
+    /// Whether anybody has said something about it.
+    pub(crate) fn is_chosen(&self, key: &str) -> bool {
+        self.origins.get(key).is_some_and(|origin| *origin != Origin::Default)
     }
 
     /// Whether the configuration file belongs to a home, and so cannot say where that is.
@@ -235,7 +235,7 @@ impl Settings {
     /// The value of a key and where it comes from; `None` if there is no such key.
     pub(crate) fn lookup(&self, key: &str) -> Option<(serde_json::Value, Origin)> {
         let layer = Layer {
-            home: Some(self.home.clone()),
+            home: Some(readable(&self.home)),
             quiet: Some(self.quiet),
             verbose: Some(self.verbose),
             output: Some(self.output),
@@ -248,7 +248,7 @@ impl Settings {
             router: Some(self.router.clone()),
             gateway: Some(self.gateway.clone()),
             dns: Some(self.dns.clone()),
-            dns_anchor: Some(self.dns_anchor.clone()),
+            dns_anchor: Some(self.dns_anchor.iter().map(|file| readable(file)).collect()),
             offline: Some(self.offline),
             no_share: Some(self.no_share),
             lock_wait: Some(self.lock_wait.as_secs()),
@@ -348,6 +348,11 @@ impl Layer {
     }
 }
 
+/// A path for people and JSON, which have no place for bytes that are no text.
+fn readable(path: &Path) -> PathBuf {
+    path.to_string_lossy().into_owned().into()
+}
+
 /// Who set the option with this long name; options of a command are looked for in it.
 fn source(matches: &ArgMatches, key: &str) -> Option<ValueSource> {
     let id = key.replace('-', "_");
@@ -360,4 +365,40 @@ fn source(matches: &ArgMatches, key: &str) -> Option<ValueSource> {
         level = matches.subcommand().map(|(_, matches)| matches);
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use ipcr_core::identity::NodeKey;
+    use ipcr_core::net::addresses::NetworkMode;
+    use ipcr_core::node::NodeConfig;
+    use ipcr_core::registry::local::HomeConfig;
+
+    use super::*;
+
+    /// What counts in a process that works through the one that holds the home: there, or because it goes with what is asked.
+    const CARRIED: [&str; 12] = [
+        "home",
+        "quiet",
+        "verbose",
+        "output",
+        "progress",
+        "color",
+        "peer",
+        "no-share",
+        "lock-wait",
+        "timeout",
+        "allow-stale",
+        "http",
+    ];
+
+    #[test]
+    fn every_setting_counts_beside_a_holder_or_is_warned_of() {
+        let node = NodeConfig::new(NodeKey::generate().keypair().clone(), NetworkMode::Loopback);
+        let overruled = HomeConfig::new("home", node).settings();
+        for key in KEYS {
+            assert!(CARRIED.contains(&key) != overruled.contains_key(key), "{key}");
+        }
+        assert_eq!(CARRIED.len() + overruled.len(), KEYS.len());
+    }
 }

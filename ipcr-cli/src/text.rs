@@ -47,7 +47,7 @@ pub(crate) fn bytes(count: u64) -> String {
 }
 
 /// How many of something: `1 peer`, `2 peers`.
-pub(crate) fn count(count: usize, what: &str) -> String {
+pub(crate) fn count(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 

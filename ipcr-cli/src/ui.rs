@@ -212,10 +212,11 @@ impl Ui {
         });
     }
 
-    /// Asks a question that is answered by yes or no; `None` when nobody can be asked. The terminal is read on a thread of its own,
+    /// Asks a question that is answered by yes or no; `None` when nobody can be asked. That little is to be said does not make anybody
+    /// less careful. The terminal is read on a thread of its own,
     /// so that Ctrl-C ends the waiting.
     pub(crate) async fn confirm(&self, question: &str) -> Option<bool> {
-        if self.json || self.quiet || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        if self.json || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
             return None;
         }
         let _ = write!(io::stderr().lock(), "{} [y/N] ", text::clean(question));

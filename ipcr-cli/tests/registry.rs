@@ -4,7 +4,9 @@
 
 mod place;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use ipcr_core::digest::Digest;
 use place::Place;
@@ -32,15 +34,32 @@ fn error(place: &Place, arguments: &[&str]) -> Value {
     value["error"].clone()
 }
 
+/// Writes a blob of an OCI layout.
+fn blob(folder: &Path, bytes: &[u8]) -> Digest {
+    let digest = Digest::sha256(bytes);
+    let path = folder.join(digest.layout_path());
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+    digest
+}
+
+/// Makes the one image of a layout part of an index, which is the one image then. Returns its digest.
+fn wrap(folder: &Path) -> Digest {
+    let index = std::fs::read(folder.join("index.json")).unwrap();
+    let digest = blob(folder, &index);
+    let outer = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest, "size": index.len(),
+        }],
+    });
+    std::fs::write(folder.join("index.json"), serde_json::to_vec(&outer).unwrap()).unwrap();
+    digest
+}
+
 /// Writes an OCI layout with one image of one empty layer, and returns the digests of its manifest and configuration.
 fn layout(folder: &Path, label: &str) -> (Digest, Digest) {
-    let blob = |bytes: &[u8]| {
-        let digest = Digest::sha256(bytes);
-        let path = folder.join(digest.layout_path());
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
-        digest
-    };
+    let blob = |bytes: &[u8]| blob(folder, bytes);
     // The end of an archive, and nothing before it.
     let tar = [0; 1024];
     let layer = blob(&tar);
@@ -115,6 +134,7 @@ fn keys_move_to_another_home() {
         &["key", "import", bad],
         &["key", "import", "/nowhere"],
         &["init", "--domain", "a b"],
+        &["serve", "--http", "203.0.113.7:80"],
     ] {
         let failed = third.run(arguments, &[("IPCR_OFFLINE", "1"), ("IPCR_PASSPHRASE", "wrong")]);
         assert!(!failed.status.success(), "{arguments:?}");
@@ -311,4 +331,116 @@ fn events_are_json_lines() {
         output.stderr.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
     assert_eq!(events.len(), String::from_utf8_lossy(&output.stderr).lines().count());
     assert!(events.iter().any(|event| event["event"] == "stage" && event["stage"] == "storing"), "{events:?}");
+}
+
+#[test]
+fn a_dry_run_of_rm_refuses_what_rm_refuses() {
+    let place = Place::new();
+    object(&place, &["init"]);
+    let nothing = Digest::sha256(b"nothing");
+    let refusals = |names: &[&[&str]]| {
+        for name in names {
+            let (planned, real) = ([&["rm"], *name, &["--dry-run"]].concat(), [&["rm"], *name].concat());
+            let (planned, real) = (error(&place, &planned), error(&place, &real));
+            for field in ["exit", "kind", "message", "hint"] {
+                assert_eq!(planned[field], real[field], "{name:?}: {planned} / {real}");
+            }
+        }
+    };
+    let missing = format!("app@{nothing}");
+    let all: [&[&str]; 3] = [&["app:1"], &[&missing], &["app", "--all-tags"]];
+    refusals(&all);
+    let folder = place.path().join("layout");
+    let (manifest, _) = layout(&folder, "one");
+    let index = wrap(&folder);
+    let source = format!("oci:{}", folder.display());
+    let pushed = object(&place, &["push", &source, "--as", "app:1", "--no-publish"]);
+    assert_eq!(pushed["digest"], json!(index));
+    // Part of an index that is there.
+    let part = format!("app@{manifest}");
+    refusals(&[&["app:2"], &[&missing], &["other", "--all-tags"], &[&part]]);
+    assert_eq!(error(&place, &["rm", &part, "--dry-run"])["exit"], 2);
+    for name in [&["app:1"][..], &[&format!("app@{index}")], &["app", "--all-tags"]] {
+        let planned = object(&place, &[&["rm"], name, &["--dry-run"]].concat());
+        assert!(!planned["changed"].as_array().unwrap().is_empty());
+        assert_eq!(object(&place, &[&["rm"], name].concat())["changed"], planned["changed"], "{name:?}");
+        object(&place, &["push", &source, "--as", "app:1", "--no-publish"]);
+    }
+}
+
+#[test]
+fn settings_that_the_holder_overrules_are_told() {
+    let place = Place::new();
+    object(&place, &["init"]);
+    let mut holder = Command::new(env!("CARGO_BIN_EXE_ipcr"))
+        .args(["--offline", "--share", "own", "serve", "--http", "127.0.0.1:0"])
+        .env_clear()
+        .env("HOME", place.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    let told = |arguments: &[&str]| object(&place, arguments)["warnings"].clone();
+    // What is the same there, and what goes with each request or counts here.
+    let peer = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+    let same = ["--share", "own", "--no-share", "--timeout", "5", "--peer", peer, "--lock-wait", "1", "--allow-stale"];
+    let unheard = told(&[&same[..], &["check"]].concat());
+    let heard = told(&["--share", "all", "--upload-limit", "1M", "--dns", "127.0.0.1", "check"]);
+    let by_variable = place.shown(&["--offline", "ls"], &[("IPCR_GATEWAY", "https://gateway.test")]);
+    // The usual ones are nobody's wish.
+    let usual = told(&["df"]);
+    object(&place, &["config", "set", "cache-limit", "1GiB"]);
+    let written = told(&["df"]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(ready.starts_with("ready"), "{ready}");
+    assert_eq!((unheard, usual), (json!([]), json!([])));
+    let message = heard[0]["message"].as_str().unwrap();
+    assert!(message.ends_with("`--dns`, `--share` and `--upload-limit` have no effect on it"), "{message}");
+    assert_eq!(heard.as_array().unwrap().len(), 1);
+    let message = written[0]["message"].as_str().unwrap();
+    assert!(message.contains("`cache-limit` in") && message.ends_with("config.toml has no effect on it"), "{message}");
+    assert!(by_variable.contains("`IPCR_GATEWAY` has no effect on it"), "{by_variable}");
+}
+
+#[test]
+fn a_home_may_have_any_name() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let place = Place::new();
+    let home = place.path().join(OsStr::from_bytes(b"h\xff\x1b[2Jme"));
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ipcr"))
+            .args(["--offline", "--home"])
+            .arg(&home)
+            .args(arguments)
+            .env_clear()
+            .env("HOME", place.path())
+            .output()
+            .unwrap();
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {talk}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for arguments in [
+        &["init"][..],
+        &["config", "set", "timeout", "5"],
+        &["config", "get"],
+        &["-o", "json", "config", "get"],
+        &["-o", "json", "config", "set", "timeout", "6"],
+        &["-o", "json", "config", "path"],
+        &["config", "get", "home"],
+        &["-o", "json", "id"],
+        &["ls"],
+        &["df"],
+        &["check"],
+    ] {
+        let shown = run(arguments);
+        assert!(!shown.contains('\u{1b}'), "{arguments:?}: {shown}");
+    }
+    assert!(home.join("registry.key").exists() && run(&["config", "path"]).contains('\u{fffd}'));
 }

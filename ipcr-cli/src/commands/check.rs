@@ -1,5 +1,6 @@
 //! `ipcr check`: is everything there, and whole?
 
+use ipcr_core::event::Warning;
 use ipcr_core::kind::ErrorKind;
 use ipcr_core::registry::outcome::{CheckOutcome, RepairOutcome, Used};
 use serde::Serialize;
@@ -55,22 +56,23 @@ struct Repair {
 }
 
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
-    let (checked, unasked) =
-        if args.repair { repair(context, args).await? } else { (check(context, args).await?, false) };
-    context.show(&checked, &[], |ui, Checked { outcome, repair, .. }| {
+    let (checked, unasked, warnings) =
+        if args.repair { repair(context, args).await? } else { check(context, args).await? };
+    context.show(&checked, &warnings, |ui, Checked { outcome, repair, .. }| {
         repair.iter().try_for_each(|repair| lines(ui, repair))?;
         for problem in &outcome.problems {
             ui.line(format!("damaged: {problem}"))?;
         }
         let read = if args.read_data { format!(", {} read", text::bytes(outcome.bytes_read)) } else { String::new() };
-        ui.detail(format!("{} blocks and {} tags checked{read}", outcome.blocks, outcome.tags))
+        let (blocks, tags) = (text::count(outcome.blocks, "block"), text::count(outcome.tags, "tag"));
+        ui.detail(format!("{blocks} and {tags} checked{read}"))
     })?;
     if checked.ok {
         return Ok(());
     }
     let message = match &checked.outcome.problems[..] {
         [only] => only.clone(),
-        [first, rest @ ..] => format!("{first}, and {} more problems", rest.len()),
+        [first, rest @ ..] => format!("{first}, and {}", text::count(rest.len() as u64, "more problem")),
         [] => "something is damaged".into(),
     };
     if unasked {
@@ -81,14 +83,16 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     Err(Failure::new(ErrorKind::Integrity, message).with_hint(hint))
 }
 
-async fn check(context: &Context<'_>, args: &Args) -> Result<Checked, Failure> {
-    let (outcome, _) = context.watch(context.registry.check(args.read_data)).await?;
-    Ok(Checked { ok: outcome.problems.is_empty(), outcome, repair: None })
+/// What is left, whether that is because nobody could be asked, and the warnings on the way.
+type Done = (Checked, bool, Vec<Warning>);
+
+async fn check(context: &Context<'_>, args: &Args) -> Result<Done, Failure> {
+    let (outcome, warnings) = context.watch(context.registry.check(args.read_data)).await?;
+    Ok((Checked { ok: outcome.problems.is_empty(), outcome, repair: None }, false, warnings))
 }
 
-/// What is left, and whether that is because nobody could be asked.
-async fn repair(context: &Context<'_>, args: &Args) -> Result<(Checked, bool), Failure> {
-    let (done, _) = context.watch(context.registry.repair(args.read_data, args.dry_run)).await?;
+async fn repair(context: &Context<'_>, args: &Args) -> Result<Done, Failure> {
+    let (done, warnings) = context.watch(context.registry.repair(args.read_data, args.dry_run)).await?;
     let RepairOutcome { found, lacking, lacking_cids, fetched, made, removed, lost, unasked, problems, .. } = done;
     let repair = Repair {
         dry_run: args.dry_run,
@@ -101,7 +105,7 @@ async fn repair(context: &Context<'_>, args: &Args) -> Result<(Checked, bool), F
         lost,
     };
     let outcome = CheckOutcome { problems, ..found };
-    Ok((Checked { ok: outcome.problems.is_empty(), outcome, repair: Some(repair) }, unasked))
+    Ok((Checked { ok: outcome.problems.is_empty(), outcome, repair: Some(repair) }, unasked, warnings))
 }
 
 fn lines(ui: &Ui, repair: &Repair) -> Result<(), Failure> {
@@ -112,10 +116,17 @@ fn lines(ui: &Ui, repair: &Repair) -> Result<(), Failure> {
         for cid in &repair.lacking_cids {
             ui.line(format!("would get {cid}"))?;
         }
-        return ui.line(format!("would get {} blocks, and what is missing below them", repair.lacking));
+        return ui.line(match repair.lacking {
+            0 => "nothing is lacking".to_owned(),
+            lacking => format!("would get {}, and what is missing below", text::count(lacking, "block")),
+        });
     }
     let Repair { fetched, made, lost, removed, .. } = repair;
     let bytes = text::bytes(fetched.bytes);
-    ui.line(format!("repaired: {} blocks ({bytes}) fetched, {made} made again; {lost} are lost", fetched.blocks))?;
-    if *removed > 0 { ui.line(format!("{removed} blocks that nothing needs were removed")) } else { Ok(()) }
+    let blocks = text::count(fetched.blocks, "block");
+    ui.line(format!("repaired: {blocks} ({bytes}) fetched, {made} made again, {lost} lost"))?;
+    match *removed {
+        0 => Ok(()),
+        removed => ui.line(format!("removed: {} that nothing needs", text::count(removed, "block"))),
+    }
 }

@@ -1,5 +1,6 @@
 //! `ipcr config`: settings and where they come from.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use clap::Subcommand;
@@ -79,12 +80,12 @@ struct Changed<'a> {
     key: &'a str,
     value: Option<toml::Value>,
     previous: Option<toml::Value>,
-    path: &'a Path,
+    path: Cow<'a, str>,
 }
 
 #[derive(Serialize)]
 struct Place<'a> {
-    path: &'a Path,
+    path: Cow<'a, str>,
     exists: bool,
 }
 
@@ -94,8 +95,8 @@ pub(crate) fn run(ui: &Ui, settings: &Settings, args: &Args) -> Result<(), Failu
         Action::Get { key: None } => get_all(ui, settings),
         Action::Set { key, value } => set(ui, settings, key, value),
         Action::Path => {
-            let place = Place { path: &settings.file, exists: settings.file.exists() };
-            if ui.is_json() { ui.object(&place, None) } else { ui.line(settings.file.to_string_lossy()) }
+            let place = Place { path: settings.file.to_string_lossy(), exists: settings.file.exists() };
+            if ui.is_json() { ui.object(&place, None) } else { ui.line(place.path) }
         }
     }
 }
@@ -152,7 +153,7 @@ fn set(ui: &Ui, settings: &Settings, key: &str, value: &str) -> Result<(), Failu
     let text = toml::to_string(&table).expect("a table of plain values");
     write(file, &text).map_err(|error| Failure::io(format!("writing {} failed", file.display()), &error))?;
     if ui.is_json() {
-        return ui.object(&Changed { key, value, previous, path: file }, None);
+        return ui.object(&Changed { key, value, previous, path: file.to_string_lossy() }, None);
     }
     match value {
         Some(value) => ui.line(format!("{key} = {value}")),

@@ -24,12 +24,12 @@ pub(crate) async fn run(context: &Context<'_>, _: &Args) -> Result<(), Failure> 
 fn rows(outcome: &UsageOutcome) -> [[String; 3]; 9] {
     let UsageOutcome { own, metadata, cache, interrupted, reclaimable, files, disk } = outcome;
     let row = |what: &str, bytes: u64, note: String| [what.to_owned(), text::bytes(bytes), note];
-    let blocks = |count: u64| count_of(count, "block");
+    let blocks = |count: u64| text::count(count, "block");
     [
         row(
             "own images",
             own.bytes,
-            format!("{}, {}, {}", count_of(own.images, "image"), count_of(own.tags, "tag"), blocks(own.blocks)),
+            format!("{}, {}, {}", text::count(own.images, "image"), text::count(own.tags, "tag"), blocks(own.blocks)),
         ),
         row("metadata", metadata.bytes, blocks(metadata.blocks)),
         row(
@@ -37,7 +37,7 @@ fn rows(outcome: &UsageOutcome) -> [[String; 3]; 9] {
             cache.bytes,
             format!(
                 "{}, {}, limit {}",
-                count_of(cache.images, "image"),
+                text::count(cache.images, "image"),
                 blocks(cache.blocks),
                 text::bytes(cache.limit)
             ),
@@ -49,8 +49,4 @@ fn rows(outcome: &UsageOutcome) -> [[String; 3]; 9] {
         row("tables", files.tables, "on disk".into()),
         row("disk free", disk.free, format!("of {}", text::bytes(disk.size))),
     ]
-}
-
-fn count_of(count: u64, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

@@ -35,9 +35,16 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     (options.dry_run, options.force) = (args.dry_run, args.force);
     let (outcome, warnings) = context.watch(context.registry.collect(options)).await?;
     context.show(&Collected { dry_run: args.dry_run, outcome }, &warnings, |ui, Collected { dry_run, outcome }| {
-        let verb = if *dry_run { "would remove" } else { "removed" };
+        let blocks = text::count(outcome.removed_blocks, "block");
         let (bytes, freed) = (text::bytes(outcome.removed_bytes), text::bytes(outcome.freed_bytes));
-        ui.line(format!("{verb} {} blocks ({bytes}), {freed} on disk", outcome.removed_blocks))?;
-        ui.detail(format!("kept {} blocks", outcome.kept_blocks))
+        ui.line(match dry_run {
+            true => format!("would remove {blocks} ({bytes})"),
+            false => format!("removed {blocks} ({bytes}), which gave {freed} back to the disk"),
+        })?;
+        ui.detail(format!(
+            "{} {}",
+            if *dry_run { "would keep" } else { "kept" },
+            text::count(outcome.kept_blocks, "block")
+        ))
     })
 }

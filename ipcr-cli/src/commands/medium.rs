@@ -28,7 +28,7 @@ pub(crate) fn sink(ui: &Ui, spec: ImageSpec) -> Result<Sink, Failure> {
         return Ok(Sink::Spec(spec));
     }
     if io::stdout().is_terminal() {
-        let hint = "`ipcr pull REF --into - | docker load`";
+        let hint = "send it on: `… - | docker load`, or `… - > app.tar`";
         return Err(Failure::usage("an archive does not belong on a terminal").with_hint(hint));
     }
     ui.take_stdout();

@@ -26,7 +26,7 @@ impl Publication<'_> {
         ui.detail(format!("registry   {}", self.ipns))?;
         ui.detail(match (self.published, self.sequence) {
             (true, sequence) => format!("published  yes, sequence {sequence}"),
-            (false, _) if self.withheld => "not published; `ipcr publish` does that".into(),
+            (false, _) if self.withheld => "published  no; `ipcr publish` does that".into(),
             (false, 0) => "published  no".into(),
             (false, sequence) => format!("published  not taken by anyone else yet, sequence {sequence}"),
         })?;

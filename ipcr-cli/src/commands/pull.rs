@@ -73,7 +73,7 @@ fn lines(ui: &Ui, outcome: &PullOutcome) -> Result<(), Failure> {
     chain::lines(ui, &outcome.chain, outcome.trust)?;
     let bytes = outcome.bytes;
     let gateways = outcome.gateways.iter().filter(|gateway| gateway.blocks > 0).count();
-    let sources = match (outcome.peers.len(), gateways) {
+    let sources = match (outcome.peers.len() as u64, gateways as u64) {
         (0, 0) => String::new(),
         (peers, 0) => format!(" from {}", text::count(peers, "peer")),
         (0, gateways) => format!(" from {}", text::count(gateways, "gateway")),

@@ -1,8 +1,8 @@
 //! `ipcr rm`: tags and manifests taken away.
 
-use ipcr_core::reference::{ImageName, Reference, TargetName};
-use ipcr_core::registry::options::{RemoveTarget, ResolveOptions};
-use ipcr_core::registry::outcome::{ListedTag, Listing};
+use ipcr_core::kind::ErrorKind;
+use ipcr_core::reference::{Reference, TargetName};
+use ipcr_core::registry::options::RemoveTarget;
 use serde::Serialize;
 
 use super::publication::edit_lines;
@@ -50,12 +50,12 @@ struct DryRun {
 pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
     let target = target(context, args).await?;
     if args.dry_run {
-        return plan(context, &target).await;
+        return plan(context, target).await;
     }
     let question = format!("Take {} out of this registry?", describe(&target));
     let whole = matches!(target, RemoveTarget::Image(_));
     if whole && !args.yes && context.ui.confirm(&question).await == Some(false) {
-        return Err(Failure::interrupted());
+        return Err(Failure::new(ErrorKind::Failed, "nothing was removed").with_hint("`--yes` does not ask"));
     }
     let mut options = context.publishing()?;
     options.force = args.force;
@@ -81,42 +81,11 @@ async fn target(context: &Context<'_>, args: &Args) -> Result<RemoveTarget, Fail
     }
 }
 
-async fn plan(context: &Context<'_>, target: &RemoveTarget) -> Result<(), Failure> {
-    let image = match target {
-        RemoveTarget::Tag(name) => &name.image,
-        RemoveTarget::Digest(image, _) | RemoveTarget::Image(image) => image,
-    };
-    let listing = context.registry.list(None, Some(image.clone()), ResolveOptions::default());
-    let (listing, warnings) = context.watch(listing).await?;
-    let changed = doomed(&listing, image, target);
-    if changed.is_empty() {
-        let failure = Failure::new(ipcr_core::kind::ErrorKind::NotFound, format!("there is no {}", describe(target)));
-        return Err(failure.with_hint("`ipcr ls` lists own images"));
-    }
+async fn plan(context: &Context<'_>, target: RemoveTarget) -> Result<(), Failure> {
+    let (changed, warnings) = context.watch(context.registry.plan_remove(target)).await?;
     context.show(&DryRun { dry_run: true, changed }, &warnings, |ui, plan| {
         plan.changed.iter().try_for_each(|changed| ui.line(format!("would remove {changed}")))
     })
-}
-
-/// What would go, spelt as in the outcome of a removal.
-fn doomed(listing: &Listing, image: &ImageName, target: &RemoveTarget) -> Vec<String> {
-    let tags = listing.images.iter().filter(|listed| listed.name == image.as_str()).flat_map(|listed| &listed.tags);
-    let goes = tags.filter(|tag| match target {
-        RemoveTarget::Tag(name) => tag.tag == name.tag.as_str(),
-        RemoveTarget::Digest(_, digest) => tag.digest == Some(*digest),
-        RemoveTarget::Image(_) => true,
-    });
-    let spell = |tag: &ListedTag| match tag.digest {
-        Some(digest) => format!("{image}:{}@{digest}", tag.tag),
-        None => format!("{image}:{}", tag.tag),
-    };
-    let mut doomed: Vec<String> = goes.map(spell).collect();
-    match target {
-        RemoveTarget::Tag(_) => {}
-        RemoveTarget::Digest(image, digest) => doomed.push(format!("{image}@{digest}")),
-        RemoveTarget::Image(image) => doomed.push(image.to_string()),
-    }
-    doomed
 }
 
 fn describe(target: &RemoveTarget) -> String {

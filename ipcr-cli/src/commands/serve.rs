@@ -1,6 +1,7 @@
 //! `ipcr serve`: the service.
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::args::Progress;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::home;
+use crate::session::{self, Purpose};
 use crate::ui::Ui;
 
 /// How often the registry's record is signed anew.
@@ -46,7 +48,7 @@ struct Line<'a> {
     http: &'a str,
     ipns: Option<String>,
     node: Node,
-    home: &'a Path,
+    home: Cow<'a, str>,
 }
 
 #[derive(Serialize)]
@@ -55,9 +57,14 @@ struct Node {
     addresses: Vec<Multiaddr>,
 }
 
-pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failure> {
+pub(crate) fn run(purpose: Purpose<'_>, args: &Args) -> Result<(), Failure> {
+    // Before the home is opened: an address that makes no sense leaves nothing behind.
+    let address = home::http(&purpose.settings.place("http"), &purpose.settings.http)?;
+    session::run(purpose, async |context| answer(context, address, args.no_publish).await)
+}
+
+async fn answer(context: &Context<'_>, address: SocketAddr, only_published: bool) -> Result<(), Failure> {
     context.set_serving();
-    let address = home::http(&context.settings.place("http"), &context.settings.http)?;
     let addresses = context.registry.holder().start_node().await.map_err(|error| context.failure(&error))?;
     let ipns = match context.registry.identity().await {
         Ok(identity) => Some(identity.ipns),
@@ -75,8 +82,8 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
     let mut told: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     told.push(http.clone());
     let peer_id = addresses.iter().find_map(addresses::peer).map(|peer| peer.to_string());
-    let ready =
-        Line { ready: true, http: &http, ipns, node: Node { peer_id, addresses }, home: &context.settings.home };
+    let home = context.settings.home.to_string_lossy();
+    let ready = Line { ready: true, http: &http, ipns, node: Node { peer_id, addresses }, home };
     if context.ui.is_json() {
         context.ui.object(&ready, None)?;
     } else {
@@ -85,7 +92,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &Args) -> Result<(), Failur
         context.ui.line(format!("ready: {registry} at {} addresses as {peer}, {http}", ready.node.addresses.len()))?;
     }
     tell(context.ui, None, told);
-    serve(context, args.no_publish).await
+    serve(context, only_published).await
 }
 
 /// Says where is served, on standard error: as lines, or as events for programs.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use multiaddr::Multiaddr;
 
-use super::open::{self, OpenHome};
+use super::open::{self, OpenHome, Purpose};
 use crate::engine::discovery::Discovery;
 use crate::identity::NodeKey;
 use crate::media::registry::credentials::Credentials;
@@ -43,6 +43,7 @@ pub struct Builder {
     surroundings: Surroundings,
     command: String,
     lock_wait: Duration,
+    purpose: Purpose,
 }
 
 impl Builder {
@@ -52,7 +53,8 @@ impl Builder {
         let node = NodeConfig::new(NodeKey::generate().keypair().clone(), mode.clone());
         let mut config = HomeConfig::new(path, node);
         config.dns.mode = mode;
-        Self { config, surroundings: Surroundings::default(), command: "a program".into(), lock_wait: LOCK_WAIT }
+        let (surroundings, purpose) = (Surroundings::default(), Purpose::default());
+        Self { config, surroundings, command: "a program".into(), lock_wait: LOCK_WAIT, purpose }
     }
 
     /// Listens at these addresses instead of all of the mode's.
@@ -158,11 +160,18 @@ impl Builder {
         self
     }
 
+    /// What the home is opened for (default: [`Purpose::Work`]).
+    pub fn purpose(mut self, purpose: Purpose) -> Self {
+        self.purpose = purpose;
+        self
+    }
+
     /// Opens the home: holds it and lets others work through this process, or works through the process that holds it. Needs
     /// a tokio runtime with I/O and time.
     pub async fn open(self) -> Result<OpenHome, RegistryError> {
+        let purpose = self.purpose;
         let (config, surroundings, command, wait) = self.parts();
-        open::open(config, surroundings, &command, wait).await
+        open::open(config, surroundings, &command, wait, purpose).await
     }
 
     /// Opens the home as its holder, which `init` and serving need; waits for another one to let go.

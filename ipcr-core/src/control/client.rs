@@ -50,7 +50,7 @@ impl Client {
 pub(super) async fn serve(stream: UnixStream, holder: Arc<dyn Holder>) {
     let (reader, writer) = stream.into_split();
     let (mut reader, mut writer) = (BufReader::new(reader), BufWriter::new(writer));
-    match tokio::time::timeout(HELLO, greet(&mut reader, &mut writer)).await {
+    match tokio::time::timeout(HELLO, greet(&mut reader, &mut writer, holder.as_ref())).await {
         Ok(Ok(true)) => {}
         Ok(Ok(false)) | Err(_) => return,
         Ok(Err(error)) => return tracing::debug!(%error, "a client did not say hello"),
@@ -67,8 +67,12 @@ pub(super) async fn serve(stream: UnixStream, holder: Arc<dyn Holder>) {
 }
 
 /// Whether the client speaks as this side does.
-async fn greet(reader: &mut BufReader<OwnedReadHalf>, writer: &mut BufWriter<OwnedWriteHalf>) -> io::Result<bool> {
-    wire::write(writer, &Frame::new(Kind::Hello, 0, &Hello::own(), Vec::new())).await?;
+async fn greet(
+    reader: &mut BufReader<OwnedReadHalf>,
+    writer: &mut BufWriter<OwnedWriteHalf>,
+    holder: &dyn Holder,
+) -> io::Result<bool> {
+    wire::write(writer, &Frame::new(Kind::Hello, 0, &Hello::own(holder.settings()), Vec::new())).await?;
     writer.flush().await?;
     let frame = wire::read(reader).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let hello: Hello = frame.header()?;

@@ -40,6 +40,8 @@ pub struct OpenHome {
     pub remote: Option<Arc<RemoteHolder>>,
     /// The socket, if this process holds the home and could serve it.
     pub control: Option<Control>,
+    /// By the names of settings: what this process was to do otherwise than the one that holds the home does, and so cannot.
+    pub overruled: Vec<String>,
 }
 
 impl OpenHome {
@@ -78,6 +80,16 @@ impl OpenHome {
     }
 }
 
+/// What a home is opened for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Anything.
+    #[default]
+    Work,
+    /// To look at what is in it: one that cannot be written to will do.
+    Look,
+}
+
 /// Opens a home: holds it and serves its socket, or works through the process that does.
 ///
 /// `command` is what others are told about who holds it. Waits up to `wait` for a holder that lets nobody work through it.
@@ -86,11 +98,22 @@ pub async fn open(
     surroundings: Surroundings,
     command: &str,
     wait: Duration,
+    purpose: Purpose,
 ) -> Result<OpenHome, RegistryError> {
     let until = Instant::now() + wait.min(crate::limits::LONGEST_WAIT).max(BEGINNING);
     loop {
-        if let Some(home) = try_lock(&config, command).await? {
-            return held(home, config, surroundings).await;
+        match try_lock(&config, command).await {
+            Ok(Some(home)) => return held(home, config, surroundings).await,
+            Ok(None) => {}
+            Err(error) if purpose == Purpose::Look && error.kind() == ErrorKind::Access => {
+                match try_read(&config).await {
+                    Ok(Some(home)) => return looked_at(home, config, surroundings).await,
+                    Ok(None) => {}
+                    // Why it cannot be written to matters more.
+                    Err(_) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
         }
         let left = until.saturating_duration_since(Instant::now());
         let reason = match tokio::time::timeout(left, RemoteHolder::connect(&config.path)).await {
@@ -98,7 +121,9 @@ pub async fn open(
                 let surroundings = equip(surroundings, &config).await?;
                 let remote = Arc::new(remote);
                 let registry = Registry::new(Arc::clone(&remote) as _, surroundings);
-                return Ok(OpenHome { path: config.path, registry, holder: None, remote: Some(remote), control: None });
+                let overruled = overruled(&config, remote.as_ref());
+                let (path, remote) = (config.path, Some(remote));
+                return Ok(OpenHome { path, registry, holder: None, remote, control: None, overruled });
             }
             // It may be gone, or let us in, at the next attempt.
             Ok(Err(error)) => Some(error),
@@ -109,6 +134,13 @@ pub async fn open(
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// What the holder does otherwise than this configuration says.
+fn overruled(config: &HomeConfig, holder: &RemoteHolder) -> Vec<String> {
+    let theirs = holder.settings();
+    let ours = config.settings().into_iter();
+    ours.filter(|(name, value)| theirs.get(name) != Some(value)).map(|(name, _)| name).collect()
 }
 
 /// The process that holds the home does not let us work through it.
@@ -142,6 +174,21 @@ async fn try_lock(config: &HomeConfig, command: &str) -> Result<Option<Home>, Re
     locked.map_err(|error| step("opening the home", error))?.map_err(not_opened)
 }
 
+async fn try_read(config: &HomeConfig) -> Result<Option<Home>, RegistryError> {
+    let path = config.path.clone();
+    let opened = tokio::task::spawn_blocking(move || Home::try_read(&path)).await;
+    opened.map_err(|error| step("opening the home", error))?.map_err(not_opened)
+}
+
+/// A home that cannot be written to. Others look at it themselves: it has no socket.
+async fn looked_at(home: Home, config: HomeConfig, surroundings: Surroundings) -> Result<OpenHome, RegistryError> {
+    let surroundings = equip(surroundings, &config).await?;
+    let path = config.path.clone();
+    let holder = LocalHolder::open(home, config).await?;
+    let registry = Registry::new(Arc::clone(&holder) as _, surroundings);
+    Ok(OpenHome { path, registry, holder: Some(holder), remote: None, control: None, overruled: Vec::new() })
+}
+
 async fn held(home: Home, config: HomeConfig, surroundings: Surroundings) -> Result<OpenHome, RegistryError> {
     let surroundings = equip(surroundings, &config).await?;
     let path = config.path.clone();
@@ -150,7 +197,7 @@ async fn held(home: Home, config: HomeConfig, surroundings: Surroundings) -> Res
     let control = Control::serve(&path, Arc::clone(&holder) as _);
     let control = control.inspect_err(|error| tracing::warn!(%error, "others cannot work on this home meanwhile")).ok();
     let registry = Registry::new(Arc::clone(&holder) as _, surroundings);
-    Ok(OpenHome { path, registry, holder: Some(holder), remote: None, control })
+    Ok(OpenHome { path, registry, holder: Some(holder), remote: None, control, overruled: Vec::new() })
 }
 
 async fn equip(mut surroundings: Surroundings, config: &HomeConfig) -> Result<Surroundings, RegistryError> {
@@ -190,7 +237,7 @@ fn not_opened(error: HomeError) -> RegistryError {
     let topic = match &error {
         HomeError::Locked { .. } => Topic::Locked,
         HomeError::NoFolder { .. } | HomeError::NoHome { .. } => Topic::BadHome,
-        error if error.kind() == ErrorKind::Access => Topic::Access,
+        error if error.kind() == ErrorKind::Access => Topic::ClosedHome,
         _ => Topic::Other,
     };
     RegistryError::Step { doing: "opening the home", kind: error.kind(), topic, source: Box::new(error) }

@@ -21,7 +21,7 @@ use crate::port::memory::exchange::MemoryExchange;
 use crate::port::memory::table::MemoryTable;
 use crate::port::table::{Change, Space, Table};
 use crate::registry::error::{RegistryError, Topic};
-use crate::registry::holder::{Activity, ChangeRequest, Changed, RepairRequest, ResolveRequest, ResolvedRoot};
+use crate::registry::holder::{Activity, ChangeRequest, Changed, Manner, RepairRequest, ResolveRequest, ResolvedRoot};
 use crate::registry::options::GcOptions;
 use crate::registry::outcome::{
     CheckOutcome, GcOutcome, Identity, ImagesUsed, RepairOutcome, TrustEntry, UsageOutcome,
@@ -162,7 +162,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn request(authority: &str) -> ResolveRequest {
-    ResolveRequest { authority: Some(authority.into()), allow_stale: false, hints: Vec::new() }
+    ResolveRequest { authority: Some(authority.into()), allow_stale: false, manner: Manner::default() }
 }
 
 #[tokio::test]
@@ -411,6 +411,7 @@ async fn many_calls_at_once_are_answered_each_with_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn homes_are_held_by_the_first_and_worked_on_by_all() {
+    use super::open::Purpose;
     use crate::identity::NodeKey;
     use crate::net::addresses::NetworkMode;
     use crate::node::NodeConfig;
@@ -423,8 +424,14 @@ async fn homes_are_held_by_the_first_and_worked_on_by_all() {
         let node = NodeConfig::new(NodeKey::generate().keypair().clone(), NetworkMode::Loopback);
         HomeConfig::new(folder.path().join("home"), node)
     };
-    let first = open::open(config(), Surroundings::default(), "first", Duration::ZERO).await.unwrap();
-    let second = open::open(config(), Surroundings::default(), "second", Duration::ZERO).await.unwrap();
+    let open = |config, command, wait| open::open(config, Surroundings::default(), command, wait, Purpose::Work);
+    let first = open(config(), "first", Duration::ZERO).await.unwrap();
+    let mut other = config();
+    other.gateways.push("https://gateway.test".into());
+    other.stall = Duration::from_secs(1);
+    let second = open(other, "second", Duration::ZERO).await.unwrap();
+    assert!(first.overruled.is_empty());
+    assert_eq!(second.overruled, ["gateway"], "the rest is the same, or goes with each request");
     assert!(first.holder.is_some() && first.control.is_some() && first.remote.is_none());
     assert!(second.holder.is_none() && second.control.is_none() && second.remote.is_some());
     let error = open::hold(config(), Surroundings::default(), "third", Duration::ZERO).await.unwrap_err();
@@ -442,13 +449,13 @@ async fn homes_are_held_by_the_first_and_worked_on_by_all() {
 
     // The first is done; the second goes on through it, a third joins them, and a fourth takes over when all are gone.
     let closing = tokio::spawn(first.close());
-    let third = open::open(config(), Surroundings::default(), "third", Duration::from_secs(30)).await.unwrap();
+    let third = open(config(), "third", Duration::from_secs(30)).await.unwrap();
     assert!(third.remote.is_some());
     second.close().await.unwrap();
     assert!(third.registry.identity().await.is_ok() && !closing.is_finished());
     third.close().await.unwrap();
     closing.await.unwrap().unwrap();
-    let fourth = open::open(config(), Surroundings::default(), "fourth", Duration::from_secs(30)).await.unwrap();
+    let fourth = open(config(), "fourth", Duration::from_secs(30)).await.unwrap();
     assert!(fourth.holder.is_some());
     assert_eq!(fourth.registry.holder().blocks().get(block.cid()).await.unwrap().as_ref(), Some(block.data()));
     fourth.close().await.unwrap();

@@ -137,6 +137,13 @@ impl NameResolver {
         Self { dns, records, trust, options }
     }
 
+    /// The same, which waits no longer than this for the records of one name.
+    #[must_use]
+    pub fn within(mut self, longest: Duration) -> Self {
+        self.options.timeout = self.options.timeout.min(longest);
+        self
+    }
+
     /// The records that it weighs and keeps.
     pub fn records(&self) -> &RecordTable {
         &self.records

@@ -1,6 +1,5 @@
 //! Editing this registry: tag, remove, publish.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cid::Cid;
@@ -14,16 +13,17 @@ use super::outcome::EditOutcome;
 use super::{push, time_of};
 use crate::dag::compression::Compression;
 use crate::dag::encode::Encoding;
-use crate::digest::Digest;
 use crate::event::Emitter;
-use crate::kind::ErrorKind;
+use crate::exchange::reader::Reader;
+use crate::kind::{Cause, ErrorKind};
 use crate::port::image::Opened as Source;
-use crate::reference::{ImageName, Reference, TargetName};
+use crate::reference::{Reference, TargetName};
 use crate::transfer::adopt::adopt;
 use crate::transfer::ingest::{IngestOptions, Intake};
 use crate::transfer::ledger::Ledger;
-use crate::tree::edit::Edit;
-use crate::tree::read::{self, Contents};
+use crate::tree::edit::{Edit, apply};
+use crate::tree::error::TreeError;
+use crate::tree::read::{self, Contents, TagSummary};
 use crate::tree::stored::StoredImage;
 
 /// See [`Registry::tag`].
@@ -90,49 +90,87 @@ pub(super) async fn remove(
     options: PublishOptions,
     events: Emitter,
 ) -> Result<EditOutcome, RegistryError> {
-    let identity = this.holder.identity().await?;
-    let Some(root) = this.own_root(&identity).await? else {
-        return Err(RegistryError::NotFound {
-            registry: identity.domain.unwrap_or(identity.ipns),
-            what: match target {
-                RemoveTarget::Tag(target) => format!("image {}:{}", target.image, target.tag),
-                RemoveTarget::Digest(image, digest) => format!("image {image}@{digest}"),
-                RemoveTarget::Image(image) => format!("image {image}"),
-            },
-            source: None,
-        });
-    };
-    let (edit, what) = match target {
-        RemoveTarget::Tag(TargetName { image, tag }) => {
-            let digest = this.tags(&root, &image).await?.remove(tag.as_str());
-            let what = digest.map_or_else(|| format!("{image}:{tag}"), |digest| format!("{image}:{tag}@{digest}"));
-            (Edit::RemoveTag { image, tag }, vec![what])
-        }
-        RemoveTarget::Digest(image, digest) => {
-            let tags = this.tags(&root, &image).await?;
-            let tags = tags.iter().filter(|(_, named)| **named == digest);
-            let mut what: Vec<String> = tags.map(|(tag, digest)| format!("{image}:{tag}@{digest}")).collect();
-            what.push(format!("{image}@{digest}"));
-            (Edit::RemoveDigest { image, digest }, what)
-        }
-        RemoveTarget::Image(image) => {
-            let tags = this.tags(&root, &image).await?;
-            let mut what: Vec<String> = tags.iter().map(|(tag, digest)| format!("{image}:{tag}@{digest}")).collect();
-            what.push(image.to_string());
-            (Edit::RemoveImage { image }, what)
-        }
-    };
-    change(this, vec![edit], what, &options, &events).await
+    let removal = Removal::of(this, target).await?;
+    // What is not here may be in what another home has published: only the change itself knows that.
+    let done = change(this, vec![removal.edit.clone()], removal.goes.clone(), &options, &events).await;
+    done.map_err(|error| if error.kind() == ErrorKind::NotFound { removal.missing(error) } else { error })
 }
 
-impl Registry {
-    /// What the tags of an image of this registry name.
-    async fn tags(&self, root: &Cid, image: &ImageName) -> Result<BTreeMap<String, Digest>, RegistryError> {
-        let reader = self.own_reader(root).await?;
-        let document = read::image(&reader, root, image).await;
-        let document = document.map_err(|error| RegistryError::from_tree("reading the registry", error))?;
-        let tags = document.map(|document| document.tags).unwrap_or_default();
-        Ok(tags.into_iter().map(|(tag, row)| (tag, row.digest)).collect())
+/// See [`Registry::plan_remove`].
+pub(super) async fn plan_remove(this: &Registry, target: RemoveTarget) -> Result<Vec<String>, RegistryError> {
+    let removal = Removal::of(this, target).await?;
+    // The edit itself, whose result is thrown away, refuses what it would refuse.
+    match apply(&removal.reader, &removal.root, std::slice::from_ref(&removal.edit), None).await {
+        Ok(_) => Ok(removal.goes),
+        Err(error) => {
+            let error = RegistryError::from_tree("changing the registry", error);
+            Err(if error.kind() == ErrorKind::NotFound { removal.missing(error) } else { error })
+        }
+    }
+}
+
+/// Something that is to be taken out of this registry.
+struct Removal {
+    registry: String,
+    root: Cid,
+    reader: Reader,
+    edit: Edit,
+    /// What it is, for people.
+    what: String,
+    /// What goes with it.
+    goes: Vec<String>,
+}
+
+impl Removal {
+    async fn of(this: &Registry, target: RemoveTarget) -> Result<Self, RegistryError> {
+        let identity = this.holder.identity().await?;
+        let root = this.own_root(&identity).await?;
+        let registry = identity.domain.unwrap_or(identity.ipns);
+        let what = match &target {
+            RemoveTarget::Tag(TargetName { image, tag }) => format!("tag {image}:{tag}"),
+            RemoveTarget::Digest(image, digest) => format!("manifest {image}@{digest}"),
+            RemoveTarget::Image(image) => format!("image {image}"),
+        };
+        let Some(root) = root else { return Err(RegistryError::NotFound { registry, what, source: None }) };
+        let reader = this.own_reader(&root).await?;
+        let (RemoveTarget::Tag(TargetName { image, .. }) | RemoveTarget::Digest(image, _) | RemoveTarget::Image(image)) =
+            &target;
+        let tags = match read::tags(&reader, &root, image).await {
+            Ok(tags) => tags,
+            Err(TreeError::NotFound { .. }) => Vec::new(),
+            Err(error) => return Err(RegistryError::from_tree("reading the registry", error)),
+        };
+        let gone = tags.iter().filter(|row| match &target {
+            RemoveTarget::Tag(name) => row.tag == name.tag.as_str(),
+            RemoveTarget::Digest(_, digest) => row.digest == Some(*digest),
+            RemoveTarget::Image(_) => true,
+        });
+        let spell = |row: &TagSummary| match row.digest {
+            Some(digest) => format!("{image}:{}@{digest}", row.tag),
+            None => format!("{image}:{}", row.tag),
+        };
+        let mut goes: Vec<String> = gone.map(spell).collect();
+        match &target {
+            RemoveTarget::Tag(name) if goes.is_empty() => goes.push(name.to_string()),
+            RemoveTarget::Tag(_) => {}
+            RemoveTarget::Digest(image, digest) => goes.push(format!("{image}@{digest}")),
+            RemoveTarget::Image(image) => goes.push(image.to_string()),
+        }
+        let edit = match target {
+            RemoveTarget::Tag(TargetName { image, tag }) => Edit::RemoveTag { image, tag },
+            RemoveTarget::Digest(image, digest) => Edit::RemoveDigest { image, digest },
+            RemoveTarget::Image(image) => Edit::RemoveImage { image },
+        };
+        Ok(Self { registry, root, reader, edit, what, goes })
+    }
+
+    /// That it is not there.
+    fn missing(self, error: RegistryError) -> RegistryError {
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        // Mostly the deepest cause is the same in other words.
+        let said = causes.last().is_some_and(|cause| cause.to_string().ends_with(&self.what));
+        let source: Option<Cause> = if said { None } else { Some(Box::new(error)) };
+        RegistryError::NotFound { registry: self.registry, what: self.what, source }
     }
 }
 
@@ -153,7 +191,8 @@ async fn change(
     options: &PublishOptions,
     events: &Emitter,
 ) -> Result<EditOutcome, RegistryError> {
-    let request = ChangeRequest { edits, publish: options.publish, force: options.force, wait: options.wait };
+    let PublishOptions { publish, force, wait, .. } = *options;
+    let request = ChangeRequest { edits, publish, force, wait, manner: this.manner() };
     let done: Changed = this.holder.change(request, events.clone()).await?;
     push::warn_about(&done, options.publish, events).await;
     Ok(EditOutcome {

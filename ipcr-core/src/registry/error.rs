@@ -158,6 +158,8 @@ pub enum Topic {
     Limit,
     /// The home cannot be a home.
     BadHome,
+    /// This user may not work on the home, or nobody may write to it.
+    ClosedHome,
     /// Another process holds the home.
     Locked,
     /// The process that held the home, and worked for others, has ended.

@@ -4,6 +4,7 @@
 //! does the cutting and hashing. [`super::Registry`] runs every operation against this trait and so behaves the same in the
 //! holding process (`registry::local`) and in another one, through the home's socket (`registry::remote`).
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::error::RegistryError;
 use super::options::GcOptions;
 use super::outcome::{CheckOutcome, GcOutcome, Identity, RepairOutcome, TrustEntry, UsageOutcome};
 use crate::event::Emitter;
+use crate::limits;
 use crate::naming::chain::{ChainStep, TrustLevel};
 use crate::port::blocks::BlockStore;
 use crate::port::exchange::Exchange;
@@ -75,8 +77,31 @@ pub trait Holder: Debug + Send + Sync + 'static {
     /// Starts the node, if it is not running, and returns its addresses.
     async fn start_node(&self) -> Result<Vec<Multiaddr>, RegistryError>;
 
+    /// What it was opened with, by the names of settings: what those who work through it cannot change (see
+    /// [`super::local::HomeConfig::settings`]).
+    fn settings(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     /// Ends gracefully.
     async fn shutdown(&self) -> Result<(), RegistryError>;
+}
+
+/// How whoever asks wants the network to be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manner {
+    /// Peers to ask and dial first, besides those of the holder.
+    pub hints: Vec<Multiaddr>,
+    /// The longest time without progress.
+    pub stall: Duration,
+    /// Whether others may know what is fetched, and get blocks of it meanwhile.
+    pub share: bool,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { hints: Vec::new(), stall: limits::STALL, share: true }
+    }
 }
 
 /// A name to follow.
@@ -86,8 +111,8 @@ pub struct ResolveRequest {
     pub authority: Option<String>,
     /// Uses a kept record although it has expired.
     pub allow_stale: bool,
-    /// Peers to ask and dial first, besides those of the holder.
-    pub hints: Vec<Multiaddr>,
+    /// How.
+    pub manner: Manner,
 }
 
 /// What is to be repaired.
@@ -97,8 +122,8 @@ pub struct RepairRequest {
     pub read_data: bool,
     /// Only says what would be done; nobody is asked.
     pub dry_run: bool,
-    /// Peers to dial first, besides those of the holder.
-    pub hints: Vec<Multiaddr>,
+    /// How.
+    pub manner: Manner,
 }
 
 /// Where a name leads.
@@ -128,6 +153,8 @@ pub struct ChangeRequest {
     pub force: bool,
     /// How long to wait, at most, until another node holds the root.
     pub wait: Duration,
+    /// How.
+    pub manner: Manner,
 }
 
 /// What became of a change.

@@ -3,6 +3,7 @@
 //! It owns the store, the tables, the names and the keys, and a node that is started when it is first needed: a push without
 //! publishing, a listing or a check touch no network.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use multiaddr::Multiaddr;
 use tokio::sync::{Mutex, RwLock};
 
 use super::error::{RegistryError, Topic};
-use super::holder::{Activity, ChangeRequest, Changed, Holder, RepairRequest, ResolveRequest, ResolvedRoot};
+use super::holder::{Activity, ChangeRequest, Changed, Holder, Manner, RepairRequest, ResolveRequest, ResolvedRoot};
 use super::network::{LazyExchange, LazyNetwork};
 use super::options::{GcOptions, InitOptions};
 use super::outcome::{CheckOutcome, GcOutcome, Identity, RepairOutcome, TrustEntry, UsageOutcome};
 use super::profile::{self, Profile};
+use crate::digest::Digest;
 use crate::event::{Emitter, Stage, Warning};
 use crate::exchange::reader::Reader;
 use crate::identity::{KeyStore, RegistryKey};
@@ -28,6 +30,7 @@ use crate::naming::chain::{ChainStep, StepKind, TrustLevel};
 use crate::naming::dns::DnsOptions;
 use crate::naming::handover::Handover;
 use crate::naming::trust::{Anchor, Remembered, TrustTable};
+use crate::net::addresses::NetworkMode;
 use crate::node::{NodeConfig, Share};
 use crate::pin::state::State;
 use crate::port::announce::Announce;
@@ -89,6 +92,37 @@ impl HomeConfig {
             records: RecordPolicy::default(),
             cache: CacheSize::default(),
         }
+    }
+
+    /// All that only the process which holds the home can follow, by the names of the program's settings, in a form that can be
+    /// compared. Whatever else whoever works through it has chosen goes with each request ([`Manner`]) or counts in its own process.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        let Self { node, dns, routers, gateways, cache, .. } = self;
+        let network = match &node.mode {
+            // The key is nobody's business.
+            NetworkMode::Private(key) => format!("private: {}", Digest::sha256(key.bytes())),
+            mode => format!("{mode:?}"),
+        };
+        let share = match node.share {
+            Share::All => "all",
+            Share::Own(_) => "own",
+            Share::Nothing => "nothing",
+        };
+        let all = [
+            ("network", network),
+            ("listen", format!("{:?}", node.listen)),
+            ("bootstrap", format!("{:?}", node.bootstrap)),
+            ("router", format!("{routers:?}")),
+            ("gateway", format!("{gateways:?}")),
+            ("dns", format!("{:?}", dns.servers)),
+            ("dns-anchor", Digest::sha256(dns.anchors.concat().as_bytes()).to_string()),
+            ("offline", node.offline.to_string()),
+            ("cache-limit", format!("{cache:?}")),
+            ("upload-limit", format!("{:?}", node.upload)),
+            ("download-limit", format!("{:?}", node.download)),
+            ("share", share.to_owned()),
+        ];
+        all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 
@@ -171,12 +205,12 @@ impl LocalHolder {
         let state = self.state().await?;
         if only_published && state.published.as_ref().is_none_or(|published| Some(published.root) != state.root) {
             let Some(published) = state.published else { return Ok(true) };
-            let (publisher, network) = (self.publisher().await?, self.publishing_network().await?);
+            let (publisher, network) = (self.publisher().await?, self.publishing_network(self.manner()).await?);
             let _turn = self.turn.read().await;
             let renewed = publisher.renew(&published, &network).await;
             return renewed.map_err(|error| RegistryError::from_publish("publishing the record again", error));
         }
-        Ok(self.change(request(Vec::new()), Emitter::silent()).await?.published)
+        Ok(self.change(self.request(Vec::new()), Emitter::silent()).await?.published)
     }
 
     /// Provides the folders of what was published, for as long as it is awaited: it does not end.
@@ -254,14 +288,14 @@ impl LocalHolder {
             let handover = self.handover(&old, new.name()).await?;
             let key = NewKey { did: info.did, ipns: info.ipns, did_document: info.did_document, handover };
             // Under the old name at first: whoever still follows it learns of the new key there.
-            self.make(request(vec![Edit::HandOver { key: Box::new(key) }]), &events).await?;
+            self.make(self.request(vec![Edit::HandOver { key: Box::new(key) }]), &events).await?;
         }
         keys.rotate().map_err(rotating)?;
         *self.publisher.lock().await = None;
         let changed = if self.config.node.offline {
             self.unpublished().await?
         } else {
-            let (done, _) = self.make(request(Vec::new()), &events).await?;
+            let (done, _) = self.make(self.request(Vec::new()), &events).await?;
             self.changed(done).await?
         };
         Ok((previous, changed))
@@ -277,17 +311,16 @@ impl LocalHolder {
         let network = match (request.publish, self.config.node.offline) {
             (true, false) => {
                 events.stage(Stage::Connecting).await;
-                Some(self.publishing_network().await?)
+                Some(self.publishing_network(request.manner).await?)
             }
             (true, true) if request.edits.is_empty() => return Err(offline()),
-            (true, true) => {
-                events.warn(Warning::NotPublished { reason: OFFLINE.into() }).await;
-                None
-            }
-            (false, _) => None,
+            _ => None,
         };
         let done = publisher.change(request.edits, request.force, network.as_ref(), events).await;
         let done = done.map_err(|error| RegistryError::from_publish("changing the registry", error))?;
+        if request.publish && network.is_none() {
+            events.warn(Warning::NotPublished { reason: OFFLINE.into() }).await;
+        }
         self.network.blocks_added().await;
         Ok((done, network))
     }
@@ -346,10 +379,11 @@ impl LocalHolder {
     }
 
     /// The network, with the hints of our own domain.
-    async fn publishing_network(&self) -> Result<Network, RegistryError> {
+    async fn publishing_network(&self, manner: Manner) -> Result<Network, RegistryError> {
         let parts = self.network.start().await?;
         let profile = Profile::load(&self.config.path)?;
-        let mut hints = self.config.node.peers.clone();
+        let mut hints = manner.hints;
+        hints.extend(self.config.node.peers.iter().filter(|peer| !hints.contains(peer)).cloned().collect::<Vec<_>>());
         if let Some(domain) = &profile.domain {
             hints.extend(self.network.hints(domain).await);
         }
@@ -358,13 +392,23 @@ impl LocalHolder {
             announce: Arc::clone(&parts.node) as Arc<dyn Announce>,
             exchange: Arc::clone(&parts.exchange),
             hints,
-            stall: self.config.stall,
+            stall: manner.stall,
         })
     }
 
     /// The tables for the holder itself, which has a turn where one is needed.
     pub(super) fn own_tables(&self) -> Arc<dyn Table> {
         self.tables.clone()
+    }
+
+    /// Edits to be published at once.
+    fn request(&self, edits: Vec<Edit>) -> ChangeRequest {
+        ChangeRequest { edits, publish: true, force: false, wait: Duration::ZERO, manner: self.manner() }
+    }
+
+    /// How the network is used for what nobody asked for.
+    fn manner(&self) -> Manner {
+        Manner { stall: self.config.stall, ..Manner::default() }
     }
 
     fn trust(&self) -> TrustTable {
@@ -402,7 +446,7 @@ impl Holder for LocalHolder {
             return Ok(own_root(root, &identity, published.map(|published| published.sequence), &self.config));
         };
         let authority: Authority = authority.parse().map_err(RegistryError::from_name)?;
-        self.network.resolve(&authority, request.hints, request.allow_stale, &events).await
+        self.network.resolve(&authority, request.manner, request.allow_stale, &events).await
     }
 
     async fn change(&self, request: ChangeRequest, events: Emitter) -> Result<Changed, RegistryError> {
@@ -443,6 +487,10 @@ impl Holder for LocalHolder {
 
     async fn collect(&self, options: GcOptions) -> Result<GcOutcome, RegistryError> {
         self.collect_all(options).await
+    }
+
+    fn settings(&self) -> BTreeMap<String, String> {
+        self.config.settings()
     }
 
     async fn check(&self, read_data: bool) -> Result<CheckOutcome, RegistryError> {
@@ -519,11 +567,6 @@ fn offline() -> RegistryError {
         topic: Topic::Offline,
         source: OFFLINE.into(),
     }
-}
-
-/// Edits to be published at once.
-fn request(edits: Vec<Edit>) -> ChangeRequest {
-    ChangeRequest { edits, publish: true, force: false, wait: Duration::ZERO }
 }
 
 fn trust_entry(entry: &Remembered) -> TrustEntry {

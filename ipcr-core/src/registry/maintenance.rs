@@ -6,7 +6,7 @@ use cid::Cid;
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use super::error::{RegistryError, Topic};
-use super::holder::RepairRequest;
+use super::holder::{Manner, RepairRequest};
 use super::local::{CacheSize, LocalHolder, step};
 use super::network::LazyExchange;
 use super::options::GcOptions;
@@ -17,6 +17,7 @@ use super::profile;
 use crate::event::Emitter;
 use crate::kind::ErrorKind;
 use crate::pin::cache::CacheEntry;
+use crate::port::blocks::StoreReport;
 use crate::port::exchange::Exchange;
 use crate::upkeep::collect::{Collected, Terms, UpkeepError, collect, is_full};
 use crate::upkeep::inspect::check;
@@ -63,13 +64,20 @@ impl LocalHolder {
 
     /// Looks for damage in the store, the registry and the keys.
     pub(super) async fn look_for_damage(&self, read_data: bool) -> Result<CheckOutcome, RegistryError> {
-        Ok(self.inspect(read_data).await?.0)
+        let report = self.check_store(read_data).await?;
+        // What a collection takes away meanwhile would be missing. Changes are no obstacle: what the root led to stays.
+        let _turn = self.turn.read().await;
+        Ok(self.inspect(report).await?.0)
     }
 
-    /// The same; also the blocks that are damaged.
-    async fn inspect(&self, read_data: bool) -> Result<(CheckOutcome, Vec<Cid>), RegistryError> {
-        let found =
-            check(&self.blocks, &self.own_tables(), read_data).await.map_err(|error| upkeep("checking", error))?;
+    /// Looks at the store alone, which takes long and lets collections go on.
+    async fn check_store(&self, read_data: bool) -> Result<StoreReport, RegistryError> {
+        self.blocks.check(read_data).await.map_err(|error| upkeep("checking", error.into()))
+    }
+
+    /// Goes on from what a look at the store has found, for whoever has a turn; also the blocks that are damaged.
+    async fn inspect(&self, report: StoreReport) -> Result<(CheckOutcome, Vec<Cid>), RegistryError> {
+        let found = check(&self.blocks, &self.own_tables(), report).await.map_err(|error| upkeep("checking", error))?;
         let damaged = found.damaged;
         let (blocks, bytes_read, tags, mut problems) = (found.blocks, found.bytes_read, found.tags, found.problems);
         match profile::identity(&self.config.path) {
@@ -84,9 +92,10 @@ impl LocalHolder {
     /// Looks for damage and mends it.
     pub(super) async fn mend(&self, request: RepairRequest, events: Emitter) -> Result<RepairOutcome, RegistryError> {
         let repairing = |error| upkeep("repairing", error);
+        let report = self.check_store(request.read_data).await?;
         // No collection comes between: what is fetched for a folder must find the rest of it.
         let turn = self.turn.read().await;
-        let (found, damaged) = self.inspect(request.read_data).await?;
+        let (found, damaged) = self.inspect(report).await?;
         let plan = plan(&self.blocks, &self.own_tables(), damaged).await.map_err(repairing)?;
         let lacking = plan.lacking();
         let mut outcome = RepairOutcome {
@@ -99,10 +108,10 @@ impl LocalHolder {
         if request.dry_run {
             return Ok(outcome);
         }
-        let mut hints = request.hints;
+        let Manner { mut hints, stall, share } = request.manner;
         hints.extend(self.config.node.peers.iter().cloned());
         let exchange: Arc<dyn Exchange> = Arc::new(LazyExchange(Arc::clone(&self.network)));
-        let sources = Sources { exchange: &exchange, hints: &hints, stall: self.config.stall, events };
+        let sources = Sources { exchange: &exchange, hints: &hints, stall, share, events };
         let done = plan.execute(&self.blocks, sources).await.map_err(repairing)?;
         drop(turn);
         outcome.fetched = Used { blocks: done.fetched, bytes: done.fetched_bytes };
@@ -113,12 +122,13 @@ impl LocalHolder {
             let terms = Terms { limit: self.cache_limit(), keep_leases: true, dry_run: false, careful: true };
             outcome.removed = self.collect_alone(turn, terms).await?.swept.blocks;
         }
-        outcome.problems = self.inspect(false).await?.0.problems;
+        outcome.problems = self.look_for_damage(false).await?.problems;
         Ok(outcome)
     }
 
     /// What the home uses.
     pub(super) async fn measure(&self) -> Result<UsageOutcome, RegistryError> {
+        let _turn = self.turn.read().await;
         let limit = self.cache_limit();
         let measured = measure(&self.blocks, &self.own_tables(), limit).await;
         let measured = measured.map_err(|error| upkeep("looking at what is stored", error))?;
@@ -184,4 +194,34 @@ fn unreadable_keys(error: &RegistryError) -> String {
 fn upkeep(doing: &'static str, error: UpkeepError) -> RegistryError {
     let topic = if matches!(error, UpkeepError::Torn) { Topic::Torn } else { Topic::Other };
     RegistryError::Step { doing, kind: error.kind(), topic, source: Box::new(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::identity::NodeKey;
+    use crate::net::addresses::NetworkMode;
+    use crate::node::NodeConfig;
+    use crate::registry::local::HomeConfig;
+    use crate::store::home::Home;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_looks_waits_for_a_collection_and_not_for_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let node = NodeConfig::new(NodeKey::generate().keypair().clone(), NetworkMode::Loopback);
+        let home = Home::open(folder.path(), Duration::ZERO).unwrap();
+        let holder = LocalHolder::open(home, HomeConfig::new(folder.path(), node)).await.unwrap();
+        let short = Duration::from_millis(200);
+        let collecting = Arc::clone(&holder.turn).write_owned().await;
+        assert!(timeout(short, holder.look_for_damage(false)).await.is_err());
+        assert!(timeout(short, holder.measure()).await.is_err());
+        drop(collecting);
+        let _changing = holder.turn.read().await;
+        assert!(holder.look_for_damage(true).await.unwrap().problems.is_empty());
+        holder.measure().await.unwrap();
+    }
 }

@@ -35,7 +35,7 @@ use chrono::{DateTime, Utc};
 
 use crate::reference::{Authority, ImageName, Reference, TargetName};
 use error::RegistryError;
-use holder::{Holder, RepairRequest};
+use holder::{Holder, Manner, RepairRequest};
 use operation::Operation;
 use options::{CopyOptions, GcOptions, PublishOptions, PullOptions, PushOptions, RemoveTarget, ResolveOptions};
 use outcome::{
@@ -124,6 +124,12 @@ impl Registry {
         Operation::new(move |events| async move { edit::remove(&this, target, options, events).await })
     }
 
+    /// What [`Registry::remove`] would take away, as far as this home knows, or why it would refuse. Nothing is changed.
+    pub fn plan_remove(&self, target: RemoveTarget) -> Operation<Vec<String>> {
+        let this = self.clone();
+        Operation::new(move |_| async move { edit::plan_remove(&this, target).await })
+    }
+
     /// Publishes the registry as it is, again if need be.
     pub fn publish(&self, options: PublishOptions) -> Operation<EditOutcome> {
         let this = self.clone();
@@ -175,8 +181,8 @@ impl Registry {
     /// Looks for damage and mends it: what is missing or damaged is made again, or fetched from others. With `dry_run` it is only said
     /// what would be; with `read_data` every block is read and hashed first.
     pub fn repair(&self, read_data: bool, dry_run: bool) -> Operation<RepairOutcome> {
-        let (holder, hints) = (Arc::clone(&self.holder), self.surroundings.peers.clone());
-        let request = RepairRequest { read_data, dry_run, hints };
+        let holder = Arc::clone(&self.holder);
+        let request = RepairRequest { read_data, dry_run, manner: self.manner() };
         Operation::new(move |events| async move { holder.repair(request, events).await })
     }
 
@@ -184,6 +190,12 @@ impl Registry {
     pub fn usage(&self) -> Operation<UsageOutcome> {
         let holder = Arc::clone(&self.holder);
         Operation::new(move |_| async move { holder.usage().await })
+    }
+
+    /// How the network is to be used for what this handle asks of the holder.
+    fn manner(&self) -> Manner {
+        let Surroundings { peers, stall, share, .. } = &*self.surroundings;
+        Manner { hints: peers.clone(), stall: *stall, share: *share }
     }
 
     /// Ends gracefully: what is acknowledged is durable already; peers are told good-bye.

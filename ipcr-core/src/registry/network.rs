@@ -9,7 +9,7 @@ use multiaddr::Multiaddr;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::error::{RegistryError, Topic};
-use super::holder::{Activity, ResolvedRoot};
+use super::holder::{Activity, Manner, ResolvedRoot};
 use super::local::HomeConfig;
 use super::profile::{self, Profile};
 use crate::dag::block::Block;
@@ -174,23 +174,25 @@ impl LazyNetwork {
     pub(super) async fn resolve(
         &self,
         authority: &Authority,
-        mut hints: Vec<Multiaddr>,
+        manner: Manner,
         allow_stale: bool,
         events: &Emitter,
     ) -> Result<ResolvedRoot, RegistryError> {
         let parts = self.start().await?;
+        let names = parts.names.clone().within(manner.stall);
+        let mut hints = manner.hints.clone();
         for peer in &self.config.node.peers {
             if !hints.contains(peer) {
                 hints.push(peer.clone());
             }
         }
-        let followed = parts.names.follow(authority, &hints, allow_stale, events).await;
+        let followed = names.follow(authority, &hints, allow_stale, events).await;
         let followed = followed.map_err(RegistryError::from_resolve)?;
-        let resolved = match parts.names.believe(followed, &[]).await {
+        let resolved = match names.believe(followed, &[]).await {
             Err((ResolveError::Trust(TrustError::Changed { domain, remembered, found }), chain)) => {
                 let (from, to) = (remembered.to_string(), found.to_string());
-                let handovers = self.handovers(&parts, &chain, events).await;
-                let believed = parts.names.believe(*chain, &handovers).await;
+                let handovers = self.handovers(&parts, &chain, &manner, events).await;
+                let believed = names.believe(*chain, &handovers).await;
                 if believed.is_ok() {
                     events.warn(Warning::HandedOver { domain: domain.to_string(), from, to }).await;
                 }
@@ -210,11 +212,11 @@ impl LazyNetwork {
 
     /// The hand-overs that the registry at the end of a chain shows; none where it cannot be read, because then nothing speaks for a
     /// changed key.
-    async fn handovers(&self, parts: &Parts, chain: &Chain, events: &Emitter) -> Vec<Handover> {
+    async fn handovers(&self, parts: &Parts, chain: &Chain, manner: &Manner, events: &Emitter) -> Vec<Handover> {
         let reading = async {
-            let stall = self.config.stall.min(HANDOVER_STALL);
+            let (stall, share) = (manner.stall.min(HANDOVER_STALL), manner.share);
             let (root, hints, events) = (*chain.root(), chain.hints().to_vec(), events.clone());
-            let fetch = parts.exchange.open(FetchRequest { root, hints, stall, share: true, events }).await.ok();
+            let fetch = parts.exchange.open(FetchRequest { root, hints, stall, share, events }).await.ok();
             let session = self.blocks.begin(limits::LEASE).await.ok()?;
             let reader = Reader::new(Arc::clone(&self.blocks), Some(Arc::from(session)), fetch);
             let base = match chain.path() {

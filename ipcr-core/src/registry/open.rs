@@ -74,7 +74,7 @@ impl Registry {
         let request = ResolveRequest {
             authority: authority.as_ref().map(ToString::to_string),
             allow_stale: options.allow_stale || self.surroundings.allow_stale,
-            hints: self.surroundings.peers.clone(),
+            manner: self.manner(),
         };
         let resolved = self.holder.resolve(request, events.clone()).await?;
         let session: Arc<dyn StoreSession> = Arc::from(

@@ -69,6 +69,7 @@ pub(super) async fn push(
         publish: options.publish.publish,
         force: options.publish.force,
         wait: options.publish.wait,
+        manner: this.manner(),
     };
     let changed = this.holder.change(request, events.clone()).await?;
     warn_about(&changed, options.publish.publish, &events).await;

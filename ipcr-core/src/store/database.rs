@@ -4,6 +4,7 @@
 //! is durable when it returns (two phases, so that no reordering by the disk can roll it back) and keeps the allocator's
 //! state, so that opening after a crash does not walk the whole file.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -15,8 +16,48 @@ use crate::kind::ErrorKind;
 pub(super) struct Database {
     path: PathBuf,
     cache_bytes: usize,
+    access: Access,
     /// `None` between a failure and the next successful opening.
-    file: RwLock<Option<redb::Database>>,
+    file: RwLock<Option<Handle>>,
+}
+
+/// What is done with a database file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// It is read and written by one process, and made if there is none.
+    Write,
+    /// It is only read, by any number of processes.
+    Read,
+}
+
+enum Handle {
+    Write(redb::Database),
+    Read(redb::ReadOnlyDatabase),
+}
+
+impl Handle {
+    fn open(path: &Path, cache_bytes: usize, access: Access) -> Result<Self, Failure> {
+        let mut builder = Builder::new();
+        let builder = builder.set_cache_size(cache_bytes);
+        Ok(match access {
+            Access::Write => Self::Write(builder.create(path)?),
+            Access::Read => Self::Read(builder.open_read_only(path)?),
+        })
+    }
+
+    fn begin_read(&self) -> Result<ReadTransaction, Failure> {
+        Ok(match self {
+            Self::Write(file) => file.begin_read()?,
+            Self::Read(file) => file.begin_read()?,
+        })
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction, Failure> {
+        match self {
+            Self::Write(file) => Ok(file.begin_write()?),
+            Self::Read(_) => Err(redb::Error::Io(io::ErrorKind::ReadOnlyFilesystem.into()).into()),
+        }
+    }
 }
 
 /// Why a transaction failed. Boxed, because redb's own error is large.
@@ -54,10 +95,10 @@ impl std::fmt::Debug for Database {
 }
 
 impl Database {
-    /// Opens the file, or makes it.
-    pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Self, Failure> {
-        let file = Builder::new().set_cache_size(cache_bytes).create(path)?;
-        Ok(Self { path: path.to_owned(), cache_bytes, file: RwLock::new(Some(file)) })
+    /// Opens the file.
+    pub(super) fn open(path: &Path, cache_bytes: usize, access: Access) -> Result<Self, Failure> {
+        let file = Handle::open(path, cache_bytes, access)?;
+        Ok(Self { path: path.to_owned(), cache_bytes, access, file: RwLock::new(Some(file)) })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -93,7 +134,7 @@ impl Database {
         let file = self.file.read().unwrap_or_else(PoisonError::into_inner);
         let transaction = match file.as_ref()?.begin_read() {
             Ok(transaction) => transaction,
-            Err(error) => return Some(Err(error.into())),
+            Err(error) => return Some(Err(error)),
         };
         Some(work(&transaction))
     }
@@ -113,7 +154,7 @@ impl Database {
         let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
         // The old handle goes first: it holds the lock of the file.
         drop(file.take());
-        *file = Some(Builder::new().set_cache_size(self.cache_bytes).create(&self.path)?);
+        *file = Some(Handle::open(&self.path, self.cache_bytes, self.access)?);
         Ok(())
     }
 }

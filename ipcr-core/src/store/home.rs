@@ -8,7 +8,7 @@
 //! <home>/blocks/        the pack files
 //! ```
 //!
-//! Only the holder of the lock opens the databases. The lock dies with its process, whatever ends it.
+//! Only the holder of the lock opens the databases; those who only look share it. The lock dies with its process, whatever ends it.
 
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -23,6 +23,7 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
+use super::database::Access;
 use super::packs::DiskStore;
 use super::table::DiskTable;
 use crate::kind::ErrorKind;
@@ -44,6 +45,7 @@ const RESERVE_BYTES: u64 = 1 << 20;
 pub struct Home {
     path: PathBuf,
     lock: Arc<Lock>,
+    access: Access,
 }
 
 /// The locked file.
@@ -197,7 +199,22 @@ impl Home {
         }
         // For people: a disk so full that this does not fit must not keep anybody from reading.
         let _ = name_holder(&file, command);
-        let home = Self { path: path.to_owned(), lock: Arc::new(Lock(file)) };
+        let home = Self { path: path.to_owned(), lock: Arc::new(Lock(file)), access: Access::Write };
+        home.check_format()?;
+        Ok(Some(home))
+    }
+
+    /// Opens a home that cannot be written to, for looking at it: several processes can, as long as nobody works on it. `None` when
+    /// somebody does.
+    pub fn try_read(path: &Path) -> Result<Option<Self>, HomeError> {
+        let lock = path.join("lock");
+        let file = File::open(&lock).map_err(io_error(&lock, "opening"))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(io_error(&lock, "locking")(error.into())),
+        }
+        let home = Self { path: path.to_owned(), lock: Arc::new(Lock(file)), access: Access::Read };
         home.check_format()?;
         Ok(Some(home))
     }
@@ -227,7 +244,7 @@ impl Home {
 
     /// Opens the block store. Blocks the thread; a second store at the same time is refused.
     pub fn blocks(&self) -> Result<DiskStore, StoreError> {
-        DiskStore::open_locked(&self.path, Some(self.lock.clone()))
+        DiskStore::open_locked(&self.path, self.access, Some(self.lock.clone()))
     }
 
     /// Opens the tables. Blocks the thread; a second opening at the same time is refused. A home with a key and blocks must have them:
@@ -243,14 +260,14 @@ impl Home {
                 source: "it is missing, and the home holds a registry".into(),
             });
         }
-        DiskTable::open_locked(&self.path.join("tables.redb"), Some(self.lock.clone()))
+        DiskTable::open_locked(&self.path.join("tables.redb"), self.access, Some(self.lock.clone()))
     }
 
     /// Keeps some room for the day on which the disk is full: taking things away has to be written down first. Does nothing where it is
     /// kept already, or where there is none.
     pub fn reserve(&self) {
         let path = self.path.join(RESERVE);
-        if path.exists() {
+        if self.access == Access::Read || path.exists() {
             return;
         }
         let reserved = File::create(&path)
@@ -346,6 +363,50 @@ mod tests {
         drop(table);
         assert_eq!(Home::holder(&path).unwrap(), None);
         Home::open(&path, Duration::ZERO).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_home_that_is_only_looked_at_is_shared_and_not_changed() {
+        use crate::dag::block::Block;
+        use crate::port::blocks::BlockStore as _;
+        use crate::port::table::{Change, Space, Table as _};
+
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Home::try_read(folder.path()).unwrap_err().kind(), ErrorKind::NotFound);
+        let block = Block::raw(bytes::Bytes::from_static(b"looked at"));
+        {
+            let home = Home::open(folder.path(), Duration::ZERO).unwrap();
+            assert!(Home::try_read(folder.path()).unwrap().is_none());
+            let (store, tables) = (home.blocks().unwrap(), home.table().unwrap());
+            let session = store.begin(Duration::ZERO).await.unwrap();
+            session.put(vec![block.clone()]).await.unwrap();
+            session.commit().await.unwrap();
+            tables.write(vec![Change::Put(Space::Images, b"a".to_vec(), b"b".to_vec())]).await.unwrap();
+        }
+        let files = || {
+            let mut files: Vec<_> = ["index.redb", "tables.redb", "blocks/00000001.pack"]
+                .iter()
+                .map(|name| std::fs::read(folder.path().join(name)).ok())
+                .collect();
+            files.push(Some(std::fs::read_dir(folder.path()).unwrap().count().to_le_bytes().to_vec()));
+            files
+        };
+        let before = files();
+        let home = Home::try_read(folder.path()).unwrap().expect("nobody works on it");
+        let other = Home::try_read(folder.path()).unwrap().expect("others may look, too");
+        assert!(Home::try_lock(folder.path(), "x").unwrap().is_none());
+        home.reserve();
+        for home in [&home, &other] {
+            let (store, tables) = (home.blocks().unwrap(), home.table().unwrap());
+            assert_eq!(store.get(block.cid()).await.unwrap().as_ref(), Some(block.data()));
+            assert_eq!(tables.get(Space::Images, b"a").await.unwrap().as_deref(), Some(&b"b"[..]));
+            let refused = tables.write(vec![Change::Put(Space::Images, b"a".to_vec(), b"c".to_vec())]).await;
+            assert_eq!(refused.unwrap_err().kind, ErrorKind::Access);
+            assert_eq!(tables.get(Space::Images, b"a").await.unwrap().as_deref(), Some(&b"b"[..]));
+        }
+        assert_eq!(files(), before);
+        drop((home, other));
+        Home::open(folder.path(), Duration::ZERO).unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use redb::{TableDefinition, TableError as RedbTableError};
 
-use super::database::{Database, Failure};
+use super::database::{Access, Database, Failure};
 use super::{blocking, home};
 use crate::kind::ErrorKind;
 use crate::port::table::{Change, Space, Table, TableError};
@@ -25,11 +25,11 @@ pub struct DiskTable {
 impl DiskTable {
     /// Opens the file at `path`, or makes it. Only one process at a time can.
     pub fn open(path: &Path) -> Result<Self, TableError> {
-        Self::open_locked(path, None)
+        Self::open_locked(path, Access::Write, None)
     }
 
-    pub(super) fn open_locked(path: &Path, lock: Option<Arc<home::Lock>>) -> Result<Self, TableError> {
-        let database = Database::open(path, CACHE_BYTES).map_err(|error| failed(path, "opening", error))?;
+    pub(super) fn open_locked(path: &Path, access: Access, lock: Option<Arc<home::Lock>>) -> Result<Self, TableError> {
+        let database = Database::open(path, CACHE_BYTES, access).map_err(|error| failed(path, "opening", error))?;
         Ok(Self { database: Arc::new(database), _lock: lock })
     }
 

@@ -12,7 +12,7 @@ use crate::exchange::walk::{WalkError, survey, walk};
 use crate::kind::ErrorKind;
 use crate::pin::files;
 use crate::pin::state::State;
-use crate::port::blocks::BlockStore;
+use crate::port::blocks::{BlockStore, StoreError, StoreReport};
 use crate::port::table::{Change, Table};
 use crate::reference::ImageName;
 use crate::transfer::ledger;
@@ -36,14 +36,14 @@ pub struct Findings {
     pub damaged: Vec<Cid>,
 }
 
-/// Checks the store and this registry; with `read_data` every block is read and hashed. What is found damaged does not count
-/// as stored any more, so that whoever pushes or pulls it again stores it anew.
+/// Checks this registry, after a check of the store has found this. What is damaged does not count as stored any more, so that
+/// whoever pushes or pulls it again stores it anew. No collection may take place meanwhile.
 pub async fn check(
     blocks: &Arc<dyn BlockStore>,
     tables: &Arc<dyn Table>,
-    read_data: bool,
+    mut report: StoreReport,
 ) -> Result<Findings, UpkeepError> {
-    let report = blocks.check(read_data).await?;
+    report.damaged = damaged_still(blocks, report.damaged).await?;
     let mut found = Findings { blocks: report.blocks, bytes_read: report.bytes_read, ..Findings::default() };
     let damaged: HashSet<Multihash<64>> = report.damaged.iter().map(|cid| *cid.hash()).collect();
     found.problems.extend(report.damaged.iter().take(NAMED).map(|cid| format!("block {cid} is damaged")));
@@ -63,6 +63,22 @@ pub async fn check(
         registry.check(&mut found).await?;
     }
     Ok(found)
+}
+
+/// Which of these are damaged by now: since the store was looked at, some may have been stored anew or taken away.
+async fn damaged_still(blocks: &Arc<dyn BlockStore>, found: Vec<Cid>) -> Result<Vec<Cid>, UpkeepError> {
+    let mut still = Vec::new();
+    for cid in found {
+        let gone = match blocks.get(&cid).await {
+            Ok(data) => data.is_none(),
+            Err(StoreError::Corrupt { .. }) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if !gone && !blocks.has(&[cid]).await?[0] {
+            still.push(cid);
+        }
+    }
+    Ok(still)
 }
 
 /// Takes out of the ledger what is not complete any more, so that it is not taken for stored.
@@ -234,11 +250,39 @@ fn unreadable(what: &str, error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
     use super::*;
     use crate::dag::block::Block;
+    use crate::port::blocks::Live;
     use crate::port::memory::blocks::MemoryBlocks;
     use crate::port::memory::table::MemoryTable;
     use crate::tree::tests::Hub;
+
+    #[tokio::test]
+    async fn what_was_stored_anew_or_taken_away_since_is_no_damage() {
+        let store = MemoryBlocks::new();
+        let all = [&b"anew"[..], b"away", b"still"].map(|data| Block::raw(Bytes::from_static(data)));
+        for block in &all {
+            store.insert(block.clone());
+            store.damage(block.cid(), Bytes::from_static(b"?"));
+        }
+        let report = store.check(true).await.unwrap();
+        assert_eq!(report.damaged.len(), 3);
+        let session = store.begin(Duration::ZERO).await.unwrap();
+        session.put(vec![all[0].clone()]).await.unwrap();
+        session.commit().await.unwrap();
+        let mut live = Live::default();
+        live.insert(all[0].cid());
+        live.insert(all[2].cid());
+        store.sweep(&live, false).await.unwrap();
+        let (blocks, tables) = (Arc::new(store) as Arc<dyn BlockStore>, Arc::new(MemoryTable::new()) as Arc<dyn Table>);
+        let found = check(&blocks, &tables, report).await.unwrap();
+        assert_eq!(found.damaged, [*all[2].cid()]);
+        assert_eq!(found.problems.len(), 1);
+    }
 
     /// Whether another home has published part of it or not: what this one stored of it has to be there.
     #[tokio::test]
@@ -256,7 +300,8 @@ mod tests {
             tables.write(vec![state.write()]).await.unwrap();
             let checked = async |store: MemoryBlocks| {
                 let blocks: Arc<dyn BlockStore> = Arc::new(store);
-                check(&blocks, &tables, false).await.unwrap()
+                let report = blocks.check(false).await.unwrap();
+                check(&blocks, &tables, report).await.unwrap()
             };
             let found = checked(hub.store.clone()).await;
             assert_eq!((found.tags, &found.problems), (1, &Vec::new()));

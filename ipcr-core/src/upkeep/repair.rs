@@ -72,6 +72,8 @@ pub struct Sources<'a> {
     pub hints: &'a [Multiaddr],
     /// The longest time without a block.
     pub stall: Duration,
+    /// Whether others may know what is fetched, and get blocks of it meanwhile.
+    pub share: bool,
     /// Where peers and received bytes are told.
     pub events: Emitter,
 }
@@ -232,7 +234,7 @@ impl Plan {
             root,
             hints: sources.hints.to_vec(),
             stall: sources.stall,
-            share: true,
+            share: sources.share,
             events: sources.events.clone(),
         };
         let network: Arc<dyn FetchSession> = match sources.exchange.open(request).await {

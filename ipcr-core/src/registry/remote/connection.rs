@@ -1,6 +1,6 @@
 //! The client's end of a home's socket: [`Connection`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,7 +107,7 @@ impl Connection {
     async fn greet(stream: UnixStream) -> io::Result<(Arc<Self>, Hello)> {
         let (reader, writer) = stream.into_split();
         let (mut reader, mut writer) = (BufReader::new(reader), BufWriter::new(writer));
-        wire::write(&mut writer, &Frame::new(Kind::Hello, 0, &Hello::own(), Vec::new())).await?;
+        wire::write(&mut writer, &Frame::new(Kind::Hello, 0, &Hello::own(BTreeMap::new()), Vec::new())).await?;
         writer.flush().await?;
         let frame = wire::read(&mut reader).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let hello: Hello = frame.header()?;

@@ -14,6 +14,7 @@ mod connection;
 mod exchange;
 pub mod socket;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use exchange::RemoteExchange;
 pub struct RemoteHolder {
     connection: Arc<Connection>,
     pid: u32,
+    settings: BTreeMap<String, String>,
 }
 
 impl RemoteHolder {
@@ -48,7 +50,7 @@ impl RemoteHolder {
     /// clients. Needs a tokio runtime.
     pub async fn connect(home: &Path) -> io::Result<Option<Self>> {
         let opened = Connection::open(home).await?;
-        Ok(opened.map(|(connection, hello)| Self { connection, pid: hello.pid }))
+        Ok(opened.map(|(connection, hello)| Self { connection, pid: hello.pid, settings: hello.settings }))
     }
 
     /// The process id of the holder.
@@ -136,6 +138,10 @@ impl Holder for RemoteHolder {
 
     async fn start_node(&self) -> Result<Vec<Multiaddr>, RegistryError> {
         self.ask(Call::StartNode, &Emitter::silent()).await
+    }
+
+    fn settings(&self) -> BTreeMap<String, String> {
+        self.settings.clone()
     }
 
     /// Lets go of the holder, which goes on.

@@ -6,6 +6,7 @@
 //! [`Kind::Done`] or [`Kind::Failed`]. [`Kind::Cancel`] ends a call, or the session that it opened. Events are paid for
 //! with [`Kind::Credit`], so that a slow watcher holds back its own operation and nothing else.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -24,7 +25,7 @@ use crate::port::table::{Change, Space};
 pub(crate) mod failure;
 
 /// Changed whenever the meaning of anything here, or of a type that travels, changes.
-pub(crate) const PROTOCOL: u32 = 3;
+pub(crate) const PROTOCOL: u32 = 4;
 /// Events of one call that may be under way without having been paid for.
 pub(crate) const EVENT_CREDIT: usize = 256;
 /// Frames that wait to be written.
@@ -40,12 +41,14 @@ pub(crate) struct Hello {
     pub(crate) protocol: u32,
     pub(crate) version: String,
     pub(crate) pid: u32,
+    /// Of a holder: what it was opened with.
+    pub(crate) settings: BTreeMap<String, String>,
 }
 
 impl Hello {
-    pub(crate) fn own() -> Self {
+    pub(crate) fn own(settings: BTreeMap<String, String>) -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Self { protocol: PROTOCOL, version, pid: std::process::id() }
+        Self { protocol: PROTOCOL, version, pid: std::process::id(), settings }
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use redb::{ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition, TableError, WriteTransaction};
 
 use super::record::{self, Key, Place};
-use crate::store::database::{Database, Failure};
+use crate::store::database::{Access, Database, Failure};
 
 /// Bytes of index pages that are kept in memory. The system caches the file as well; these count as memory of the process, and
 /// fill up with what a large image writes.
@@ -98,8 +98,8 @@ pub(super) struct Index(Database);
 
 impl Index {
     /// Opens or makes the file; the second value is its format.
-    pub(super) fn open(path: &Path) -> Result<(Self, u32), Failure> {
-        let database = Database::open(path, CACHE_BYTES)?;
+    pub(super) fn open(path: &Path, access: Access) -> Result<(Self, u32), Failure> {
+        let database = Database::open(path, CACHE_BYTES, access)?;
         let found = database.read(|transaction| match transaction.open_table(META) {
             Ok(table) => Ok(table.get("format")?.map(|value| value.value())),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),

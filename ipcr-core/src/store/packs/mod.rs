@@ -38,6 +38,7 @@ use bytes::Bytes;
 use cid::Cid;
 use tokio::sync::Semaphore;
 
+use super::database::Access;
 use super::{blocking, home};
 use crate::dag::block::{Block, identity_data};
 use crate::kind::ErrorKind;
@@ -57,11 +58,15 @@ pub struct DiskStore {
 impl DiskStore {
     /// Opens the store in this directory, or makes it. Only one process at a time can. Blocks the thread.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        Self::open_locked(folder, None)
+        Self::open_locked(folder, Access::Write, None)
     }
 
-    pub(super) fn open_locked(folder: &Path, lock: Option<Arc<home::Lock>>) -> Result<Self, StoreError> {
-        Ok(Self { shared: Arc::new(recover::open(folder, PACK_BYTES, lock)?) })
+    pub(super) fn open_locked(
+        folder: &Path,
+        access: Access,
+        lock: Option<Arc<home::Lock>>,
+    ) -> Result<Self, StoreError> {
+        Ok(Self { shared: Arc::new(recover::open(folder, PACK_BYTES, access, lock)?) })
     }
 
     /// Runs work that only reads.

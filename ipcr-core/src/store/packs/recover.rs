@@ -17,15 +17,22 @@ use super::state::{self, Orphan, State};
 use crate::kind::ErrorKind;
 use crate::limits;
 use crate::port::blocks::StoreError;
-use crate::store::database::Failure;
+use crate::store::database::{Access, Failure};
 use crate::store::home;
 
-pub(super) fn open(folder: &Path, pack_bytes: u64, lock: Option<Arc<home::Lock>>) -> Result<Shared, StoreError> {
+pub(super) fn open(
+    folder: &Path,
+    pack_bytes: u64,
+    access: Access,
+    lock: Option<Arc<home::Lock>>,
+) -> Result<Shared, StoreError> {
     let packs = folder.join("blocks");
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&packs);
-    made.map_err(|error| io_error(&packs, "making the directory", error))?;
+    if access == Access::Write {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&packs);
+        made.map_err(|error| io_error(&packs, "making the directory", error))?;
+    }
     let path = folder.join("index.redb");
-    let (index, found) = Index::open(&path).map_err(|error| index_error(&path, "opening the index", error))?;
+    let (index, found) = Index::open(&path, access).map_err(|error| index_error(&path, "opening the index", error))?;
     if found > index::FORMAT {
         let place = folder.display().to_string();
         return Err(StoreError::NewerFormat { place, found, known: index::FORMAT });
@@ -45,11 +52,14 @@ pub(super) fn open(folder: &Path, pack_bytes: u64, lock: Option<Arc<home::Lock>>
         folder: packs.clone(),
         leased: HashSet::new(),
     };
-    opening.remove_condemned(&rows, &files);
-    for pack in &files {
-        let row = rows.get(pack).copied();
-        if row.is_none_or(|row| !row.condemned) {
-            opening.recover(*pack, row, files.last() == Some(pack))?;
+    // What was written and not committed is left to those who may write: nothing durable needs it.
+    if access == Access::Write {
+        opening.remove_condemned(&rows, &files);
+        for pack in &files {
+            let row = rows.get(pack).copied();
+            if row.is_none_or(|row| !row.condemned) {
+                opening.recover(*pack, row, files.last() == Some(pack))?;
+            }
         }
     }
     let Opening { appender, mut state, leased, .. } = opening;

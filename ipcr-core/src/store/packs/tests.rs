@@ -19,7 +19,7 @@ fn block(seed: u32, len: usize) -> Block {
 }
 
 fn open(folder: &Path, pack_bytes: u64) -> DiskStore {
-    DiskStore { shared: Arc::new(recover::open(folder, pack_bytes, None).unwrap()) }
+    DiskStore { shared: Arc::new(recover::open(folder, pack_bytes, Access::Write, None).unwrap()) }
 }
 
 /// Ends a store as a killed process does: nothing more is written.
@@ -397,7 +397,7 @@ async fn act_out(acts: Vec<Act>) {
                 session = None;
                 crash(store);
                 let ends: HashMap<u32, u64> = {
-                    let (index, _) = index::Index::open(&folder.path().join("index.redb")).unwrap();
+                    let (index, _) = index::Index::open(&folder.path().join("index.redb"), Access::Write).unwrap();
                     index.packs().unwrap().into_iter().map(|(pack, row)| (pack, row.end)).collect()
                 };
                 if let Some(last) = packs(folder.path()).last() {

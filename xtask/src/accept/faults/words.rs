@@ -150,6 +150,7 @@ pub(crate) fn places(lab: &Lab) -> Result<Figure> {
     }
     read_only(lab)?;
     forbidden(lab)?;
+    asked(lab)?;
     Ok(Figure::ok("closed, full and broken outputs; odd, read-only and forbidden homes"))
 }
 
@@ -183,10 +184,34 @@ fn read_only(lab: &Lab) -> Result {
     let home = Home { dir: folder.join("home"), ..lab.home("read-only") };
     let checked = (|| {
         home.json(&["init"])?;
+        let image = folder.join("image.tar");
+        fs::write(&image, Image::new(15, &[200_000]).archive())?;
+        let source = format!("docker-archive:{}", image.display());
+        home.json(&["push", &source, "--as", "app:1", "--no-publish"])?;
         output(Command::new("mount").args(["-o", "remount,ro"]).arg(&folder))?;
         home.json(&["id"])?;
-        for args in [&["ls"][..], &["check"], &["gc"]] {
-            home.fails(6, args)?;
+        // Looking needs no writing.
+        for args in [
+            &["ls"][..],
+            &["ls", "app"],
+            &["inspect", "app:1"],
+            &["resolve", "app:1"],
+            &["df"],
+            &["trust", "ls"],
+            &["check", "--read-data"],
+            &["gc", "--dry-run"],
+            &["rm", "app:1", "--dry-run"],
+        ] {
+            home.json(args)?;
+        }
+        let looks = (0..4).map(|_| home.command(&["check", "--read-data"]).stdout(Stdio::null()).spawn());
+        for mut child in looks.collect::<std::io::Result<Vec<_>>>()? {
+            let status = child.wait()?;
+            require(status.success(), || format!("one of several that look at once: {status}"))?;
+        }
+        for args in [&["gc"][..], &["rm", "app:1"], &["push", &source, "--as", "app:2"], &["pull", "app:1"]] {
+            let error = home.fails(6, args)?;
+            require(error["hint"].as_str().is_some_and(|hint| hint.contains("--home")), || format!("{error}"))?;
         }
         home.fails(6, &["--home", &folder.join("other").display().to_string(), "init"])?;
         output(Command::new("mount").args(["-o", "remount,rw"]).arg(&folder))?;
@@ -195,6 +220,42 @@ fn read_only(lab: &Lab) -> Result {
     let _ = Command::new("umount").arg(&folder).status();
     let _ = fs::remove_dir(&folder);
     checked
+}
+
+/// Questions on a terminal, and what becomes of the answers.
+fn asked(lab: &Lab) -> Result {
+    let home = lab.home("asked");
+    home.json(&["init"])?;
+    let image = lab.path("asked.tar");
+    fs::write(&image, Image::new(16, &[1000]).archive())?;
+    home.json(&["push", &format!("docker-archive:{}", image.display()), "--as", "app:1", "--no-publish"])?;
+    let answer = |flags: &str, answer: &str| -> Result<(Option<i32>, String)> {
+        let command = home.command(&[]);
+        let mut line = format!("{}", lab.ipcr.display());
+        command.get_args().for_each(|argument| line += &format!(" '{}'", argument.to_string_lossy()));
+        let mut script = Command::new("script");
+        script.args(["-qec", &format!("{line} {flags} rm app --all-tags"), "/dev/null"]);
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => script.env(name, value),
+                None => script.env_remove(name),
+            };
+        }
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        std::io::Write::write_all(&mut child.stdin.take().ok_or("no input")?, answer.as_bytes())?;
+        let output = child.wait_with_output()?;
+        Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    };
+    for flags in ["", "-q"] {
+        let (code, shown) = answer(flags, "n\n")?;
+        let right = code == Some(1) && shown.contains("[y/N]") && shown.contains("nothing was removed");
+        require(right, || format!("a `no` to rm {flags}: {code:?} {shown}"))?;
+        home.json(&["inspect", "app:1"])?;
+    }
+    let (code, shown) = answer("-q", "y\n")?;
+    require(code == Some(0), || format!("a `yes` to rm: {code:?} {shown}"))?;
+    home.fails(3, &["inspect", "app:1"])?;
+    Ok(fs::remove_file(image)?)
 }
 
 /// A home, and files, of somebody else.
