@@ -87,8 +87,8 @@ pub(crate) fn measure(lab: &Lab, times: usize) -> Result<Found> {
         let before = stored(&home)?;
         found.again.push(push(tag)?);
         found.written.push(stored(&home)? - before);
-        found.images.push(seconds(&home, &["ls"])?);
-        found.tags.push(seconds(&home, &["ls", "app"])?);
+        found.images.push(seconds(&home, &["-q", "ls"])?);
+        found.tags.push(seconds(&home, &["-q", "ls", "app"])?);
     }
     same("the images afterwards", &count(&home.json(&["ls"])?, "images"), &IMAGES)
         .map_err(|error| format!("{error}; {made}"))?;
