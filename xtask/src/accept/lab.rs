@@ -205,9 +205,14 @@ impl Lab {
 
     /// Builds an image with one more layer of 1 MiB on top of another. Returns its ID.
     pub(crate) fn child(&self, name: &str, parent: &str) -> Result<String> {
+        self.child_of(name, parent, 1 << 20)
+    }
+
+    /// The same with a layer of so many bytes.
+    pub(crate) fn child_of(&self, name: &str, parent: &str, bytes: usize) -> Result<String> {
         let context = self.path(&format!("build-{}", name.replace([':', '/'], "-")));
         fs::create_dir_all(&context)?;
-        let mut noise = vec![0; 1 << 20];
+        let mut noise = vec![0; bytes];
         fs::File::open("/dev/urandom")?.read_exact(&mut noise)?;
         fs::write(context.join("more"), noise)?;
         fs::write(context.join("Dockerfile"), format!("FROM {parent}\nCOPY more /more\n"))?;

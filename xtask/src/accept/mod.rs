@@ -4,10 +4,11 @@ mod bytes;
 mod compress;
 pub(crate) mod exchange;
 mod faults;
-mod forge;
+pub(crate) mod forge;
 pub(crate) mod lab;
 mod load;
 mod main_job;
+pub(crate) mod many_tags;
 mod matrix;
 mod media;
 mod memory;
@@ -101,7 +102,15 @@ const CHAPTERS: &[Chapter] = &[
             (10, "the main job's checks, and `ipcr-core/tests/layering.rs`"),
         ],
     },
-    Chapter { name: "update ", lines: 1, elsewhere: &[] },
+    Chapter {
+        name: "update ",
+        lines: 7,
+        elsewhere: &[
+            (4, "measured by `cargo xtask bench images`"),
+            (5, "`network swarm`; measured by `cargo xtask bench swarm`"),
+            (6, "`10 memory`, `network 6 memory`"),
+        ],
+    },
 ];
 
 const fn check(name: &'static str, command: &'static str, run: fn(&Lab) -> Result<Figure>) -> Check {
@@ -196,8 +205,15 @@ const CHECKS: &[Check] = &[
     check("network 7 nat", "ipcr pull between two routers, by a relay and past it", network::nat::nat),
     check("network 8 strangers", "ipcr --network public, told of addresses within", network::strangers::strangers),
     check("network swarm", "4 ipcr pull at once, the holder's uplink 100 Mbit/s", network::swarm::swarm),
-    check("update 1 fetched", "ipcr push up:1, up:2; ipcr pull hub.test/up:1, hub.test/up:2", update::fetched),
+    check(
+        "update 1 fetched",
+        "ipcr push up:1, up:2; ipcr pull hub.test/up:1; ipcr pull hub.test/up:2 --into oci:DIR",
+        update::fetched,
+    ),
     check("update 1 which layers", "ipcr push oci:DIR, --recompress; ipcr gc", update::which),
+    check("update 2 rebuilt", "docker build; ipcr push rebuilt:1, rebuilt:2", update::rebuilt),
+    check("update 3 far", "docker pull; ipcr pull hub.test/far:2, 10 Mbit/s, 20 ms each way", update::far),
+    check("update 7 many tags", "ipcr push app:1.0; ipcr ls; 10,000 images of 100 tags", many_tags::check),
     // At the end, because it knows how long everything took.
     check("13 CI", ".ci/run", ci),
 ];

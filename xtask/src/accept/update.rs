@@ -3,15 +3,18 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::Figure;
 use super::lab::{Home, Lab};
 use super::matrix::forget;
-use super::media::{LAYER, Layout, filter, gzip, sha256};
-use super::site::{DOMAIN, number, require, same, text};
+use super::media::{LAYER, Layout, filter, gzip, sha256, skopeo_finds, tiny};
+use super::registry::Registry;
+use super::site::{DOMAIN, Site, equal, number, require, same, text};
 use super::versions::{Versions, chunked};
+use crate::line::{Line, Quality};
 use crate::shell::Result;
 
 /// Megabytes of the image.
@@ -42,10 +45,22 @@ pub(crate) fn fetched(lab: &Lab) -> Result<Figure> {
     }
     one_core(lab, &first)?;
     let site = lab.serve(&publisher)?;
-    let puller = lab.visitor("up-b")?;
+    let (line, flags) = line_to(lab, &site, Quality::default())?;
+    let puller = lab.home("up-b").with(&flags.each_ref().map(String::as_str));
     let pulled = puller.json(&["pull", &format!("{DOMAIN}/up:1"), "--into", "none"])?;
+    let fetched = line.passed();
     puller.json(&["gc"])?;
-    let updated = puller.json(&["pull", &format!("{DOMAIN}/up:2"), "--into", "none"])?;
+    let layout = lab.path("up-layout");
+    let into = format!("oci:{}", layout.display());
+    let updated = puller.json(&["pull", &format!("{DOMAIN}/up:2"), "--into", &into])?;
+    // Blocks and all that is said about them, both ways of saying it.
+    let update = line.passed() - fetched;
+    let (digest, id) = skopeo_finds(lab, &into)?;
+    same("what skopeo finds", &(digest, &id), &(text(&second, "digest")?, &ids[1]))?;
+    fs::remove_dir_all(layout)?;
+    for (pulled, passed) in [(&pulled, fetched), (&updated, update)] {
+        require(passed >= number(pulled, "/bytes/fetched")?, || format!("only {passed} bytes came by the line"))?;
+    }
     for (pulled, id) in [(&pulled, &ids[0]), (&updated, &ids[1])] {
         same("the image ID", &text(pulled, "image_id")?, id)?;
         let (fetched, local) = (number(pulled, "/bytes/fetched")?, number(pulled, "/bytes/local")?);
@@ -63,10 +78,11 @@ pub(crate) fn fetched(lab: &Lab) -> Result<Figure> {
     }
     puller.json(&["pull", &format!("{DOMAIN}/up:2"), "--as", "up:2"])?;
     same("the ID in Docker", &lab.docker_output(&["image", "inspect", "-f", "{{.Id}}", "up:2"])?, &ids[1])?;
+    equal("the version that runs", Versions::run(lab, "up:2")?, "2")?;
     drop(site);
+    forget(lab, &ids[1])?;
 
-    let fetched = bytes(&pulled, "/bytes/fetched")?;
-    let update = bytes(&updated, "/bytes/fetched")?;
+    let [fetched, update] = [fetched, update].map(|bytes| as_bytes(usize::try_from(bytes).unwrap_or(usize::MAX)));
     let stored = (bytes(&first, "/bytes/new")? + bytes(&second, "/bytes/new")?) / bytes(&first, "/bytes/new")?;
     let whole_new = as_bytes(whole_new);
     let limits = [
@@ -82,6 +98,107 @@ pub(crate) fn fetched(lab: &Lab) -> Result<Figure> {
     }
     let limit = limits.map(|(_, _, limit, _)| limit.to_string()).join(", ");
     Ok(Figure { found: told, limit: format!("<= {limit}") })
+}
+
+/// A line to a site, and how a home is called that reaches it by the line and in no other way.
+fn line_to(lab: &Lab, site: &Site, quality: Quality) -> Result<(Line, [String; 4])> {
+    let port = site.address.split('/').nth(4).and_then(|port| port.parse().ok()).ok_or("the address has a port")?;
+    let line = Line::start(port, quality)?;
+    let dns = lab.dns(&[(&format!("_dnslink.{DOMAIN}"), &format!("dnslink=/ipns/{}", site.ipns))])?;
+    let peer = line.lead(&site.address, port);
+    Ok((line, ["--dns".into(), format!("127.0.0.1:{dns}"), "--peer".into(), peer]))
+}
+
+/// Bytes of the layer that a rebuilt image has anew.
+const REBUILT: usize = 2 << 20;
+/// What a push writes of its own beside layers, in bytes.
+const METADATA: u64 = 64 << 10;
+
+/// Updates line 2: of an image that was built again, only the layer that is new is stored.
+pub(crate) fn rebuilt(lab: &Lab) -> Result<Figure> {
+    const PARENT: &str = "rebuilt-tiny:1";
+    tiny(lab, PARENT)?;
+    let home = lab.home("rebuilt");
+    home.json(&["init"])?;
+    let push = |name: &str| {
+        lab.child_of(name, PARENT, REBUILT)?;
+        home.json(&["push", name, "--as", "rebuilt:1", "--no-publish"])
+    };
+    let first = push("rebuilt:1")?;
+    let second = push("rebuilt:2")?;
+    let ids = [text(&first, "image_id")?, text(&second, "image_id")?];
+    require(ids[0] != ids[1], || "both builds made the same image".into())?;
+    let layer = u64::try_from(REBUILT)?;
+    for member in ["/bytes/stored", "/bytes/new"] {
+        let bytes = number(&second, member)?;
+        require(bytes >= layer && bytes <= layer + METADATA, || format!("{member} of the second push is {bytes}"))?;
+    }
+    for id in ids {
+        forget(lab, &id)?;
+    }
+    let new = number(&second, "/bytes/new")?;
+    Ok(Figure { found: format!("{new} B new"), limit: format!("<= {} B", layer + METADATA) })
+}
+
+/// A line on which bytes take much longer than everything else does: 10 Mbit in a second, 20 ms each way.
+const FAR: Quality = Quality { delay: Duration::from_millis(20), up: Some(10e6 / 8.0), down: Some(10e6 / 8.0) };
+/// How long an update may take over it, beside `docker pull`. Into a layout it is faster, but not by much for so small an image.
+const BESIDE: f64 = 0.5;
+
+/// Updates line 3: over a slow line an update takes a fraction of the time that `docker pull` needs.
+pub(crate) fn far(lab: &Lab) -> Result<Figure> {
+    let versions = Versions::make(lab, "far", MEGABYTES)?;
+    let registry = Registry::start(lab, "far-registry")?;
+    let names: Vec<String> = ["1", "2"].iter().map(|tag| format!("{}/far:{tag}", registry.host)).collect();
+    let home = lab.home("far-a");
+    home.json(&["init", "--domain", DOMAIN])?;
+    let mut ids = Vec::new();
+    for (archive, (name, tag)) in [&versions.old, &versions.new].into_iter().zip(names.iter().zip(["1", "2"])) {
+        ids.push(Versions::import(lab, archive, name)?);
+        lab.docker_output(&["push", "-q", name])?;
+        home.json(&["push", name, "--as", &format!("far:{tag}"), "--no-publish"])?;
+    }
+    lab.forget(&ids[1])?;
+    let line = Line::start(registry.host.rsplit(':').next().unwrap_or_default().parse()?, FAR)?;
+    let begin = Instant::now();
+    let name = format!("127.0.0.1:{}/far:2", line.port);
+    lab.docker_output(&["pull", "-q", &name])?;
+    let (docker, docker_bytes) = (begin.elapsed().as_secs_f64(), line.passed());
+    drop(registry);
+    require(docker_bytes > MEGABYTES << 17, || format!("docker had all but {docker_bytes} bytes already"))?;
+
+    let site = lab.serve(&home)?;
+    let [old, new] = ["1", "2"].map(|tag| format!("{DOMAIN}/far:{tag}"));
+    let layout = lab.path("far-layout");
+    let into = format!("oci:{}", layout.display());
+    let mut told = format!("docker pull {docker:.1} s, {docker_bytes} B");
+    let mut worst: f64 = 0.0;
+    for (what, args) in [("engine", &[][..]), ("oci:", &["--into", into.as_str()][..])] {
+        lab.forget(&ids[1])?;
+        lab.find(&site)?;
+        let whole = number(&lab.visitor("far-b")?.json(&["pull", &old, "--into", "none"])?, "/bytes/fetched")?;
+        let (line, flags) = line_to(lab, &site, FAR)?;
+        let puller = lab.home("far-b").with(&flags.each_ref().map(String::as_str));
+        let begin = Instant::now();
+        let pulled = puller.json(&[&["pull", &new], args].concat())?;
+        let (seconds, bytes) = (begin.elapsed().as_secs_f64(), line.passed());
+        same("the image ID", &text(&pulled, "image_id")?, &ids[1])?;
+        let fetched = number(&pulled, "/bytes/fetched")?;
+        require(bytes >= fetched && bytes < whole, || format!("{fetched} of {whole} bytes, {bytes} by the line"))?;
+        let ratio = seconds / docker;
+        worst = worst.max(ratio);
+        told.push_str(&format!("; {what} {seconds:.1} s, {ratio:.2}, {bytes} B"));
+        if args.is_empty() {
+            equal("the version that runs", Versions::run(lab, &new)?, "2")?;
+        }
+    }
+    drop(site);
+    fs::remove_dir_all(layout)?;
+    for id in &ids {
+        lab.forget(id)?;
+    }
+    require(worst <= BESIDE, || format!("{told}; limit {BESIDE}"))?;
+    Ok(Figure { found: told, limit: format!("<= {BESIDE}") })
 }
 
 /// The same image makes the same layer on one core as on all.

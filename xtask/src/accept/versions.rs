@@ -56,6 +56,13 @@ impl Versions {
                 }
             }
         }
+        // So that it can be run, and says which version it is. Behind everything else: the layers are to differ from the beginning.
+        for (folder, version) in [(&old, "1"), (&new, "2"), (&changed, "2")] {
+            fs::write(folder.join("version"), version)?;
+        }
+        for folder in [&old, &new] {
+            copy(&lab.peer("busybox")?, folder, Path::new("work/busybox"))?;
+        }
         let versions = Self {
             old: old.with_extension("tar"),
             new: new.with_extension("tar"),
@@ -69,6 +76,17 @@ impl Versions {
             fs::remove_dir_all(folder)?;
         }
         Ok(versions)
+    }
+
+    /// Two that there are already; what changed between them is not known.
+    pub(crate) fn of(lab: &Lab, old: &Path, new: &Path) -> Self {
+        let dir = lab.path("given-versions");
+        Self { old: old.to_owned(), new: new.to_owned(), changed: dir.join("changed.tar"), dir }
+    }
+
+    /// What the container of an image says of its version.
+    pub(crate) fn run(lab: &Lab, name: &str) -> Result<String> {
+        lab.docker_output(&["run", "--rm", "--network", "none", name, "/work/busybox", "cat", "/version"])
     }
 
     /// Imports a version into the engine; its image ID.

@@ -130,19 +130,23 @@ fn report(samples: &BTreeMap<Operation, Vec<Sample>>, bytes: u64, times: usize) 
     }
     let name =
         |wanted: &Operation| OPERATIONS.iter().find(|(operation, _)| operation == wanted).map_or("", |row| row.1);
-    let verdict = |kept: bool| if kept { "kept" } else { "MISSED" };
     let mut all = true;
     println!("\n| | beside | found | at least | |");
     println!("|---|---|---:|---:|---|");
     for (ours, theirs, limit) in RATIOS {
         let ratio = seconds(theirs) / seconds(ours);
         all &= ratio >= *limit;
-        println!("| {} | {} | {ratio:.2} x | {limit} x | {} |", name(ours), name(theirs), verdict(ratio >= *limit));
+        println!(
+            "| {} | {} | {ratio:.2} x | {limit} x | {} |",
+            name(ours),
+            name(theirs),
+            super::verdict(ratio >= *limit)
+        );
     }
     for (ours, limit) in RATES {
         let rate = size / seconds(ours);
         all &= rate >= *limit;
-        let (found, limit, verdict) = (rate / 1e6, limit / 1e6, verdict(rate >= *limit));
+        let (found, limit, verdict) = (rate / 1e6, limit / 1e6, super::verdict(rate >= *limit));
         println!("| {} | | {found:.0} MB/s | {limit:.0} MB/s | {verdict} |", name(ours));
     }
     println!();

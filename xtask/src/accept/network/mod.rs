@@ -10,6 +10,7 @@ pub(super) mod many;
 pub(super) mod nat;
 pub(super) mod strangers;
 pub(crate) mod swarm;
+pub(crate) mod town;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -22,7 +23,7 @@ use serde_json::Value;
 use super::exchange::Kubo;
 use super::forge::Image;
 use super::lab::{Home, Lab, Process, inside};
-use super::site::{require, same, tcp_address, text};
+use super::site::{require, same, tcp_address, tcp_address_at, text};
 use crate::peers;
 use crate::shell::Result;
 
@@ -99,16 +100,21 @@ struct Holder<'a> {
 
 impl<'a> Holder<'a> {
     fn start(lab: &'a Lab, name: &str, seed: u64, sizes: &[usize]) -> Result<Self> {
-        let home = lab.home(name);
+        Self::start_at(lab.home(name), "127.0.0.1", seed, sizes)
+    }
+
+    /// The same in this home, reached at this IP address.
+    fn start_at(home: Home<'a>, ip: &str, seed: u64, sizes: &[usize]) -> Result<Self> {
         home.json(&["init"])?;
         let image = Image::new(seed, sizes);
-        let archive = lab.path(&format!("{name}.tar"));
+        let archive = home.dir.with_extension("tar");
         fs::write(&archive, image.archive())?;
         let source = format!("docker-archive:{}", archive.display());
         let pushed = home.json(&["push", &source, "--as", "x:1", "--no-publish", "--compression", "none"])?;
         fs::remove_file(archive)?;
         let root = text(&pushed, "root")?;
-        let (service, address) = serve(&home, &[])?;
+        let (service, ready) = home.serve(&["serve", "--http", "127.0.0.1:0"])?;
+        let address = tcp_address_at(&ready, ip)?;
         let bytes = image.layers.iter().map(|layer| layer.len() as u64).sum();
         Ok(Self { home, service, address, reference: format!("ipfs/{root}/x:1"), root, image, bytes })
     }

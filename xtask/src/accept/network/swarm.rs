@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::town::Town;
 use super::{Holder, check};
 use crate::accept::Figure;
 use crate::accept::lab::{Home, Lab, Process};
@@ -25,9 +26,27 @@ pub(crate) const COPIES: f64 = 1.5;
 /// A holder behind its uplink.
 pub(crate) struct Origin<'a> {
     holder: Holder<'a>,
-    line: Line,
+    uplink: Uplink<'a>,
     address: String,
     digest: Option<String>,
+}
+
+/// What is between the holder and all others.
+enum Uplink<'a> {
+    /// Everybody is on this machine's loopback; the holder is known by a relay.
+    Relay(Line),
+    /// Everybody is a host of a town, the holder the first.
+    Cable(&'a Town),
+}
+
+impl Uplink<'_> {
+    /// Bytes that the holder has uploaded.
+    fn passed(&self) -> Result<u64> {
+        match self {
+            Self::Relay(line) => Ok(line.passed()),
+            Self::Cable(town) => town.sent(0),
+        }
+    }
 }
 
 /// What a number of pullers found.
@@ -47,14 +66,23 @@ impl<'a> Origin<'a> {
         let port = holder.address.split('/').nth(4).and_then(|port| port.parse().ok()).ok_or("it has a port")?;
         let line = Line::start(port, Quality { down: Some(UPLINK), ..Quality::default() })?;
         let address = line.lead(&holder.address, port);
-        Ok(Self { holder, line, address, digest: None })
+        Ok(Self { holder, uplink: Uplink::Relay(line), address, digest: None })
+    }
+
+    /// The same at the first host of a town; whoever pulls is at one of the others.
+    pub(crate) fn in_town(lab: &'a Lab, name: &str, seed: u64, sizes: &[usize], town: &'a Town) -> Result<Self> {
+        let mut home = lab.home(name);
+        home.flags = vec!["--network".into(), "lan".into()];
+        home.namespace = Some(town.host(0)?.to_owned());
+        let holder = Holder::start_at(home, &Town::address(0), seed, sizes)?;
+        Ok(Self { address: holder.address.clone(), holder, uplink: Uplink::Cable(town), digest: None })
     }
 
     /// Lets so many pull at once, into homes in `folder`, which are removed again. With `read_data` every block that they stored is
     /// read and hashed.
     pub(crate) fn pull(&mut self, count: usize, folder: &Path, read_data: bool) -> Result<Outcome> {
-        let (before, cpu) = (self.line.passed(), measure::cpu(self.holder.service.0.id()).unwrap_or_default());
-        let homes: Vec<Home<'_>> = (0..count).map(|number| self.puller(folder, number)).collect();
+        let (before, cpu) = (self.uplink.passed()?, measure::cpu(self.holder.service.0.id()).unwrap_or_default());
+        let homes = (0..count).map(|number| self.puller(folder, number)).collect::<Result<Vec<Home<'_>>>>()?;
         let begin = Instant::now();
         let started: Result<Vec<Process>> = homes.iter().map(|home| self.begin(home).map(Process)).collect();
         let mut pulls = started?;
@@ -78,7 +106,7 @@ impl<'a> Origin<'a> {
             fs::remove_file(home.dir.with_extension("out"))?;
             fs::remove_file(home.dir.with_extension("log"))?;
         }
-        let uploaded = self.line.passed() - before;
+        let uploaded = self.uplink.passed()? - before;
         require(uploaded >= self.holder.bytes, || format!("only {uploaded} bytes went through the uplink"))?;
         #[expect(clippy::cast_precision_loss, reason = "an image is small enough")]
         let copies = uploaded as f64 / self.holder.bytes as f64;
@@ -86,10 +114,14 @@ impl<'a> Origin<'a> {
     }
 
     /// A fresh home that knows the holder by its uplink only.
-    fn puller(&self, folder: &Path, number: usize) -> Home<'a> {
+    fn puller(&self, folder: &Path, number: usize) -> Result<Home<'a>> {
         let mut home = self.holder.home.lab.home("swarm").with(&["--peer", &self.address]);
         home.dir = folder.join(format!("swarm-{number}"));
-        home
+        if let Uplink::Cable(town) = &self.uplink {
+            home.flags = ["--network", "lan", "--peer", &self.address].map(str::to_owned).into();
+            home.namespace = Some(town.host(number + 1)?.to_owned());
+        }
+        Ok(home)
     }
 
     fn begin(&self, home: &Home<'_>) -> Result<Child> {
