@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cid::Cid;
 
-use super::diff_ids;
+use super::diff_ids::{self, Surveys};
 use super::error::TransferError;
 use super::folder::Home;
 use super::ledger::{KnownLayer, Ledger};
@@ -106,7 +106,8 @@ pub(crate) async fn adopt(
         }
     }
     let blobs: Vec<StoredBlob> = blobs.into_values().collect();
-    let unpacked = diff_ids::check(source, &tree, &blobs, ledger, None).await?;
+    let named = diff_ids::named(source, &tree).await?;
+    let unpacked = diff_ids::check(named, &blobs, &Surveys::default(), ledger, None).await?;
     Ok((StoredImage { root: tree.root.clone(), manifests, blobs }, unpacked.layers))
 }
 

@@ -1,20 +1,25 @@
 //! Whether stored layers are those that their configurations name.
 //!
 //! A layer that is kept byte for byte says nothing about what it unpacks to, and no registry would notice: the first to do so
-//! would be an engine that refuses the image, long after it was published. So it is unpacked once, when it is stored; what came
-//! out is remembered.
+//! would be an engine that refuses the image, long after it was published. So it is unpacked once, while it is stored
+//! ([`Surveys`]) or, if that was long ago, from the store; what came out is remembered.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::io::StreamReader;
 
 use super::error::{TransferError, unpacks_to};
 use super::ledger::{KnownLayer, Ledger};
 use super::manifests::{ManifestTree, read_blob};
 use super::pieces::Pieces;
 use super::plain::{Plain, survey};
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::exchange::file::File;
 use crate::exchange::reader::Reader;
 use crate::exchange::window::Window;
@@ -28,6 +33,8 @@ use crate::tree::stored::StoredBlob;
 
 /// Layers that are unpacked at once.
 const AT_ONCE: usize = 2;
+/// Leaves of a layer that wait to be unpacked while it is stored.
+const WAITING: usize = 2;
 
 /// What was not known before.
 #[derive(Debug, Default)]
@@ -38,15 +45,49 @@ pub(super) struct Learnt {
     pub(super) repeated: u64,
 }
 
-/// Checks the layers of all container images below a root. With `pieces` those that are unpacked are compared with what there was
-/// before.
-pub(super) async fn check(
-    source: &dyn Blobs,
-    tree: &ManifestTree,
-    stored: &[StoredBlob],
-    ledger: &Ledger,
-    pieces: Option<&Pieces>,
-) -> Result<Learnt, TransferError> {
+/// The layers of container images, and what their configurations say that they unpack to.
+#[derive(Debug)]
+pub(super) struct Named(BTreeMap<Digest, (Descriptor, Digest)>);
+
+/// Layers that are being unpacked, by digest.
+#[derive(Debug, Default)]
+pub(super) struct Surveys(Mutex<HashMap<Digest, JoinHandle<Result<Plain, TransferError>>>>);
+
+impl Surveys {
+    /// Unpacks the blob while it is stored, if it is a layer and nobody knows what it unpacks to. Whoever stores it hands its bytes to the
+    /// channel, and verifies them.
+    pub(super) async fn begin(
+        &self,
+        blob: &Digest,
+        named: &Named,
+        ledger: &Ledger,
+    ) -> Result<Option<mpsc::Sender<Bytes>>, TransferError> {
+        let Some((_, diff_id)) = named.0.get(blob) else { return Ok(None) };
+        if ledger.unpacked(blob).await?.is_some() {
+            return Ok(None);
+        }
+        let (sender, receiver) = mpsc::channel::<Bytes>(WAITING);
+        let data = stream::unfold(receiver, |mut receiver| async {
+            let bytes = receiver.recv().await?;
+            Some((Ok::<_, std::io::Error>(bytes), receiver))
+        });
+        let (what, algorithm, runtime) = (blob.to_string(), diff_id.algorithm(), Handle::current());
+        // On a thread of its own, beside the one that stores.
+        let surveyed = tokio::task::spawn_blocking(move || {
+            runtime.block_on(survey(&what, Box::pin(StreamReader::new(Box::pin(data))), algorithm))
+        });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(*blob, surveyed);
+        Ok(Some(sender))
+    }
+
+    async fn end(&self, blob: &Digest) -> Option<Result<Plain, TransferError>> {
+        let surveyed = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(blob)?;
+        Some(surveyed.await.unwrap_or(Err(TransferError::Worker { doing: "unpacking layers" })))
+    }
+}
+
+/// What the configurations of all container images below a root say of their layers.
+pub(super) async fn named(source: &dyn Blobs, tree: &ManifestTree) -> Result<Named, TransferError> {
     let mut named: BTreeMap<Digest, (Descriptor, Digest)> = BTreeMap::new();
     for (manifest, parsed) in tree.manifests.iter().zip(&tree.parsed) {
         let Parsed::Manifest(manifest_parsed) = parsed else { continue };
@@ -60,11 +101,22 @@ pub(super) async fn check(
             }
         }
     }
-    let layers = named.into_values().filter_map(|(layer, diff_id)| {
+    Ok(Named(named))
+}
+
+/// Checks layers that are stored. With `pieces` those that are unpacked are compared with what there was before.
+pub(super) async fn check(
+    named: Named,
+    stored: &[StoredBlob],
+    surveys: &Surveys,
+    ledger: &Ledger,
+    pieces: Option<&Pieces>,
+) -> Result<Learnt, TransferError> {
+    let layers = named.0.into_values().filter_map(|(layer, diff_id)| {
         let blob = stored.iter().find(|blob| blob.digest == layer.digest)?;
         Some((layer, diff_id, blob.clone()))
     });
-    let checked = stream::iter(layers).map(|(layer, diff_id, blob)| one(layer, diff_id, blob, ledger));
+    let checked = stream::iter(layers).map(|(layer, diff_id, blob)| one(layer, diff_id, blob, surveys, ledger));
     let checked: Vec<Option<Unpacked>> = checked.buffer_unordered(AT_ONCE).try_collect().await?;
     let mut learnt = Learnt::default();
     for Unpacked { layer, plain } in checked.into_iter().flatten() {
@@ -110,22 +162,36 @@ async fn pairs(
     Ok(parsed.layers.iter().cloned().zip(config.diff_ids).collect())
 }
 
+/// Unpacks a layer that is stored.
+async fn unpack(
+    layer: &Digest,
+    blob: &StoredBlob,
+    algorithm: Algorithm,
+    ledger: &Ledger,
+) -> Result<Plain, TransferError> {
+    let what = layer.to_string();
+    let window = Window::new(4 * limits::LEAF_BYTES);
+    let data = File::open(Arc::new(Reader::local(ledger.blocks())), blob.cid, &window).await;
+    let data =
+        data.map_err(|error| TransferError::Read { what: what.clone(), kind: error.kind(), source: Box::new(error) })?;
+    survey(&what, Box::pin(data), algorithm).await
+}
+
 /// Checks one layer; what it is, if that was not known.
 async fn one(
     layer: Descriptor,
     diff_id: Digest,
     blob: StoredBlob,
+    surveys: &Surveys,
     ledger: &Ledger,
 ) -> Result<Option<Unpacked>, TransferError> {
     if let Some(known) = ledger.unpacked(&layer.digest).await? {
         return if known == diff_id { Ok(None) } else { Err(unpacks_to(&layer.digest, &known, &diff_id)) };
     }
-    let what = layer.digest.to_string();
-    let window = Window::new(4 * limits::LEAF_BYTES);
-    let data = File::open(Arc::new(Reader::local(ledger.blocks())), blob.cid, &window).await;
-    let data =
-        data.map_err(|error| TransferError::Read { what: what.clone(), kind: error.kind(), source: Box::new(error) })?;
-    let plain = survey(&what, Box::pin(data), diff_id.algorithm()).await?;
+    let plain = match surveys.end(&layer.digest).await {
+        Some(surveyed) => surveyed?,
+        None => unpack(&layer.digest, &blob, diff_id.algorithm(), ledger).await?,
+    };
     if plain.digest != diff_id {
         return Err(unpacks_to(&layer.digest, &plain.digest, &diff_id));
     }

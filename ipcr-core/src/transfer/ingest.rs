@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::io::AsyncRead;
 
+use super::diff_ids::{Named, Surveys};
 use super::error::{TransferError, check_platform};
 use super::layer::{InWork, LAYERS, Workshop};
 use super::ledger::{KnownLayer, Ledger};
@@ -184,12 +185,13 @@ impl Intake {
         if self.options.recompress {
             return self.recompress(source.as_ref(), tree, kept).await;
         }
-        let stored = self.keep(source.as_ref(), tree.blobs(), kept).await?;
+        let (named, surveys) = (diff_ids::named(source.as_ref(), &tree).await?, Surveys::default());
+        let stored = self.keep(source.as_ref(), tree.blobs(), kept, Some((&named, &surveys))).await?;
         let new: Vec<StoredBlob> = stored.iter().filter(|(_, new)| *new).map(|(blob, _)| blob.clone()).collect();
         let image_id = tree.image_id(source.as_ref()).await?;
         let blobs: Vec<StoredBlob> = stored.into_iter().map(|(blob, _)| blob).collect();
         let pieces = self.workshop.pieces();
-        let learnt = diff_ids::check(source.as_ref(), &tree, &blobs, &self.ledger, Some(pieces)).await?;
+        let learnt = diff_ids::check(named, &blobs, &surveys, &self.ledger, Some(pieces)).await?;
         let repeated = Some(learnt.repeated).filter(|_| !learnt.layers.is_empty());
         Ok(Ingested {
             image: StoredImage { root: tree.root, manifests: tree.manifests, blobs },
@@ -210,19 +212,20 @@ impl Intake {
     }
 
     /// Keeps blobs byte for byte, in the order of their digests; which of them had to be stored. Of those that must not be
-    /// handed on, only what the source has.
+    /// handed on, only what the source has. With `surveys` layers are unpacked on the way.
     pub(super) async fn keep(
         &self,
         source: &dyn Blobs,
         blobs: Vec<Descriptor>,
         kept: &Kept,
+        surveys: Option<(&Named, &Surveys)>,
     ) -> Result<Vec<(StoredBlob, bool)>, TransferError> {
         let keep = |descriptor: Descriptor| async move {
             if let Some((blob, new)) = kept.get(&descriptor.digest).filter(|(blob, _)| blob.size == descriptor.size) {
                 return Ok(Some((blob.clone(), *new)));
             }
             let optional = media_type::is_nondistributable(&descriptor.media_type);
-            match self.blob(source, descriptor).await {
+            match self.blob(source, descriptor, surveys).await {
                 Err(TransferError::Image(ImageError::NoBlob { .. })) if optional => Ok(None),
                 stored => stored.map(Some),
             }
@@ -235,7 +238,12 @@ impl Intake {
     }
 
     /// Keeps one blob byte for byte; whether it had to be stored.
-    async fn blob(&self, source: &dyn Blobs, descriptor: Descriptor) -> Result<(StoredBlob, bool), TransferError> {
+    async fn blob(
+        &self,
+        source: &dyn Blobs,
+        descriptor: Descriptor,
+        surveys: Option<(&Named, &Surveys)>,
+    ) -> Result<(StoredBlob, bool), TransferError> {
         let label = descriptor.digest.to_string();
         let digest = descriptor.digest;
         let progress = Progress::start(&self.events, Some(digest), label.clone(), descriptor.size).await;
@@ -245,7 +253,12 @@ impl Intake {
         }
         let data = source.blob(&descriptor).await?;
         let mut data = Verified::new(data, digest, descriptor.size, progress.ticker());
-        let file = opaque::store(Arc::clone(&self.session), Arc::clone(&self.totals), &label, &mut data).await?;
+        let tap = match surveys {
+            Some((named, surveys)) => surveys.begin(&digest, named, &self.ledger).await?,
+            None => None,
+        };
+        let (session, totals) = (Arc::clone(&self.session), Arc::clone(&self.totals));
+        let file = opaque::store(session, totals, &label, &mut data, tap).await?;
         progress.done(BlobFate::Stored).await;
         let blob = StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None };
         Ok((blob, true))
@@ -271,7 +284,7 @@ impl Intake {
                     None => {
                         let (session, totals) = (Arc::clone(&self.session), Arc::clone(&self.totals));
                         let mut data = Verified::new(exported.data, digest, exported.size, progress.ticker());
-                        let file = opaque::store(session, totals, &label, &mut data).await?;
+                        let file = opaque::store(session, totals, &label, &mut data, None).await?;
                         let (size, cid, tsize) = (file.size, file.cid, file.tsize);
                         ((StoredBlob { digest, size, cid, tsize, encoding: None }, true), BlobFate::Stored)
                     }
@@ -420,7 +433,7 @@ impl Intake {
             return Ok((known, false));
         }
         let (session, totals) = (Arc::clone(&self.session), Arc::clone(&self.totals));
-        let file = opaque::store(session, totals, &digest.to_string(), &mut bytes.as_ref()).await?;
+        let file = opaque::store(session, totals, &digest.to_string(), &mut bytes.as_ref(), None).await?;
         Ok((StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None }, true))
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::TransferError;
@@ -26,16 +27,17 @@ pub async fn store_file(
     data: &mut (dyn AsyncRead + Send + Unpin),
 ) -> Result<(FileRoot, Put), TransferError> {
     let totals = Arc::new(PutTotals::default());
-    let root = store(session, totals.clone(), what, data).await?;
+    let root = store(session, totals.clone(), what, data, None).await?;
     Ok((root, totals.get()))
 }
 
-/// Stores everything that `data` gives. Errors of `data` are passed on as they are.
+/// Stores everything that `data` gives, and hands it to `tap` as well. Errors of `data` are passed on as they are.
 pub(crate) async fn store(
     session: Arc<dyn StoreSession>,
     totals: Arc<PutTotals>,
     what: &str,
     data: &mut (dyn AsyncRead + Send + Unpin),
+    tap: Option<mpsc::Sender<Bytes>>,
 ) -> Result<FileRoot, TransferError> {
     let mut writer = FileWriter::new(session, totals);
     let mut hashing: FuturesOrdered<JoinHandle<Block>> = FuturesOrdered::new();
@@ -43,6 +45,10 @@ pub(crate) async fn store(
         let chunk = read_chunk(data).await.map_err(|error| TransferError::from_io(what, error))?;
         let last = chunk.len() < limits::LEAF_BYTES;
         if !chunk.is_empty() {
+            if let Some(tap) = &tap {
+                // Whoever wants no more has its reasons, and tells them.
+                let _ = tap.send(chunk.clone()).await;
+            }
             hashing.push_back(tokio::task::spawn_blocking(move || Block::raw(chunk)));
         }
         while hashing.len() >= HASHES || (last && !hashing.is_empty()) {

@@ -189,7 +189,7 @@ impl Intake {
             }
         }
         unchanged.retain(|digest, _| !now.blobs.contains_key(digest));
-        for (blob, new) in self.keep(source, unchanged.into_values().collect(), kept).await? {
+        for (blob, new) in self.keep(source, unchanged.into_values().collect(), kept, None).await? {
             if new {
                 now.stored_bytes += blob.size;
                 now.new_blobs.push(blob.clone());
