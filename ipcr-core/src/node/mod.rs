@@ -22,7 +22,6 @@ mod frame;
 mod host;
 mod kad;
 mod ping;
-mod protobuf;
 mod records;
 mod relays;
 mod resolve;
