@@ -2,7 +2,6 @@
 //!
 //! Sources: DNSLink specification; libp2p multiaddr `dnsaddr`.
 
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -164,8 +163,7 @@ async fn name_all(dns: &dyn Dns, domain: &Domain, found: &Mutex<Vec<Multiaddr>>)
         let answers = join_all(asked).await;
         let mut direct = Vec::new();
         for (records, peer) in answers.into_iter().flatten() {
-            for text in records.iter().filter_map(|record| record.strip_prefix("dnsaddr=")) {
-                let Ok(address) = text.trim().parse::<Multiaddr>() else { continue };
+            for address in addresses(&records) {
                 let last = address.iter().last().filter(|part| matches!(part, Protocol::P2p(_))).map(Protocol::acquire);
                 // A hint below `/dnsaddr/<name>/p2p/<peer>` is for that peer.
                 if peer.is_some() && last != peer {
@@ -200,37 +198,33 @@ fn has_host(address: &Multiaddr) -> bool {
     matches!(address.iter().next(), Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)))
 }
 
+/// What the TXT records at `_dnsaddr.<name>` lead to; those that cannot be read are left out.
+pub(crate) fn addresses(records: &[String]) -> impl Iterator<Item = Multiaddr> {
+    let texts = records.iter().filter_map(|record| record.trim().strip_prefix("dnsaddr="));
+    texts.filter_map(|text| text.trim().parse().ok())
+}
+
 /// A multiaddr with its host name resolved: one for each address.
 pub async fn resolved(dns: &dyn Dns, address: &Multiaddr) -> Vec<Multiaddr> {
-    let mut parts = address.iter();
-    let (host, v4, v6) = match parts.next() {
-        Some(Protocol::Dns(host)) => (host, true, true),
-        Some(Protocol::Dns4(host)) => (host, true, false),
-        Some(Protocol::Dns6(host)) => (host, false, true),
-        _ => return vec![address.clone()],
-    };
-    let addresses = match dns.addresses(&host).await {
-        Ok(addresses) => addresses,
-        Err(error) => {
-            tracing::debug!(%host, %error, "a dial hint has no address");
-            return Vec::new();
-        }
-    };
-    let wanted = addresses.into_iter().filter(|ip| if ip.is_ipv4() { v4 } else { v6 });
-    let rest: Vec<_> = parts.collect();
-    wanted
-        .map(|ip| {
-            let ip = match ip {
-                IpAddr::V4(ip) => Protocol::Ip4(ip),
-                IpAddr::V6(ip) => Protocol::Ip6(ip),
-            };
-            std::iter::once(ip).chain(rest.iter().cloned()).collect()
-        })
-        .collect()
+    let name = address.iter().enumerate().find_map(|(index, part)| match part {
+        Protocol::Dns(host) => Some((index, host, true, true)),
+        Protocol::Dns4(host) => Some((index, host, true, false)),
+        Protocol::Dns6(host) => Some((index, host, false, true)),
+        _ => None,
+    });
+    let Some((index, host, v4, v6)) = name else { return vec![address.clone()] };
+    let found = dns.addresses(&host).await.unwrap_or_else(|error| {
+        tracing::debug!(%host, %error, "a host name does not resolve");
+        Vec::new()
+    });
+    let wanted = found.into_iter().filter(|ip| if ip.is_ipv4() { v4 } else { v6 });
+    wanted.filter_map(|ip| address.replace(index, |_| Some(ip.into()))).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::port::memory::dns::MemoryDns;
 
