@@ -15,6 +15,7 @@
 
 mod announce;
 mod bitswap;
+mod bucket;
 mod config;
 mod error;
 mod fetch;
