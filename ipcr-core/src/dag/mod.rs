@@ -6,7 +6,7 @@
 //! * [`directory`], [`hamt`]: flat and sharded directories, edited path by path.
 //! * [`car`]: blocks one after another in a stream.
 //! * [`varint`], [`protobuf`], [`cbor`]: what these formats, records and messages are written with.
-//! * [`cut`], [`encode`], [`decode`]: layers cut along their files, pieces compressed alone, layers decompressed.
+//! * [`cut`], [`splitmix`], [`encode`], [`decode`]: layers cut along their files, pieces compressed alone, layers decompressed.
 //!
 //! Everything here works on slices and blocks: bytes in, blocks out, no task, file or socket.
 
@@ -23,5 +23,6 @@ pub mod file;
 pub mod hamt;
 pub mod pb;
 pub(crate) mod protobuf;
+pub(crate) mod splitmix;
 pub mod text;
 pub(crate) mod varint;

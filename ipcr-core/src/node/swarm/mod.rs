@@ -28,6 +28,7 @@ use self::tracker::Tracker;
 use super::bitswap::Bitswap;
 use super::frame;
 use crate::dag::block::IDENTITY;
+use crate::dag::splitmix;
 use crate::limits;
 use crate::net::addresses::{self, NetworkMode};
 use crate::port::routing::Provider;
@@ -161,12 +162,9 @@ pub(super) fn digest(peer: &PeerId) -> u64 {
     bytes.last_chunk().map_or(0, |tail| u64::from_le_bytes(*tail))
 }
 
-/// Scatters numbers (`SplitMix64`).
+/// Scatters numbers.
 pub(super) fn mix(number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+    splitmix::mix(number.wrapping_add(splitmix::STEP))
 }
 
 #[cfg(test)]
