@@ -91,7 +91,7 @@ pub(super) async fn remove(
     events: Emitter,
 ) -> Result<EditOutcome, RegistryError> {
     let identity = this.holder.identity().await?;
-    let Some(root) = this.own_root(&identity).await? else {
+    let Some(root) = this.own_root().await? else {
         return Err(RegistryError::NotFound {
             registry: identity.domain.unwrap_or(identity.ipns),
             what: match target {
