@@ -221,6 +221,29 @@ pub async fn resolved(dns: &dyn Dns, address: &Multiaddr) -> Vec<Multiaddr> {
     wanted.filter_map(|ip| address.replace(index, |_| Some(ip.into()))).collect()
 }
 
+/// For `fuzzing`: the TXT records of a domain, one in a line.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let domain: Domain = "hub.test".parse().expect("a domain");
+    let answer = TxtAnswer { records: text.lines().map(str::to_owned).collect(), security: Security::Insecure, ttl: 0 };
+    match read(&domain, &answer) {
+        Ok(Some(target)) => {
+            let records = vec![format!("dnslink={target}")];
+            let again = read(&domain, &TxtAnswer { records, ..answer.clone() });
+            assert_eq!(again.expect("what was written is a link"), Some(target), "a link comes back");
+        }
+        Ok(None) => {
+            assert!(!answer.records.iter().any(|record| record.starts_with("dnslink=")), "no link is passed over");
+        }
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Integrity, "{error}"),
+    }
+    for address in addresses(&answer.records) {
+        let records = [format!("dnsaddr={address}")];
+        assert!(addresses(&records).eq([address]), "an address comes back");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
