@@ -34,7 +34,7 @@ use crate::port::memory::blocks::MemoryBlocks;
 pub(crate) struct Hub {
     pub(crate) store: MemoryBlocks,
     pub(crate) reader: Reader,
-    pub(super) root: Cid,
+    pub(crate) root: Cid,
 }
 
 pub(crate) fn info() -> RegistryInfo {
@@ -61,7 +61,7 @@ impl Hub {
     }
 
     /// Applies edits; the blocks that came with it.
-    pub(super) async fn edit(&mut self, edits: &[Edit]) -> Result<Edited, TreeError> {
+    pub(crate) async fn edit(&mut self, edits: &[Edit]) -> Result<Edited, TreeError> {
         let edited = apply(&self.reader, &self.root, edits, None).await?;
         assert_eq!(edited.unchanged, edited.root == self.root);
         for block in &edited.blocks {
@@ -71,11 +71,11 @@ impl Hub {
         Ok(edited)
     }
 
-    pub(super) async fn push(&mut self, image: &str, tag: &str, stored: &StoredImage, at: i64) -> Edited {
+    pub(crate) async fn push(&mut self, image: &str, tag: &str, stored: &StoredImage, at: i64) -> Edited {
         self.edit(&[set_tag(image, tag, stored, at)]).await.unwrap()
     }
 
-    pub(super) async fn find(&self, image: &str, tag: &str) -> Result<Found, TreeError> {
+    pub(crate) async fn find(&self, image: &str, tag: &str) -> Result<Found, TreeError> {
         let wanted = Wanted::Tag(tag.parse().unwrap());
         read::find(&self.reader, &self.root, &image.parse().unwrap(), &wanted).await
     }
