@@ -115,7 +115,8 @@ pub async fn link(dns: &dyn Dns, domain: &Domain) -> Result<Link, LinkError> {
 fn read(domain: &Domain, answer: &TxtAnswer) -> Result<Option<Target>, LinkError> {
     let (mut targets, mut malformed) = (Vec::new(), None);
     for value in answer.records.iter().filter_map(|record| record.strip_prefix("dnslink=")) {
-        match value.trim_end().parse::<Target>() {
+        // Behind the last slash blanks would be a name, which nobody means who leaves some behind a value.
+        match value.trim_end_matches(|c: char| c.is_whitespace() || c == '/').parse::<Target>() {
             Ok(target) => targets.push(target),
             Err(error) => malformed = Some(error),
         }
@@ -295,6 +296,9 @@ mod tests {
         let several = link(&dns, &domain()).await.unwrap_err();
         assert!(several.to_string().starts_with("hub.test has 2 DNSLinks: /ipfs/"), "{several}");
         assert_eq!(several.kind(), ErrorKind::Integrity);
+        dns.set_txt("_dnslink.hub.test", &[&format!("{ONE}/a b/ / ")]);
+        let blanks = link(&dns, &domain()).await.unwrap();
+        assert_eq!(format!("dnslink={}", blanks.target), format!("{ONE}/a b"));
         dns.set_bogus("_dnslink.hub.test");
         assert_eq!(link(&dns, &domain()).await.unwrap_err().kind(), ErrorKind::Integrity);
         dns.set_down(true);
