@@ -6,6 +6,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use ipcr_benches::tar_header;
 use ipcr_core::dag::block::Block;
 use ipcr_core::dag::chunk::Chunker;
 use ipcr_core::dag::cut::Cutter;
@@ -30,17 +31,7 @@ fn layer() -> Vec<u8> {
     while tar.len() < 32 << 20 {
         number += 1;
         let size = if number % 12 == 0 { 30_000 + next() % 800_000 } else { next() % 12_000 };
-        let mut header = [0_u8; 512];
-        let name = format!("usr/share/doc/package-{number}/file");
-        header[..name.len()].copy_from_slice(name.as_bytes());
-        header[100..107].copy_from_slice(b"0000644");
-        header[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
-        header[148..156].fill(b' ');
-        header[156] = b'0';
-        header[257..265].copy_from_slice(b"ustar\x0000");
-        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-        tar.extend_from_slice(&header);
+        tar.extend(tar_header(&format!("usr/share/doc/package-{number}/file"), size));
         let end = (tar.len() + size).next_multiple_of(512);
         while tar.len() < end {
             tar.extend_from_slice(words[next() % words.len()].as_bytes());

@@ -2,11 +2,11 @@
 //! loopback into the store of a third one. Bytes per second of the image, as it is stored.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ipcr_benches::tar_header;
 use ipcr_core::control::open::{OpenHome, Purpose, open};
 use ipcr_core::digest::Digest;
 use ipcr_core::media::spec::ImageSpec;
@@ -31,17 +31,8 @@ fn layout(folder: &Path) -> u64 {
         state.to_be_bytes()[0]
     };
     let data: Vec<u8> = (0..SIZE).map(|_| next()).collect();
-    let mut header = [0; 512];
-    header[..4].copy_from_slice(b"data");
-    header[100..107].copy_from_slice(b"0000644");
-    header[124..135].copy_from_slice(format!("{SIZE:011o}").as_bytes());
-    header[148..156].fill(b' ');
-    header[156] = b'0';
-    header[257..265].copy_from_slice(b"ustar\x0000");
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
     let mut tar = Vec::with_capacity(SIZE + 2048);
-    tar.write_all(&header).expect("a Vec takes it");
+    tar.extend(tar_header("data", SIZE));
     tar.extend(data);
     tar.extend([0; 1024]);
 

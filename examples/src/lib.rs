@@ -12,9 +12,10 @@ pub mod layout;
 pub mod zone;
 
 use std::error::Error;
-use std::fmt::Write;
 use std::future::Future;
 use std::process::ExitCode;
+
+use ipcr_core::kind::chain;
 
 /// Any failure of an example.
 pub type Failure = Box<dyn Error + Send + Sync>;
@@ -39,14 +40,8 @@ pub fn run(main: impl Future<Output = Result<(), Failure>>) -> ExitCode {
 }
 
 /// An error and its causes, one per line.
-pub fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let _ = write!(text, "\ncaused by: {next}");
-        cause = next.source();
-    }
-    text
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    chain(error).map(ToString::to_string).collect::<Vec<_>>().join("\ncaused by: ")
 }
 
 /// Bytes for people.

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::io;
 
-use ipcr_core::kind::ErrorKind;
+use ipcr_core::kind::{ErrorKind, chain};
 use ipcr_core::registry::error::{RegistryError, Topic};
 use serde::Serialize;
 
@@ -74,8 +74,7 @@ impl Failure {
 
     /// Adds a cause and its causes. A cause that only repeats what has been said is left out.
     pub(crate) fn caused_by(mut self, cause: &(dyn Error + 'static)) -> Self {
-        let mut next = Some(cause);
-        while let Some(cause) = next {
+        for cause in chain(cause) {
             let text = cause.to_string();
             let last = self.causes.last().unwrap_or(&self.message);
             if !last.ends_with(&text) {
@@ -85,7 +84,6 @@ impl Failure {
             if self.hint.is_none() && cause.downcast_ref().is_some_and(broken) {
                 self.hint = Some(hints::UNREAD.into());
             }
-            next = cause.source();
         }
         self
     }

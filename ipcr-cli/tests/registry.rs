@@ -121,7 +121,7 @@ fn keys_move_to_another_home() {
     assert_eq!(object(&place, &["key", "export", file])["ipns"], ipns);
     assert_eq!(object(&other, &["init", "--import", file])["ipns"], ipns);
     let taken = error(&place, &["key", "export", file]);
-    assert_ne!(taken["exit"], 0);
+    assert_eq!((&taken["exit"], &taken["kind"]), (&json!(1), &json!("failed")));
     let wrong = Place::new().run(&["--offline", "init", "--import", file], &[("IPCR_PASSPHRASE", "wrong")]);
     assert_eq!(wrong.status.code(), Some(6), "{}", String::from_utf8_lossy(&wrong.stderr));
     // Nothing is left of what failed.
@@ -129,15 +129,15 @@ fn keys_move_to_another_home() {
     let bad = third.path().join("bad");
     std::fs::write(&bad, "no keys").unwrap();
     let bad = bad.to_str().unwrap();
-    for arguments in [
-        &["init", "--import", bad][..],
-        &["key", "import", bad],
-        &["key", "import", "/nowhere"],
-        &["init", "--domain", "a b"],
-        &["serve", "--http", "203.0.113.7:80"],
+    for (arguments, exit) in [
+        (&["init", "--import", bad][..], 5),
+        (&["key", "import", bad], 5),
+        (&["key", "import", "/nowhere"], 3),
+        (&["init", "--domain", "a b"], 2),
+        (&["serve", "--http", "203.0.113.7:80"], 2),
     ] {
         let failed = third.run(arguments, &[("IPCR_OFFLINE", "1"), ("IPCR_PASSPHRASE", "wrong")]);
-        assert!(!failed.status.success(), "{arguments:?}");
+        assert_eq!(failed.status.code(), Some(exit), "{arguments:?}");
         assert_eq!(std::fs::read_dir(third.path()).unwrap().count(), 1, "{arguments:?} left something behind");
     }
     let before = object(&place, &["id"])["node"]["peer_id"].clone();

@@ -16,7 +16,10 @@ use crate::dag::decode::{Unpacker, sniff};
 use crate::dag::directory::Part;
 use crate::dag::pb::{Node, is_component};
 pub use crate::exchange::routers::fuzz as routing_answer;
+pub use crate::image::fuzz as image_documents;
 use crate::kind::ErrorKind;
+pub use crate::media::archive::fuzz as archives;
+pub use crate::naming::dnslink::fuzz as txt_records;
 use crate::naming::record::SignedRecord;
 pub use crate::node::fuzzing::{bitswap_message, kademlia_message, swarm_message};
 use crate::reference::Reference;
@@ -30,17 +33,20 @@ const UNPACKED: usize = 1 << 20;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names of their folders.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 14] = [
+    ("archives", archives),
     ("bitswap_message", bitswap_message),
     ("car", car),
     ("dag_pb", dag_pb),
     ("documents", documents),
+    ("image_documents", image_documents),
     ("ipns_record", ipns_record),
     ("kademlia_message", kademlia_message),
     ("layer", layer),
     ("reference", reference),
     ("routing_answer", routing_answer),
     ("swarm_message", swarm_message),
+    ("txt_records", txt_records),
     ("unpack", unpack),
 ];
 

@@ -3,6 +3,7 @@
 //! Every error enum of this crate has a `kind()` that answers one of these. Hints and exit codes are the command
 //! line's business; a kind is the only thing that it needs to know for them.
 
+use std::error::Error;
 use std::io;
 
 /// The machine-readable class of an error.
@@ -49,4 +50,39 @@ impl ErrorKind {
 }
 
 /// A cause of any type, kept as the `source` of an error.
-pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
+pub type Cause = Box<dyn Error + Send + Sync + 'static>;
+
+/// An error and its causes, the nearest first.
+pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (**error).source())
+}
+
+/// An error and its causes in one line. A cause that only repeats what has been said is left out.
+pub(crate) fn in_one_line(error: &(dyn Error + 'static)) -> String {
+    chain(error).fold(String::new(), |line, error| {
+        let text = error.to_string();
+        match line.as_str() {
+            "" => text,
+            said if said.ends_with(&text) => line,
+            _ => format!("{line}: {text}"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Step(&'static str, #[source] Option<Box<Step>>);
+
+    #[test]
+    fn a_line_says_each_thing_once() {
+        let cable = Step("the cable is cut", None);
+        let read = Step("reading failed: the cable is cut", Some(cable.into()));
+        let error = Step("no image", Some(read.into()));
+        assert_eq!(in_one_line(&error), "no image: reading failed: the cable is cut");
+        assert_eq!(chain(&error).count(), 3);
+    }
+}

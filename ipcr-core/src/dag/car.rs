@@ -9,6 +9,8 @@
 use bytes::Bytes;
 use cid::Cid;
 
+use super::cbor::{ARRAY, Items, MAP, TEXT, UNSIGNED, put_cid, put_head};
+use super::varint;
 use crate::kind::ErrorKind;
 use crate::limits;
 
@@ -16,17 +18,6 @@ use crate::limits;
 const VERSION: u64 = 1;
 /// Longest CID in binary form: a version, a codec and a multihash code of at most 9 bytes each, a length, and 64 bytes of digest.
 const CID_BYTES: usize = 3 * 9 + 1 + 64;
-/// Longest number (multiformats, "unsigned-varint").
-const VARINT_BYTES: u32 = 9;
-/// CBOR tag of a CID (DAG-CBOR specification, "Links").
-const CID_TAG: u64 = 42;
-/// Major types of CBOR (RFC 8949, section 3.1).
-const UNSIGNED: u8 = 0;
-const BYTES: u8 = 2;
-const TEXT: u8 = 3;
-const ARRAY: u8 = 4;
-const MAP: u8 = 5;
-const TAG: u8 = 6;
 
 /// A block as the stream has it, not verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,13 +87,13 @@ pub struct Decoder {
 /// What is being read.
 #[derive(Debug)]
 enum Part {
-    Length { value: u64, bytes: u32 },
+    Length(varint::Arriving),
     Content { need: usize, have: Vec<u8> },
 }
 
 impl Default for Part {
     fn default() -> Self {
-        Self::Length { value: 0, bytes: 0 }
+        Self::Length(varint::Arriving::default())
     }
 }
 
@@ -121,20 +112,12 @@ impl Decoder {
     pub fn push(&mut self, bytes: &mut &[u8]) -> Result<Option<Section>, CarError> {
         loop {
             match &mut self.part {
-                Part::Length { value, bytes: count } => {
+                Part::Length(length) => {
                     let Some((byte, rest)) = bytes.split_first() else { return Ok(None) };
                     *bytes = rest;
-                    *value |= u64::from(byte & 0x7f) << (7 * *count);
-                    *count += 1;
-                    if byte & 0x80 == 0 {
-                        // Numbers are written as short as they can be.
-                        if *byte == 0 && *count > 1 {
-                            return Err(CarError::Length);
-                        }
-                        let need = self.check_length()?;
+                    if let Some(size) = length.push(*byte).map_err(|_| CarError::Length)? {
+                        let need = self.check_length(size)?;
                         self.part = Part::Content { need, have: Vec::with_capacity(need) };
-                    } else if *count == VARINT_BYTES {
-                        return Err(CarError::Length);
                     }
                 }
                 Part::Content { need, have } => {
@@ -159,14 +142,13 @@ impl Decoder {
     /// Sees that the stream ends where it may.
     pub fn finish(self) -> Result<(), CarError> {
         match self.part {
-            Part::Length { bytes: 0, .. } if self.roots.is_some() => Ok(()),
+            Part::Length(length) if length.is_new() && self.roots.is_some() => Ok(()),
             _ => Err(CarError::CutOff),
         }
     }
 
-    /// The length that has just been read, if what follows may be so long.
-    fn check_length(&self) -> Result<usize, CarError> {
-        let Part::Length { value: size, .. } = self.part else { unreachable!("a length is being read") };
+    /// The length, if what follows may be so long.
+    fn check_length(&self, size: u64) -> Result<usize, CarError> {
         let length = usize::try_from(size).unwrap_or(usize::MAX);
         match self.roots {
             None if length > limits::CAR_HEADER_BYTES => Err(CarError::HeaderTooLarge { size }),
@@ -192,7 +174,7 @@ fn section(content: Bytes) -> Result<Section, CarError> {
 /// Reads `{"roots": […], "version": 1}`.
 fn read_header(content: &[u8]) -> Result<Vec<Cid>, CarError> {
     let bad = |what| CarError::Header { what };
-    let mut cbor = Cbor(content);
+    let mut cbor = Items::of(content);
     let (mut roots, mut version) = (None, None);
     let members = cbor.expect(MAP).ok_or(bad("it is no map"))?;
     if members > 2 {
@@ -212,48 +194,9 @@ fn read_header(content: &[u8]) -> Result<Vec<Cid>, CarError> {
         }
     }
     match (version.ok_or(bad("it has no version"))?, roots) {
-        (VERSION, _) if !cbor.0.is_empty() => Err(bad("something follows it")),
+        (VERSION, _) if !cbor.is_empty() => Err(bad("something follows it")),
         (VERSION, roots) => roots.ok_or(bad("it has no roots")),
         (version, _) => Err(CarError::Version { version }),
-    }
-}
-
-/// As much of DAG-CBOR as a header has.
-struct Cbor<'a>(&'a [u8]);
-
-impl<'a> Cbor<'a> {
-    fn take(&mut self, length: u64) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(usize::try_from(length).ok()?)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    /// The argument of an item of this major type, which has to be as short as it can be.
-    fn expect(&mut self, major: u8) -> Option<u64> {
-        let first = *self.take(1)?.first()?;
-        let argument = match first & 0x1f {
-            small @ 0..24 => u64::from(small),
-            size @ 24..28 => {
-                let bytes = self.take(1 << (size - 24))?;
-                let argument = bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
-                let least = if size == 24 { 24 } else { 1 << (4 << (size - 24)) };
-                Some(argument).filter(|argument| *argument >= least)?
-            }
-            _ => return None,
-        };
-        (first >> 5 == major).then_some(argument)
-    }
-
-    fn content(&mut self, major: u8) -> Option<&'a [u8]> {
-        let length = self.expect(major)?;
-        self.take(length)
-    }
-
-    fn cid(&mut self) -> Option<Cid> {
-        self.expect(TAG).filter(|tag| *tag == CID_TAG)?;
-        // The prefix is what remains of multibase.
-        let mut bytes = self.content(BYTES)?.strip_prefix(&[0])?;
-        Cid::read_bytes(&mut bytes).ok().filter(|_| bytes.is_empty())
     }
 }
 
@@ -265,53 +208,20 @@ pub fn put_header(out: &mut Vec<u8>, roots: &[Cid]) {
     header.extend_from_slice(b"roots");
     put_head(&mut header, ARRAY, roots.len());
     for root in roots {
-        let root = root.to_bytes();
-        put_head(&mut header, TAG, 42);
-        put_head(&mut header, BYTES, root.len() + 1);
-        header.push(0);
-        header.extend_from_slice(&root);
+        put_cid(&mut header, root);
     }
     put_head(&mut header, TEXT, 7);
     header.extend_from_slice(b"version\x01");
-    put_length(out, header.len());
+    varint::put_length(out, header.len());
     out.extend_from_slice(&header);
 }
 
 /// Writes a block.
 pub fn put_section(out: &mut Vec<u8>, cid: &Cid, data: &[u8]) {
     let cid = cid.to_bytes();
-    put_length(out, cid.len() + data.len());
+    varint::put_length(out, cid.len() + data.len());
     out.extend_from_slice(&cid);
     out.extend_from_slice(data);
-}
-
-fn put_length(out: &mut Vec<u8>, mut length: usize) {
-    while length >= 0x80 {
-        out.push(u8::try_from(length & 0x7f).expect("7 bits") | 0x80);
-        length >>= 7;
-    }
-    out.push(u8::try_from(length).expect("7 bits"));
-}
-
-fn put_head(out: &mut Vec<u8>, major: u8, argument: usize) {
-    let major = major << 5;
-    let bytes = u64::try_from(argument).expect("lengths fit 64 bits").to_be_bytes();
-    match argument {
-        0..24 => out.push(major | bytes[7]),
-        24..0x100 => out.extend_from_slice(&[major | 0x18, bytes[7]]),
-        0x100..0x1_0000 => {
-            out.push(major | 0x19);
-            out.extend_from_slice(&bytes[6..]);
-        }
-        0x1_0000..0x1_0000_0000 => {
-            out.push(major | 0x1a);
-            out.extend_from_slice(&bytes[4..]);
-        }
-        _ => {
-            out.push(major | 0x1b);
-            out.extend_from_slice(&bytes);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::splitmix::{STEP, mix};
+
 /// Longest piece, in bytes.
 pub const PIECE_BYTES: usize = 960 << 10;
 /// Contents from this size on have pieces of their own.
@@ -44,18 +46,12 @@ const GEAR: [u64; 256] = {
     let mut state = 0x243f_6a88_85a3_08d3_u64;
     let mut i = 0;
     while i < 256 {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state = state.wrapping_add(STEP);
         table[i] = mix(state);
         i += 1;
     }
     table
 };
-
-const fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 /// Cuts a stream.
 #[derive(Debug)]

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use cid::Cid;
 
 use super::block::{DAG_PB, RAW};
+use super::protobuf::{Fields, Malformed, Value, put_bytes, put_number};
+use super::varint;
 use crate::kind::ErrorKind;
 use crate::limits;
 
@@ -103,10 +105,10 @@ impl UnixFs {
     }
 
     fn decode(data: &Bytes) -> Result<Self, NodeError> {
-        let mut reader = Reader { data, at: 0 };
         let mut kind = None;
         let mut out = Self::new(Kind::Raw);
-        while let Some((field, value)) = reader.field()? {
+        for field in Fields::of(data) {
+            let (field, value) = field?;
             match (field, value) {
                 (1, Value::Number(number)) => {
                     kind = Some(match number {
@@ -119,14 +121,12 @@ impl UnixFs {
                         _ => return Err(NodeError::Malformed { what: "UnixFS type" }),
                     });
                 }
-                (2, Value::Bytes(bytes)) => out.data = bytes,
+                (2, Value::Bytes(bytes)) => out.data = data.slice_ref(bytes),
                 (3, Value::Number(number)) => out.filesize = Some(number),
                 (4, Value::Number(number)) => push_bounded(&mut out.blocksizes, number)?,
-                (4, Value::Bytes(packed)) => {
-                    let mut inner = Reader { data: &packed, at: 0 };
-                    while inner.at < packed.len() {
-                        let number = inner.number()?;
-                        push_bounded(&mut out.blocksizes, number)?;
+                (4, Value::Bytes(mut packed)) => {
+                    while !packed.is_empty() {
+                        push_bounded(&mut out.blocksizes, varint::take(&mut packed)?)?;
                     }
                 }
                 (5, Value::Number(number)) => out.hash_type = Some(number),
@@ -177,6 +177,15 @@ pub enum NodeError {
         /// Which.
         cid: Cid,
     },
+}
+
+impl From<Malformed> for NodeError {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::CutShort => Self::Truncated,
+            Malformed::Wrong => Self::Malformed { what: "it is no protobuf" },
+        }
+    }
 }
 
 impl NodeError {
@@ -237,13 +246,13 @@ impl Node {
 
 /// The links and the data of a dag-pb node.
 fn split(data: &Bytes) -> Result<(Vec<Link>, Option<Bytes>), NodeError> {
-    let mut reader = Reader { data, at: 0 };
     let mut links = Vec::new();
     let mut message = None;
-    while let Some((field, value)) = reader.field()? {
+    for field in Fields::of(data) {
+        let (field, value) = field?;
         match (field, value) {
-            (2, Value::Bytes(bytes)) => push_bounded(&mut links, decode_link(&bytes)?)?,
-            (1, Value::Bytes(bytes)) if message.is_none() => message = Some(bytes),
+            (2, Value::Bytes(bytes)) => push_bounded(&mut links, decode_link(bytes)?)?,
+            (1, Value::Bytes(bytes)) if message.is_none() => message = Some(data.slice_ref(bytes)),
             (1, Value::Bytes(_)) => return Err(NodeError::Malformed { what: "two data fields" }),
             _ => return Err(NodeError::Malformed { what: "unknown dag-pb field" }),
         }
@@ -259,35 +268,29 @@ pub fn is_component(name: &str) -> bool {
 /// Bytes that a link adds to the node that holds it.
 pub fn link_bytes(link: &Link) -> usize {
     let inner =
-        1 + bytes_length(link.cid.encoded_len()) + 1 + bytes_length(link.name.len()) + 1 + number_length(link.tsize);
+        1 + bytes_length(link.cid.encoded_len()) + 1 + bytes_length(link.name.len()) + 1 + varint::length(link.tsize);
     1 + bytes_length(inner)
 }
 
 fn bytes_length(length: usize) -> usize {
-    number_length(u64::try_from(length).unwrap_or(u64::MAX)) + length
+    varint::length(u64::try_from(length).unwrap_or(u64::MAX)) + length
 }
 
-fn number_length(value: u64) -> usize {
-    let bits = 64 - (value | 1).leading_zeros();
-    usize::try_from(bits.div_ceil(7)).unwrap_or(10)
-}
-
-fn decode_link(data: &Bytes) -> Result<Link, NodeError> {
-    let mut reader = Reader { data, at: 0 };
+fn decode_link(data: &[u8]) -> Result<Link, NodeError> {
     let mut cid = None;
     let mut name = None;
     let mut tsize = None;
-    while let Some((field, value)) = reader.field()? {
+    for field in Fields::of(data) {
+        let (field, value) = field?;
         match (field, value) {
-            (1, Value::Bytes(bytes)) if cid.is_none() => {
-                let mut rest = bytes.as_ref();
+            (1, Value::Bytes(mut rest)) if cid.is_none() => {
                 cid = Some(Cid::read_bytes(&mut rest).map_err(|source| NodeError::Cid { source })?);
                 if !rest.is_empty() {
                     return Err(NodeError::Malformed { what: "bytes after a CID" });
                 }
             }
             (2, Value::Bytes(bytes)) if name.is_none() => {
-                let text = std::str::from_utf8(&bytes);
+                let text = std::str::from_utf8(bytes);
                 name = Some(text.map_err(|_| NodeError::Malformed { what: "a link name is not UTF-8" })?.to_owned());
             }
             (3, Value::Number(number)) if tsize.is_none() => tsize = Some(number),
@@ -304,84 +307,6 @@ fn push_bounded<T>(list: &mut Vec<T>, item: T) -> Result<(), NodeError> {
     }
     list.push(item);
     Ok(())
-}
-
-enum Value {
-    Number(u64),
-    Bytes(Bytes),
-    Skipped,
-}
-
-/// A protobuf reader over one message.
-struct Reader<'a> {
-    data: &'a Bytes,
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn field(&mut self) -> Result<Option<(u64, Value)>, NodeError> {
-        if self.at == self.data.len() {
-            return Ok(None);
-        }
-        let key = self.number()?;
-        let value = match key & 7 {
-            0 => Value::Number(self.number()?),
-            1 => self.take(8).map(|_| Value::Skipped)?,
-            2 => {
-                let length = usize::try_from(self.number()?).map_err(|_| NodeError::Truncated)?;
-                Value::Bytes(self.take(length)?)
-            }
-            5 => self.take(4).map(|_| Value::Skipped)?,
-            _ => return Err(NodeError::Malformed { what: "protobuf wire type" }),
-        };
-        Ok(Some((key >> 3, value)))
-    }
-
-    fn take(&mut self, length: usize) -> Result<Bytes, NodeError> {
-        let end = self.at.checked_add(length).filter(|end| *end <= self.data.len()).ok_or(NodeError::Truncated)?;
-        let bytes = self.data.slice(self.at..end);
-        self.at = end;
-        Ok(bytes)
-    }
-
-    fn number(&mut self) -> Result<u64, NodeError> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = *self.data.get(self.at).ok_or(NodeError::Truncated)?;
-            self.at += 1;
-            if shift == 63 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(NodeError::Malformed { what: "protobuf number" })
-    }
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    loop {
-        let low = u8::try_from(value & 0x7f).expect("seven bits fit a byte");
-        value >>= 7;
-        if value == 0 {
-            out.push(low);
-            return;
-        }
-        out.push(low | 0x80);
-    }
-}
-
-fn put_number(out: &mut Vec<u8>, field: u64, value: u64) {
-    put_varint(out, field << 3);
-    put_varint(out, value);
-}
-
-fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    put_varint(out, field << 3 | 2);
-    put_varint(out, u64::try_from(bytes.len()).expect("lengths fit 64 bits"));
-    out.extend_from_slice(bytes);
 }
 
 #[cfg(test)]

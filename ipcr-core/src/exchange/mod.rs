@@ -7,6 +7,7 @@
 //! * [`routers`]: [`routers::HttpRouting`], HTTP routers that know who holds what.
 //! * [`gateways`]: [`gateways::GatewayExchange`], HTTP gateways beside peers.
 //! * [`directory`]: editing directories.
+//! * [`waiters`]: those who wait for one block.
 //! * [`walk`]: every block below a root, for marking, completeness and mirroring.
 //!
 //! The formats themselves are in [`crate::dag`]; what is here adds the waiting.
@@ -17,6 +18,7 @@ pub mod gateways;
 pub mod path;
 pub mod reader;
 pub mod routers;
+pub(crate) mod waiters;
 pub mod walk;
 pub mod window;
 

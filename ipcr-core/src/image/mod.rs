@@ -12,9 +12,14 @@
 pub mod canonical;
 pub mod config;
 pub mod descriptor;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzzed;
 pub mod layout;
 pub mod manifest;
 pub mod media_type;
 pub mod platform;
 pub mod select;
 pub mod v1_ids;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::fuzzed::fuzz;

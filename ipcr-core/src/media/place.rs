@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::kind::in_one_line;
 use crate::port::image::ImageError;
 
 /// A file, folder or stream, by the name that people gave it.
@@ -23,15 +24,8 @@ impl Place {
     }
 
     /// What was read is not what it claims to be, as its parser says, with all causes.
-    pub(crate) fn refused(&self, error: &dyn std::error::Error) -> ImageError {
-        let mut reason = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            reason.push_str(": ");
-            reason.push_str(&error.to_string());
-            cause = error.source();
-        }
-        self.malformed(reason)
+    pub(crate) fn refused(&self, error: &(dyn std::error::Error + 'static)) -> ImageError {
+        self.malformed(in_one_line(error))
     }
 
     /// A file operation failed.

@@ -2,7 +2,6 @@
 //!
 //! Sources: DNSLink specification; libp2p multiaddr `dnsaddr`.
 
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -116,7 +115,8 @@ pub async fn link(dns: &dyn Dns, domain: &Domain) -> Result<Link, LinkError> {
 fn read(domain: &Domain, answer: &TxtAnswer) -> Result<Option<Target>, LinkError> {
     let (mut targets, mut malformed) = (Vec::new(), None);
     for value in answer.records.iter().filter_map(|record| record.strip_prefix("dnslink=")) {
-        match value.trim_end().parse::<Target>() {
+        // Behind the last slash blanks would be a name, which nobody means who leaves some behind a value.
+        match value.trim_end_matches(|c: char| c.is_whitespace() || c == '/').parse::<Target>() {
             Ok(target) => targets.push(target),
             Err(error) => malformed = Some(error),
         }
@@ -164,8 +164,7 @@ async fn name_all(dns: &dyn Dns, domain: &Domain, found: &Mutex<Vec<Multiaddr>>)
         let answers = join_all(asked).await;
         let mut direct = Vec::new();
         for (records, peer) in answers.into_iter().flatten() {
-            for text in records.iter().filter_map(|record| record.strip_prefix("dnsaddr=")) {
-                let Ok(address) = text.trim().parse::<Multiaddr>() else { continue };
+            for address in addresses(&records) {
                 let last = address.iter().last().filter(|part| matches!(part, Protocol::P2p(_))).map(Protocol::acquire);
                 // A hint below `/dnsaddr/<name>/p2p/<peer>` is for that peer.
                 if peer.is_some() && last != peer {
@@ -200,37 +199,56 @@ fn has_host(address: &Multiaddr) -> bool {
     matches!(address.iter().next(), Some(Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)))
 }
 
+/// What the TXT records at `_dnsaddr.<name>` lead to; those that cannot be read are left out.
+pub(crate) fn addresses(records: &[String]) -> impl Iterator<Item = Multiaddr> {
+    let texts = records.iter().filter_map(|record| record.trim().strip_prefix("dnsaddr="));
+    texts.filter_map(|text| text.trim().parse().ok())
+}
+
 /// A multiaddr with its host name resolved: one for each address.
 pub async fn resolved(dns: &dyn Dns, address: &Multiaddr) -> Vec<Multiaddr> {
-    let mut parts = address.iter();
-    let (host, v4, v6) = match parts.next() {
-        Some(Protocol::Dns(host)) => (host, true, true),
-        Some(Protocol::Dns4(host)) => (host, true, false),
-        Some(Protocol::Dns6(host)) => (host, false, true),
-        _ => return vec![address.clone()],
-    };
-    let addresses = match dns.addresses(&host).await {
-        Ok(addresses) => addresses,
-        Err(error) => {
-            tracing::debug!(%host, %error, "a dial hint has no address");
-            return Vec::new();
+    let name = address.iter().enumerate().find_map(|(index, part)| match part {
+        Protocol::Dns(host) => Some((index, host, true, true)),
+        Protocol::Dns4(host) => Some((index, host, true, false)),
+        Protocol::Dns6(host) => Some((index, host, false, true)),
+        _ => None,
+    });
+    let Some((index, host, v4, v6)) = name else { return vec![address.clone()] };
+    let found = dns.addresses(&host).await.unwrap_or_else(|error| {
+        tracing::debug!(%host, %error, "a host name does not resolve");
+        Vec::new()
+    });
+    let wanted = found.into_iter().filter(|ip| if ip.is_ipv4() { v4 } else { v6 });
+    wanted.filter_map(|ip| address.replace(index, |_| Some(ip.into()))).collect()
+}
+
+/// For `fuzzing`: the TXT records of a domain, one in a line.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let domain: Domain = "hub.test".parse().expect("a domain");
+    let answer = TxtAnswer { records: text.lines().map(str::to_owned).collect(), security: Security::Insecure, ttl: 0 };
+    match read(&domain, &answer) {
+        Ok(Some(target)) => {
+            let records = vec![format!("dnslink={target}")];
+            let again = read(&domain, &TxtAnswer { records, ..answer.clone() });
+            assert_eq!(again.expect("what was written is a link"), Some(target), "a link comes back");
         }
-    };
-    let wanted = addresses.into_iter().filter(|ip| if ip.is_ipv4() { v4 } else { v6 });
-    let rest: Vec<_> = parts.collect();
-    wanted
-        .map(|ip| {
-            let ip = match ip {
-                IpAddr::V4(ip) => Protocol::Ip4(ip),
-                IpAddr::V6(ip) => Protocol::Ip6(ip),
-            };
-            std::iter::once(ip).chain(rest.iter().cloned()).collect()
-        })
-        .collect()
+        Ok(None) => {
+            assert!(!answer.records.iter().any(|record| record.starts_with("dnslink=")), "no link is passed over");
+        }
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Integrity, "{error}"),
+    }
+    for address in addresses(&answer.records) {
+        let records = [format!("dnsaddr={address}")];
+        assert!(addresses(&records).eq([address]), "an address comes back");
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use crate::port::memory::dns::MemoryDns;
 
@@ -278,6 +296,9 @@ mod tests {
         let several = link(&dns, &domain()).await.unwrap_err();
         assert!(several.to_string().starts_with("hub.test has 2 DNSLinks: /ipfs/"), "{several}");
         assert_eq!(several.kind(), ErrorKind::Integrity);
+        dns.set_txt("_dnslink.hub.test", &[&format!("{ONE}/a b/ / ")]);
+        let blanks = link(&dns, &domain()).await.unwrap();
+        assert_eq!(format!("dnslink={}", blanks.target), format!("{ONE}/a b"));
         dns.set_bogus("_dnslink.hub.test");
         assert_eq!(link(&dns, &domain()).await.unwrap_err().kind(), ErrorKind::Integrity);
         dns.set_down(true);

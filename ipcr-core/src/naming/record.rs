@@ -147,6 +147,9 @@ impl SignedRecord {
 /// Records that carry the V2 signature only. rust-ipns compares the legacy fields with the signed ones always, the
 /// specification only where a record has any; so the legacy fields are filled in from the signed ones before it looks.
 mod v2 {
+    use crate::dag::cbor::{self, Items};
+    use crate::dag::protobuf::{Fields, Value, put_bytes, put_number};
+
     /// Field numbers of `IpnsEntry`.
     const VALUE: u64 = 1;
     const SIGNATURE_V1: u64 = 2;
@@ -157,103 +160,33 @@ mod v2 {
 
     /// The same record with its legacy fields, if it has neither a legacy value nor a legacy signature.
     pub(super) fn with_legacy_fields(record: &[u8]) -> Option<Vec<u8>> {
-        let (mut rest, mut data) = (record, None);
-        while !rest.is_empty() {
-            let tag = varint(&mut rest)?;
-            match (tag >> 3, tag & 7) {
-                (_, 0) => {
-                    varint(&mut rest)?;
-                }
-                (field, 2) => {
-                    let length = usize::try_from(varint(&mut rest)?).ok()?;
-                    let content = take(&mut rest, length)?;
-                    match field {
-                        VALUE | SIGNATURE_V1 if !content.is_empty() => return None,
-                        DATA => data = Some(content),
-                        _ => {}
-                    }
-                }
-                _ => return None,
+        let mut data = None;
+        for field in Fields::of(record) {
+            match field.ok()? {
+                (VALUE | SIGNATURE_V1, Value::Bytes(content)) if !content.is_empty() => return None,
+                (DATA, Value::Bytes(content)) => data = Some(content),
+                (_, Value::Bytes(_) | Value::Number(_)) => {}
+                (_, Value::Fixed(_)) => return None,
             }
         }
-        let mut cbor = data?;
+        let mut items = Items::of(data?);
         let mut filled = record.to_vec();
-        let (5, entries) = head(&mut cbor)? else { return None };
-        for _ in 0..entries.min(64) {
-            let (3, length) = head(&mut cbor)? else { return None };
-            let key = take(&mut cbor, usize::try_from(length).ok()?)?;
-            match (key, head(&mut cbor)?) {
-                (b"Value", (2, length)) => push_bytes(&mut filled, VALUE, &mut cbor, length)?,
-                (b"Validity", (2, length)) => push_bytes(&mut filled, VALIDITY, &mut cbor, length)?,
-                (b"Sequence", (0, value)) => push_number(&mut filled, SEQUENCE, value),
-                (b"TTL", (0, value)) => push_number(&mut filled, TTL, value),
-                (_, (0 | 1, _)) => {}
-                (_, (2 | 3, length)) => {
-                    take(&mut cbor, usize::try_from(length).ok()?)?;
+        for _ in 0..items.expect(cbor::MAP)?.min(64) {
+            let key = items.content(cbor::TEXT)?;
+            match (key, items.head()?) {
+                (b"Value", (cbor::BYTES, length)) => put_bytes(&mut filled, VALUE, items.take(length)?),
+                (b"Validity", (cbor::BYTES, length)) => put_bytes(&mut filled, VALIDITY, items.take(length)?),
+                (b"Sequence", (cbor::UNSIGNED, value)) => put_number(&mut filled, SEQUENCE, value),
+                (b"TTL", (cbor::UNSIGNED, value)) => put_number(&mut filled, TTL, value),
+                (_, (cbor::UNSIGNED | cbor::NEGATIVE, _)) => {}
+                (_, (cbor::BYTES | cbor::TEXT, length)) => {
+                    items.take(length)?;
                 }
                 // Nested extensions come after the short keys of the specification; what was found must do.
                 _ => break,
             }
         }
         Some(filled)
-    }
-
-    fn push_number(out: &mut Vec<u8>, field: u64, value: u64) {
-        push_varint(out, field << 3);
-        push_varint(out, value);
-    }
-
-    fn push_bytes(out: &mut Vec<u8>, field: u64, cbor: &mut &[u8], length: u64) -> Option<()> {
-        let content = take(cbor, usize::try_from(length).ok()?)?;
-        push_varint(out, field << 3 | 2);
-        push_varint(out, length);
-        out.extend_from_slice(content);
-        Some(())
-    }
-
-    fn push_varint(out: &mut Vec<u8>, mut value: u64) {
-        loop {
-            let low = u8::try_from(value & 0x7f).expect("seven bits");
-            value >>= 7;
-            if value == 0 {
-                return out.push(low);
-            }
-            out.push(low | 0x80);
-        }
-    }
-
-    fn varint(rest: &mut &[u8]) -> Option<u64> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, tail) = rest.split_first()?;
-            *rest = tail;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-        let (content, tail) = rest.split_at_checked(length)?;
-        *rest = tail;
-        Some(content)
-    }
-
-    /// The major type and argument of a CBOR item (RFC 8949, section 3), definite lengths only.
-    fn head(cbor: &mut &[u8]) -> Option<(u8, u64)> {
-        let (first, tail) = cbor.split_first()?;
-        *cbor = tail;
-        let argument = match first & 0x1f {
-            small @ 0..24 => u64::from(small),
-            size @ 24..28 => {
-                let bytes = take(cbor, 1 << (size - 24))?;
-                bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
-            }
-            _ => return None,
-        };
-        Some((first >> 5, argument))
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_util::io::ReaderStream;
 
 use super::response::Response;
 use super::{HostLookup, HttpError, HttpPolicy, shown};
-use crate::kind::Cause;
+use crate::kind::{Cause, chain, in_one_line};
 
 /// How this program calls itself.
 const AGENT: &str = concat!("ipcr/", env!("CARGO_PKG_VERSION"));
@@ -58,7 +58,7 @@ impl HttpClient {
             Ok(inner) => (inner, None),
             Err(error) => {
                 let plain = builder().tls_certs_only([]).build();
-                (plain.map_err(|source| HttpError::Setup { source: source.into() })?, Some(describe(&error).into()))
+                (plain.map_err(|source| HttpError::Setup { source: source.into() })?, Some(in_one_line(&error).into()))
             }
         };
         Ok(Self { policy, hosts, inner, no_tls })
@@ -327,27 +327,15 @@ async fn head_of(
 /// Sorts an error of the transport.
 pub(super) fn failure(error: reqwest::Error, url: &Url) -> HttpError {
     let host = url.host_str().unwrap_or_default().to_owned();
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(current) = cause {
-        match current.downcast_ref::<Refusal>() {
+    for cause in chain(&error) {
+        match cause.downcast_ref::<Refusal>() {
             Some(Refusal::Forbidden(address)) => return HttpError::Forbidden { host, address: *address },
             Some(Refusal::NoAddress) => return HttpError::Unresolved { host, source: None },
             Some(Refusal::LookUp(source)) => {
-                return HttpError::Unresolved { host, source: Some(describe(source.as_ref()).into()) };
+                return HttpError::Unresolved { host, source: Some(in_one_line(source.as_ref()).into()) };
             }
-            None => cause = current.source(),
+            None => {}
         }
     }
     HttpError::Connection { url: shown(url), source: error.without_url().into() }
-}
-
-/// An error and its causes in one line.
-fn describe(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        text = format!("{text}: {current}");
-        cause = current.source();
-    }
-    text
 }

@@ -14,7 +14,7 @@ use libp2p_identity::PeerId;
 use tokio::time::timeout;
 
 use super::frame;
-use super::protobuf::{Fields, put_bytes, put_number};
+use crate::dag::protobuf::{Fields, Malformed, put_bytes, put_number};
 use crate::limits;
 use crate::port::records::RecordShelf;
 
@@ -87,7 +87,7 @@ fn write_answer(record: Option<&[u8]>) -> Vec<u8> {
     answer
 }
 
-fn read_answer(answer: Bytes) -> Result<Option<Bytes>, super::protobuf::Malformed> {
+fn read_answer(answer: Bytes) -> Result<Option<Bytes>, Malformed> {
     let (mut status, mut data) = (OK, Bytes::new());
     for field in Fields::of(&answer) {
         match field? {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::dag::varint;
+
 /// How long one read or write may make no progress.
 pub(super) const PROGRESS: Duration = Duration::from_secs(30);
 
@@ -18,25 +20,23 @@ const WRITE: usize = 14 << 10;
 
 /// Reads the length of the next message; `None` if the stream ends before it. Waits for ever for its first byte.
 pub(super) async fn read_length<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> io::Result<Option<usize>> {
-    let mut length: u64 = 0;
-    for index in 0..10 {
+    let mut length = varint::Arriving::default();
+    loop {
         let mut byte = [0];
-        let count = if index == 0 { reader.read(&mut byte).await? } else { read_some(reader, &mut byte).await? };
+        let first = length.is_new();
+        let count = if first { reader.read(&mut byte).await? } else { read_some(reader, &mut byte).await? };
         if count == 0 {
-            return if index == 0 { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            return if first { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         }
-        length |= u64::from(byte[0] & 0x7f) << (7 * index);
-        if byte[0] & 0x80 == 0 {
-            return match usize::try_from(length) {
-                Ok(length) if length <= limit => Ok(Some(length)),
-                _ => Err(invalid("a message is longer than its limit")),
-            };
-        }
-        if index == 8 {
-            break;
-        }
+        let Some(length) = length.push(byte[0]).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
+        else {
+            continue;
+        };
+        return match usize::try_from(length) {
+            Ok(length) if length <= limit => Ok(Some(length)),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "a message is longer than its limit")),
+        };
     }
-    Err(invalid("a length is longer than nine bytes"))
 }
 
 /// Reads the bytes of a message; a sender that pauses longer than [`PROGRESS`], or is slower than [`SLOWEST`], is an error.
@@ -83,7 +83,7 @@ pub(super) async fn read<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> 
 pub(super) async fn write<W: AsyncWrite + Unpin>(writer: &mut W, parts: &[&[u8]]) -> io::Result<()> {
     let whole: usize = parts.iter().map(|part| part.len()).sum();
     let mut length = Vec::with_capacity(10);
-    super::protobuf::put_varint(&mut length, whole as u64);
+    varint::put_length(&mut length, whole);
     within(longest(whole), async {
         write_all(writer, &length).await?;
         for part in parts {
@@ -108,10 +108,6 @@ async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, mut bytes: &[u8]) -> i
 
 async fn read_some<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut [u8]) -> io::Result<usize> {
     within(PROGRESS, reader.read(buffer)).await
-}
-
-fn invalid(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]

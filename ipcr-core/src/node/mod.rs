@@ -15,6 +15,7 @@
 
 mod announce;
 mod bitswap;
+mod bucket;
 mod config;
 mod error;
 mod fetch;
@@ -22,7 +23,6 @@ mod frame;
 mod host;
 mod kad;
 mod ping;
-mod protobuf;
 mod records;
 mod relays;
 mod resolve;
@@ -58,7 +58,7 @@ pub use self::config::{DEFAULT_PORT, NodeConfig, OwnBlocks, PUBLIC_BOOTSTRAP, Sh
 pub use self::error::NodeError;
 use self::host::Host;
 use self::kad::Kad;
-use self::swarm::{Fellows, Swarm, SwarmError};
+use self::swarm::{AskError, Fellows, MeetingPoint};
 use self::traffic::Counters;
 pub use self::traffic::Traffic;
 use crate::exchange::walk::Seen;
@@ -307,16 +307,16 @@ fn swarm_acceptor(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Acceptor {
-    let swarm = Arc::new(Swarm::new(mode.clone()));
+    let meeting = Arc::new(MeetingPoint::new(mode.clone()));
     let (engine, tasks, stop) = (engine.clone(), tasks.clone(), stop.clone());
     Box::new(move |inbound: Inbound| {
         let Some(engine) = engine.get().and_then(Weak::upgrade) else { return };
-        let (swarm, stop) = (swarm.clone(), stop.clone());
+        let (meeting, stop) = (meeting.clone(), stop.clone());
         tasks.spawn(async move {
             let peer = inbound.peer;
             tokio::select! {
                 () = stop.cancelled() => {}
-                answered = swarm.answer(inbound, &engine) => if let Err(error) = answered {
+                answered = meeting.answer(inbound, &engine) => if let Err(error) = answered {
                     tracing::debug!(%peer, %error, "a question for fellows was not answered");
                 }
             }
@@ -425,7 +425,7 @@ impl Discovery for Network {
         tokio::join!(self.kad.providers(root, found.clone()), ask_routers, sift);
     }
 
-    async fn fellows(&self, peer: &PeerId, root: &Cid, announce: bool) -> Result<Fellows, SwarmError> {
+    async fn fellows(&self, peer: &PeerId, root: &Cid, announce: bool) -> Result<Fellows, AskError> {
         let own = if announce { Some(self.host.addresses().await) } else { None };
         let mut fellows = swarm::ask(&self.hub, peer, root, own.as_deref()).await?;
         for Provider { addresses, .. } in &mut fellows.peers {

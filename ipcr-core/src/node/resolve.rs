@@ -2,11 +2,11 @@
 //!
 //! Source: multiaddr specification, "DNS" (`/dns`, `/dns4`, `/dns6`, `/dnsaddr` with TXT records at `_dnsaddr.<domain>`).
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use multiaddr::{Multiaddr, Protocol};
 
+use crate::naming::dnslink;
 use crate::net::addresses;
 use crate::port::dns::Dns;
 
@@ -55,21 +55,10 @@ fn is_name(part: &Protocol<'_>) -> bool {
 }
 
 async fn step(dns: &dyn Dns, address: &Multiaddr, index: usize, name: &Protocol<'_>) -> Vec<Multiaddr> {
-    let host = match name {
-        Protocol::Dnsaddr(domain) => return dnsaddr(dns, address, index, domain).await,
-        Protocol::Dns(host) | Protocol::Dns4(host) | Protocol::Dns6(host) => host,
-        _ => return Vec::new(),
-    };
-    let found = dns.addresses(host).await.unwrap_or_else(|error| {
-        tracing::debug!(%host, %error, "a host name does not resolve");
-        Vec::new()
-    });
-    let wanted = |ip: &IpAddr| match name {
-        Protocol::Dns4(_) => ip.is_ipv4(),
-        Protocol::Dns6(_) => ip.is_ipv6(),
-        _ => true,
-    };
-    found.into_iter().filter(wanted).filter_map(|ip| address.replace(index, |_| Some(ip.into()))).collect()
+    match name {
+        Protocol::Dnsaddr(domain) => dnsaddr(dns, address, index, domain).await,
+        _ => dnslink::resolved(dns, address).await,
+    }
 }
 
 async fn dnsaddr(dns: &dyn Dns, address: &Multiaddr, index: usize, domain: &str) -> Vec<Multiaddr> {
@@ -81,10 +70,8 @@ async fn dnsaddr(dns: &dyn Dns, address: &Multiaddr, index: usize, domain: &str)
         }
     };
     let rest: Multiaddr = address.iter().skip(index + 1).collect();
-    let records = answer.records.iter().filter_map(|record| record.trim().strip_prefix("dnsaddr="));
-    let parsed = records.filter_map(|text| text.parse::<Multiaddr>().ok());
     // What follows the name says which of the records is meant (usually the peer).
-    let matching = parsed.filter(|found| ends_with(found, &rest));
+    let matching = dnslink::addresses(&answer.records).filter(|found| ends_with(found, &rest));
     let mut matching: Vec<_> = matching.take(ADDRESSES).collect();
     matching.dedup();
     matching
@@ -97,6 +84,7 @@ fn ends_with(address: &Multiaddr, suffix: &Multiaddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use async_trait::async_trait;

@@ -55,8 +55,6 @@ pub struct Published {
     pub root: Cid,
     /// Its sequence.
     pub sequence: u64,
-    /// Whether at least one other party accepted it.
-    pub accepted: bool,
 }
 
 /// A published root that is part of this home's root.
@@ -83,7 +81,7 @@ impl State {
             source: Box::new(source),
         })?;
         if let (true, Some(published)) = (state.history.is_empty(), &state.published) {
-            let Published { root, sequence, .. } = *published;
+            let Published { root, sequence } = *published;
             state.history.push(Step { sequence, root, change: 0 });
         }
         Ok(state)
@@ -144,16 +142,14 @@ impl State {
 
     /// Notes a record that this home signed.
     pub fn signed(&mut self, sequence: u64, root: Cid) {
-        self.published = Some(Published { root, sequence, accepted: false });
+        self.published = Some(Published { root, sequence });
         self.imported = false;
         self.note(sequence, root, 0);
     }
 
     /// Notes that others have accepted the last record.
     pub fn accepted(&mut self) {
-        let Some(published) = &mut self.published else { return };
-        published.accepted = true;
-        let (sequence, root) = (published.sequence, published.root);
+        let Some(Published { sequence, root }) = self.published else { return };
         self.note(sequence, root, self.change);
     }
 

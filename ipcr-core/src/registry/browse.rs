@@ -6,9 +6,7 @@ use super::Registry;
 use super::error::RegistryError;
 use super::open::Opened;
 use super::options::ResolveOptions;
-use super::outcome::{
-    Identity, InspectedLayer, InspectedManifest, Inspection, ListedImage, ListedTag, Listing, ResolveOutcome,
-};
+use super::outcome::{InspectedLayer, InspectedManifest, Inspection, ListedImage, ListedTag, Listing, ResolveOutcome};
 use crate::digest::Digest;
 use crate::event::Emitter;
 use crate::image::config::parse_config;
@@ -62,7 +60,7 @@ pub(super) async fn list(
 ) -> Result<Listing, RegistryError> {
     if registry.is_none() {
         let identity = this.holder.identity().await?;
-        if this.own_root(&identity).await?.is_none() {
+        if this.own_root().await?.is_none() {
             let registry = identity.domain.unwrap_or(identity.ipns);
             return match image {
                 Some(image) => Err(RegistryError::NotFound { registry, what: format!("image {image}"), source: None }),
@@ -209,12 +207,4 @@ async fn inspect_manifest(
             })
             .collect(),
     })
-}
-
-impl Registry {
-    /// The root of this registry; none before anything was ever tagged.
-    pub(super) async fn own_root(&self, _identity: &Identity) -> Result<Option<cid::Cid>, RegistryError> {
-        let state = crate::pin::state::State::load(&self.holder.tables()).await;
-        Ok(state.map_err(|error| RegistryError::from_table("reading the registry's state", error))?.root)
-    }
 }

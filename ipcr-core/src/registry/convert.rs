@@ -3,7 +3,7 @@
 use super::error::{RegistryError, Topic};
 use super::wire::failure::Said;
 use crate::exchange::path::PathError;
-use crate::kind::{Cause, ErrorKind};
+use crate::kind::{Cause, ErrorKind, chain};
 use crate::naming::dnslink::LinkError;
 use crate::naming::ipns::IpnsError;
 use crate::naming::resolve::ResolveError;
@@ -45,8 +45,7 @@ fn exchange_topic(error: &ExchangeError) -> Topic {
 /// The topic of the deepest cause that has one.
 fn deepest(error: &(dyn std::error::Error + 'static), fallback: Topic) -> Topic {
     let mut topic = fallback;
-    let mut next = Some(error);
-    while let Some(cause) = next {
+    for cause in chain(error) {
         if let Some(error) = cause.downcast_ref::<ExchangeError>() {
             topic = exchange_topic(error);
         } else if let Some(said) = cause.downcast_ref::<Said>() {
@@ -84,7 +83,6 @@ fn deepest(error: &(dyn std::error::Error + 'static), fallback: Topic) -> Topic 
                 _ => topic,
             };
         }
-        next = cause.source();
     }
     topic
 }

@@ -124,7 +124,7 @@ struct Removal {
 impl Removal {
     async fn of(this: &Registry, target: RemoveTarget) -> Result<Self, RegistryError> {
         let identity = this.holder.identity().await?;
-        let root = this.own_root(&identity).await?;
+        let root = this.own_root().await?;
         let registry = identity.domain.unwrap_or(identity.ipns);
         let what = match &target {
             RemoveTarget::Tag(TargetName { image, tag }) => format!("tag {image}:{tag}"),

@@ -443,7 +443,7 @@ impl Holder for LocalHolder {
             let root = state.root.ok_or(RegistryError::NoRegistry)?;
             // What is here may be newer than the record.
             let published = state.published.filter(|published| published.root == root);
-            return Ok(own_root(root, &identity, published.map(|published| published.sequence), &self.config));
+            return Ok(resolved_here(root, &identity, published.map(|published| published.sequence), &self.config));
         };
         let authority: Authority = authority.parse().map_err(RegistryError::from_name)?;
         self.network.resolve(&authority, request.manner, request.allow_stale, &events).await
@@ -579,7 +579,7 @@ fn trust_entry(entry: &Remembered) -> TrustEntry {
 }
 
 /// This registry's own root, without any network.
-fn own_root(root: Cid, identity: &Identity, sequence: Option<u64>, config: &HomeConfig) -> ResolvedRoot {
+fn resolved_here(root: Cid, identity: &Identity, sequence: Option<u64>, config: &HomeConfig) -> ResolvedRoot {
     let ipns = ChainStep {
         kind: StepKind::Ipns,
         name: identity.ipns.clone(),

@@ -15,7 +15,7 @@ use super::outcome::{
 };
 use super::profile;
 use crate::event::Emitter;
-use crate::kind::ErrorKind;
+use crate::kind::{ErrorKind, in_one_line};
 use crate::pin::cache::CacheEntry;
 use crate::port::blocks::StoreReport;
 use crate::port::exchange::Exchange;
@@ -84,7 +84,7 @@ impl LocalHolder {
             Ok(_) => {}
             Err(RegistryError::NoRegistry) if self.state().await?.root.is_none() => {}
             Err(RegistryError::NoRegistry) => problems.push("registry.key is missing".into()),
-            Err(error) => problems.push(unreadable_keys(&error)),
+            Err(error) => problems.push(in_one_line(&error)),
         }
         Ok((CheckOutcome { blocks, bytes_read, tags, problems }, damaged))
     }
@@ -183,12 +183,6 @@ impl LocalHolder {
         let stat = rustix::fs::statvfs(&self.config.path).ok()?;
         Some(DiskRoom { size: stat.f_frsize * stat.f_blocks, free: stat.f_frsize * stat.f_bavail })
     }
-}
-
-/// What is wrong with the keys, with all causes.
-fn unreadable_keys(error: &RegistryError) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn upkeep(doing: &'static str, error: UpkeepError) -> RegistryError {

@@ -20,6 +20,7 @@ use crate::exchange::reader::Reader;
 use crate::exchange::routers::HttpRouting;
 use crate::exchange::walk::{Seen, reachable};
 use crate::identity::KeyStore;
+use crate::kind::in_one_line;
 use crate::limits;
 use crate::naming::dns::{DnsHosts, Resolver as DnsResolver};
 use crate::naming::handover::Handover;
@@ -122,7 +123,7 @@ impl LazyNetwork {
         }
         // Only those who ask without a lock need it: a full disk must not keep anybody from working.
         if let Err(error) = profile::note_running(&self.config.path, &node.addresses().await) {
-            tracing::debug!(error = %describe(&error), "the addresses of the running node could not be noted");
+            tracing::debug!(error = %in_one_line(&error), "the addresses of the running node could not be noted");
         }
         self.note_own().await;
         let (routers, gateways) = (&self.config.routers, &self.config.gateways);
@@ -318,7 +319,7 @@ struct LazySession {
 impl FetchSession for LazySession {
     async fn fetch(&self, cid: &Cid) -> Result<Block, ExchangeError> {
         let opened = self.session.get_or_try_init(|| async {
-            let offline = |error: RegistryError| ExchangeError::Offline { reason: describe(&error) };
+            let offline = |error: RegistryError| ExchangeError::Offline { reason: in_one_line(&error) };
             let parts = self.network.start().await.map_err(offline)?;
             self.request.events.stage(Stage::Connecting).await;
             parts.exchange.open(self.request.clone()).await
@@ -333,16 +334,4 @@ impl FetchSession for LazySession {
     fn gateways(&self) -> Vec<GatewayShare> {
         self.session.get().map_or_else(Vec::new, |session| session.gateways())
     }
-}
-
-/// An error with its causes in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -16,6 +16,7 @@ use crate::exchange::path;
 use crate::exchange::reader::Reader;
 use crate::limits;
 use crate::naming::chain::{ChainStep, TrustLevel};
+use crate::pin::state::State;
 use crate::port::blocks::StoreSession;
 use crate::port::exchange::{FetchRequest, FetchSession, GatewayShare, PeerShare};
 use crate::port::image::Blobs;
@@ -39,7 +40,7 @@ pub(super) struct OpenedRoot {
     pub(super) trust: TrustLevel,
     pub(super) reader: Reader,
     pub(super) session: Arc<dyn StoreSession>,
-    fetch: Option<Arc<dyn FetchSession>>,
+    fetch: Arc<dyn FetchSession>,
     /// How this registry is called by others.
     own: String,
 }
@@ -85,7 +86,7 @@ impl Registry {
                 .map_err(|error| RegistryError::from_store("opening the store", error))?,
         );
         let fetch = self.fetch_session(&resolved.root, resolved.hints, events).await?;
-        let reader = Reader::new(self.holder.blocks(), Some(Arc::clone(&session)), fetch.clone());
+        let reader = Reader::new(self.holder.blocks(), Some(Arc::clone(&session)), Some(fetch.clone()));
         let base = if resolved.path.is_empty() {
             resolved.root
         } else {
@@ -106,23 +107,29 @@ impl Registry {
         })
     }
 
+    /// The root of this registry; none before anything was ever tagged.
+    pub(super) async fn own_root(&self) -> Result<Option<Cid>, RegistryError> {
+        let state = State::load(&self.holder.tables()).await;
+        Ok(state.map_err(|error| RegistryError::from_table("reading the registry's state", error))?.root)
+    }
+
     /// A reader of this registry. Another home with its key may have published what is not stored here; that is fetched.
     pub(super) async fn own_reader(&self, root: &Cid) -> Result<Reader, RegistryError> {
         let fetch = self.fetch_session(root, self.surroundings.peers.clone(), &Emitter::silent()).await?;
-        Ok(Reader::new(self.holder.blocks(), None, fetch))
+        Ok(Reader::new(self.holder.blocks(), None, Some(fetch)))
     }
 
-    /// A session with those who hold `root`, unless its blocks need not be fetched.
+    /// A session with those who hold `root`.
     async fn fetch_session(
         &self,
         root: &Cid,
         hints: Vec<Multiaddr>,
         events: &Emitter,
-    ) -> Result<Option<Arc<dyn FetchSession>>, RegistryError> {
+    ) -> Result<Arc<dyn FetchSession>, RegistryError> {
         let Surroundings { stall, share, .. } = *self.surroundings;
         let request = FetchRequest { root: *root, hints, stall, share, events: events.clone() };
         let opened = self.holder.exchange().open(request).await;
-        opened.map(Some).map_err(|error| RegistryError::from_exchange("opening the exchange", error))
+        opened.map_err(|error| RegistryError::from_exchange("opening the exchange", error))
     }
 
     /// Finds the image that a reference names.
@@ -179,12 +186,12 @@ impl OpenedRoot {
 
     /// Who sent what so far.
     pub(super) fn peers(&self) -> Vec<PeerShare> {
-        self.fetch.as_ref().map_or_else(Vec::new, |fetch| fetch.peers())
+        self.fetch.peers()
     }
 
     /// The same of gateways.
     pub(super) fn gateways(&self) -> Vec<GatewayShare> {
-        self.fetch.as_ref().map_or_else(Vec::new, |fetch| fetch.gateways())
+        self.fetch.gateways()
     }
 
     /// Whether it is another registry than this one.

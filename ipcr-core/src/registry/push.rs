@@ -191,7 +191,7 @@ pub(super) async fn plan(
 ) -> Result<PushPlan, RegistryError> {
     check_texts(&options)?;
     events.stage(Stage::Inspecting).await;
-    let identity = this.holder.identity().await?;
+    this.holder.identity().await?;
     let source = this.open_source(source, &events).await?;
     check_engine(&source, &options)?;
     let ledger = Ledger::new(this.holder.tables(), this.holder.blocks());
@@ -226,7 +226,7 @@ pub(super) async fn plan(
         }
     }
     let current = match &target {
-        Some(target) => current_digest(this, &identity, target).await?,
+        Some(target) => current_digest(this, target).await?,
         None => None,
     };
     Ok(PushPlan {
@@ -259,12 +259,8 @@ async fn recompressed(source: &dyn Blobs, tree: &ManifestTree) -> Result<HashMap
 }
 
 /// What a tag of this registry names now.
-async fn current_digest(
-    this: &Registry,
-    identity: &Identity,
-    target: &TargetName,
-) -> Result<Option<Digest>, RegistryError> {
-    let Some(root) = this.own_root(identity).await? else { return Ok(None) };
+async fn current_digest(this: &Registry, target: &TargetName) -> Result<Option<Digest>, RegistryError> {
+    let Some(root) = this.own_root().await? else { return Ok(None) };
     let reader = this.own_reader(&root).await?;
     tag_digest(&reader, &root, &target.image, &target.tag)
         .await

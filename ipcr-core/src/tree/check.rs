@@ -4,7 +4,6 @@
 //! again and compared. Nothing is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 
 use cid::Cid;
 
@@ -20,6 +19,7 @@ use crate::digest::Digest;
 use crate::image::layout::{IMAGE_NAME, OCI_LAYOUT_FILE, REF_NAME, tag_descriptor, untagged_descriptor};
 use crate::image::manifest::Parsed;
 use crate::image::media_type;
+use crate::kind::in_one_line;
 use crate::limits;
 use crate::naming::handover::leads;
 use crate::port::blocks::ReadBlocks;
@@ -60,13 +60,7 @@ impl TreeReport {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
-                let mut reason = error.to_string();
-                let mut cause = error.source();
-                while let Some(error) = cause {
-                    reason = format!("{reason}: {error}");
-                    cause = error.source();
-                }
-                self.add(path, reason);
+                self.add(path, in_one_line(&error));
                 None
             }
         }

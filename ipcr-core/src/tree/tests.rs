@@ -61,7 +61,7 @@ impl Hub {
     }
 
     /// Applies edits; the blocks that came with it.
-    pub(super) async fn edit(&mut self, edits: &[Edit]) -> Result<Edited, TreeError> {
+    pub(crate) async fn edit(&mut self, edits: &[Edit]) -> Result<Edited, TreeError> {
         let edited = apply(&self.reader, &self.root, edits, None).await?;
         assert_eq!(edited.unchanged, edited.root == self.root);
         for block in &edited.blocks {

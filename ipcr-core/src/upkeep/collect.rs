@@ -187,7 +187,7 @@ mod tests {
         let root = folder(vec![link("app", &elsewhere)]);
         let old = folder(vec![link("old", &layer)]);
         let (blocks, tables) = home(&[&layer, &garbage, &root, &old]);
-        let published = Some(Published { root: *old.cid(), sequence: 1, accepted: true });
+        let published = Some(Published { root: *old.cid(), sequence: 1 });
         let state = State { root: Some(*root.cid()), published, shared: true, ..State::default() };
         let pin = Change::Put(Space::Pins, layer.cid().to_bytes(), Vec::new());
         tables.write(vec![state.write(), pin]).await.unwrap();

@@ -11,3 +11,6 @@ pub mod inspect;
 pub mod repair;
 pub mod retain;
 pub mod usage;
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use super::Figure;
+use super::forge;
 use super::lab::{Home, Lab, disk_usage};
 use super::registry::Registry;
 use super::site::{DOMAIN, require, same};
@@ -138,16 +139,8 @@ fn import(lab: &Lab, name: &str, bytes: u64) -> Result<String> {
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
     input.write_all(&header)?;
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut noise = vec![0; 1 << 20];
-    for _ in 0..bytes / (1 << 20) {
-        for word in noise.chunks_exact_mut(8) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            word.copy_from_slice(&state.to_le_bytes());
-        }
-        input.write_all(&noise)?;
+    for seed in 1..=bytes >> 20 {
+        input.write_all(&forge::noise(seed, 1 << 20))?;
     }
     input.write_all(&[0; 1024])?;
     drop(input);

@@ -58,10 +58,10 @@ fn the_largest_block_is_read_and_no_larger_one() {
     assert!(matches!(read(&larger, 64 << 10), Err(CarError::SectionTooLarge { .. })));
     // Far too large: refused as soon as its length is known.
     let mut claimed = write(&[], &[]);
-    put_length(&mut claimed, 1 << 40);
+    varint::put_length(&mut claimed, 1 << 40);
     assert!(matches!(read(&claimed, 1), Err(CarError::SectionTooLarge { .. })));
     let mut claimed = Vec::new();
-    put_length(&mut claimed, limits::CAR_HEADER_BYTES + 1);
+    varint::put_length(&mut claimed, limits::CAR_HEADER_BYTES + 1);
     assert!(matches!(read(&claimed, 1), Err(CarError::HeaderTooLarge { .. })));
 }
 
@@ -70,7 +70,7 @@ fn what_is_wrong_is_refused_as_what_it_is() {
     let header = |hex: &str| {
         let content = hex::decode(hex.replace(' ', "")).unwrap();
         let mut out = Vec::new();
-        put_length(&mut out, content.len());
+        varint::put_length(&mut out, content.len());
         out.extend(content);
         read(&out, 1024).unwrap_err()
     };

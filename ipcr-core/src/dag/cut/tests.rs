@@ -11,7 +11,7 @@ pub(crate) fn text(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let mut out = Vec::with_capacity(length + 16);
     while out.len() < length {
-        state = mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        state = mix(state.wrapping_add(STEP));
         out.extend_from_slice(words[(state % 12) as usize].as_bytes());
         if state.is_multiple_of(5) {
             out.extend_from_slice(format!("{:x}", state >> 40).as_bytes());

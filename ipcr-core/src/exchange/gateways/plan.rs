@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use cid::Cid;
 use cid::multihash::Multihash;
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::kin::{Kin, Parent};
 use super::pace::Pace;
 use crate::dag::block::Block;
+use crate::exchange::waiters::{Waiter, Waiters};
 use crate::port::exchange::ExchangeError;
 
 /// The source that all peers are together.
@@ -47,19 +47,12 @@ pub(super) struct Want {
     pub(super) cid: Cid,
     /// Its size, as far as is known.
     pub(super) size: u64,
-    pub(super) waiters: Vec<Waiter>,
+    pub(super) waiters: Waiters,
     queued: bool,
     asked: Vec<Asked>,
     refused: Vec<usize>,
     /// What was said last by a source that does not send it.
     pub(super) error: Option<ExchangeError>,
-}
-
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) id: u64,
-    pub(super) since: Instant,
-    pub(super) reply: oneshot::Sender<Result<Block, ExchangeError>>,
 }
 
 /// That a source was asked for a block.
@@ -143,7 +136,6 @@ pub(super) struct State {
     /// When the last block came.
     pub(super) progress: Instant,
     pub(super) reported: Instant,
-    pub(super) waiters: u64,
     /// Which gateway failed last, and why.
     pub(super) said: Option<String>,
     blocks: u64,
@@ -173,7 +165,6 @@ impl State {
             kin: Kin::default(),
             progress: now,
             reported: now,
-            waiters: 0,
             said: None,
             blocks: 0,
             bytes: 0,
@@ -184,32 +175,24 @@ impl State {
     pub(super) fn want(&mut self, cid: &Cid, waiter: Waiter) -> bool {
         let hash = *cid.hash();
         if let Some(want) = self.wants.get_mut(&hash) {
-            want.waiters.push(waiter);
+            want.waiters.add(waiter);
             return false;
         }
         let size = match self.kin.place(&hash) {
             Some((parent, index)) => parent.leaves[index].size.max(1),
             None => self.bytes.checked_div(self.blocks).unwrap_or(FIRST_GUESS).max(1),
         };
-        let want = Want {
-            cid: *cid,
-            size,
-            waiters: vec![waiter],
-            queued: true,
-            asked: Vec::new(),
-            refused: Vec::new(),
-            error: None,
-        };
+        let mut waiters = Waiters::default();
+        waiters.add(waiter);
+        let want = Want { cid: *cid, size, waiters, queued: true, asked: Vec::new(), refused: Vec::new(), error: None };
         self.wants.insert(hash, want);
         self.queue.push_back(hash);
         true
     }
 
     /// Somebody waits no more.
-    pub(super) fn give_up(&mut self, hash: &Multihash<64>, id: u64, now: Instant) {
-        let Some(want) = self.wants.get_mut(hash) else { return };
-        want.waiters.retain(|waiter| waiter.id != id);
-        if want.waiters.is_empty() {
+    pub(super) fn give_up(&mut self, hash: &Multihash<64>, now: Instant) {
+        if self.wants.get_mut(hash).is_some_and(|want| !want.waiters.wait()) {
             self.take(hash, None, now);
         }
     }

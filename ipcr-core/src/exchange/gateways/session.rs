@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cid::Cid;
-use cid::multihash::Multihash;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::gateway::{Gateway, Question};
-use super::plan::{Ask, End, PEERS, Source, State, Waiter, What};
+use super::plan::{Ask, End, PEERS, Source, State, What};
 use crate::dag::block::{self, Block};
 use crate::event::{Elsewhere, Event, Warning};
+use crate::exchange::waiters::{Waiter, Waiting};
+use crate::kind::in_one_line;
 use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession, GatewayShare, PeerShare};
 
 /// How often clocks are looked at.
@@ -40,19 +41,6 @@ struct Shared {
     elsewhere: Arc<Elsewhere>,
     state: Mutex<State>,
     wake: Notify,
-}
-
-/// Takes a fetch back when its future is dropped.
-struct Ticket<'a> {
-    shared: &'a Shared,
-    hash: Multihash<64>,
-    id: u64,
-}
-
-impl Drop for Ticket<'_> {
-    fn drop(&mut self) {
-        self.shared.state().give_up(&self.hash, self.id, Instant::now());
-    }
 }
 
 impl fmt::Debug for Session {
@@ -92,19 +80,13 @@ impl FetchSession for Session {
             // It carries its bytes, or nobody may be asked for it.
             return self.shared.peers.fetch(cid).await;
         }
-        let (reply, answer) = oneshot::channel();
-        let id = {
-            let mut state = self.shared.state();
-            state.waiters += 1;
-            let id = state.waiters;
-            if state.want(cid, Waiter { id, since: Instant::now(), reply }) {
-                self.shared.wake.notify_one();
-            }
-            id
-        };
-        let _ticket = Ticket { shared: &self.shared, hash: *cid.hash(), id };
+        let (waiter, answer) = Waiter::new(Instant::now());
+        if self.shared.state().want(cid, waiter) {
+            self.shared.wake.notify_one();
+        }
+        let waiting = Waiting::new(answer, || self.shared.state().give_up(cid.hash(), Instant::now()));
         let ended = || ExchangeError::Offline { reason: "the session has ended".into() };
-        let block = answer.await.unwrap_or_else(|_| Err(ended()))?;
+        let block = waiting.await.unwrap_or_else(|| Err(ended()))?;
         Ok(block.named(*cid).expect("wants are found by their multihash"))
     }
 
@@ -214,7 +196,7 @@ impl Shared {
                 self.state().ended(job, End::Well, now);
             }
             Err(error) => {
-                let reason = describe(&error);
+                let reason = in_one_line(&error);
                 tracing::debug!(gateway = gateway.url(), ?question, error = %reason, "a gateway did not give all");
                 let dropped = gateway.failed(&error, now);
                 {
@@ -248,9 +230,7 @@ impl Shared {
             state.reported = now;
         }
         drop(state);
-        for waiter in want.waiters {
-            let _ = waiter.reply.send(Ok(block.clone()));
-        }
+        want.waiters.answer(block);
         if report {
             let peers = self.peers.peers();
             let bytes = peers.iter().map(|peer| peer.bytes).sum();
@@ -263,12 +243,8 @@ impl Shared {
     /// Ends a fetch that nobody will answer.
     fn fail(&self, cid: &Cid, job: u64, error: ExchangeError) {
         let want = self.state().take(cid.hash(), Some(job), Instant::now());
-        let mut error = Some(error);
-        for waiter in want.into_iter().flat_map(|want| want.waiters) {
-            // Errors cannot be copied: the others learn that it has ended.
-            if let Some(error) = error.take() {
-                let _ = waiter.reply.send(Err(error));
-            }
+        if let Some(want) = want {
+            want.waiters.fail(error);
         }
     }
 
@@ -276,47 +252,28 @@ impl Shared {
     fn fail_stalled(&self, state: &mut State, now: Instant) {
         let (stall, progress, root) = (self.request.stall, state.progress, self.request.root);
         let waited = |since: Instant| now.saturating_duration_since(since.max(progress));
-        let late: Vec<_> = state
-            .wants
-            .iter()
-            .filter(|(_, want)| want.waiters.iter().any(|waiter| waited(waiter.since) >= stall))
-            .map(|(hash, _)| *hash)
-            .collect();
         let gateways = state.sources[PEERS + 1..].iter().filter(|source| source.asked).count();
         let reached = self.peers.peers().iter().filter(|peer| peer.address.is_some()).count();
         let last = state.said.clone();
-        for hash in late {
-            let Some(want) = state.wants.get_mut(&hash) else { continue };
-            let (cid, said) = (want.cid, &mut want.error);
-            let (failed, waiting): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut want.waiters).into_iter().partition(|waiter| waited(waiter.since) >= stall);
-            want.waiters = waiting;
-            for Waiter { since, reply, .. } in failed {
-                let waited = waited(since);
-                let error = match said.take() {
+        let mut done = Vec::new();
+        for (hash, want) in &mut state.wants {
+            for waiter in want.waiters.take_late(|since| waited(since) >= stall) {
+                let (cid, waited) = (want.cid, waited(waiter.since));
+                waiter.fail(match want.error.take() {
                     _ if gateways > 0 => {
                         ExchangeError::NotSent { cid, waited, peers: reached, gateways, said: last.clone() }
                     }
                     Some(error) => error,
                     None if reached == 0 => ExchangeError::NoProvider { root, waited, tried: 0 },
                     None => ExchangeError::Stalled { cid, waited, peers: reached },
-                };
-                let _ = reply.send(Err(error));
+                });
             }
-            if want.waiters.is_empty() {
-                state.take(&hash, None, now);
+            if !want.waiters.wait() {
+                done.push(*hash);
             }
         }
+        for hash in done {
+            state.take(&hash, None, now);
+        }
     }
-}
-
-/// An error with its causes in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

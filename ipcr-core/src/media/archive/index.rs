@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -41,13 +41,16 @@ impl ArchiveIndex {
             return Ok(None);
         }
         let file = File::open(path).map_err(opening)?;
-        let length = meta.len();
+        let index = Self { path: path.to_owned(), place: place.clone(), files: HashMap::new(), links: HashMap::new() };
+        index.filled(file, meta.len())
+    }
+
+    fn filled(mut self, file: impl Read + Seek, length: u64) -> Result<Option<Self>, ImageError> {
         let mut input = BufReader::with_capacity(16 << 10, file);
         let mut framer = Framer::default();
-        let mut index =
-            Self { path: path.to_owned(), place: place.clone(), files: HashMap::new(), links: HashMap::new() };
+        let place = self.place.clone();
         let refuse = |error: ArchiveError| place.malformed(error);
-        let read = |input: &mut BufReader<File>, buffer: &mut [u8]| {
+        let read = |input: &mut BufReader<_>, buffer: &mut [u8]| {
             input.read_exact(buffer).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => refuse(ArchiveError::Truncated),
                 _ => place.io("reading", error),
@@ -78,8 +81,8 @@ impl ArchiveIndex {
                 }
                 Step::Member(Member { name, kind, size }) => {
                     match kind {
-                        MemberKind::File => drop(index.files.insert(name, (at, size))),
-                        MemberKind::Link(target) => drop(index.links.insert(name, target)),
+                        MemberKind::File => drop(self.files.insert(name, (at, size))),
+                        MemberKind::Link(target) => drop(self.links.insert(name, target)),
                         MemberKind::Folder => {}
                     }
                     let next = size.checked_next_multiple_of(BLOCK).and_then(|padded| at.checked_add(padded));
@@ -94,7 +97,7 @@ impl ArchiveIndex {
         let mut buffer = [0; 16 << 10];
         loop {
             match input.read(&mut buffer).map_err(|error| place.io("reading", error))? {
-                0 => return Ok(Some(index)),
+                0 => return Ok(Some(self)),
                 read if buffer[..read].iter().any(|byte| *byte != 0) => return Err(refuse(ArchiveError::Trailing)),
                 _ => {}
             }
@@ -121,6 +124,18 @@ impl ArchiveIndex {
         file.seek(SeekFrom::Start(at)).await.map_err(opening)?;
         Ok(Some(Box::pin(file.take(size))))
     }
+}
+
+/// The index of an archive in memory: each file's name and where its data is, and each link's target. Compiled for what is fuzzed.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn tables(
+    bytes: &[u8],
+    place: &Place,
+) -> Result<Option<(HashMap<String, (u64, u64)>, HashMap<String, String>)>, ImageError> {
+    let index =
+        ArchiveIndex { path: PathBuf::new(), place: place.clone(), files: HashMap::new(), links: HashMap::new() };
+    let index = index.filled(io::Cursor::new(bytes), bytes.len() as u64)?;
+    Ok(index.map(|index| (index.files, index.links)))
 }
 
 fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {

@@ -4,11 +4,16 @@
 //! The archive is the outer one, as `docker save` writes it; the layers inside are opaque bytes here. A reader takes
 //! memory for headers, names and small documents only, never for layers, and bounds all of it by [`crate::limits`].
 
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzzed;
 pub mod header;
 pub mod index;
 pub mod reader;
 pub mod unpack;
 pub mod writer;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::fuzzed::fuzz;
 
 /// Why an archive is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use cid::{Cid, Version};
 
 use crate::dag::block::{Block, SHA2_256, SHA2_512};
-use crate::node::protobuf::{Fields, Malformed, put_bytes, put_header, put_number, take_varint};
+use crate::dag::protobuf::{Fields, Malformed, put_bytes, put_header, put_number};
+use crate::dag::varint;
 
 /// Most entries of one kind that are read from one message; the rest is counted as skipped.
 pub(super) const ENTRIES: usize = 8192;
@@ -82,16 +83,16 @@ impl Prefix {
         };
         let mut out = Vec::with_capacity(16);
         for number in [self.version.into(), self.codec, self.hash, length] {
-            crate::node::protobuf::put_varint(&mut out, number);
+            varint::put(&mut out, number);
         }
         out
     }
 
     fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let version = Version::try_from(take_varint(&mut bytes).ok()?).ok()?;
-        let codec = take_varint(&mut bytes).ok()?;
-        let hash = take_varint(&mut bytes).ok()?;
-        let length = take_varint(&mut bytes).ok()?;
+        let version = Version::try_from(varint::take(&mut bytes).ok()?).ok()?;
+        let codec = varint::take(&mut bytes).ok()?;
+        let hash = varint::take(&mut bytes).ok()?;
+        let length = varint::take(&mut bytes).ok()?;
         let whole = match hash {
             SHA2_256 => length == 32,
             SHA2_512 => length == 64,

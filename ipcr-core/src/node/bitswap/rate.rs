@@ -7,22 +7,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lock;
+use crate::node::bucket::Bucket;
 
 /// What may go at once after a pause, as a time at the full rate.
 const BURST: Duration = Duration::from_millis(250);
 
-/// A token bucket for all peers together. Those who take wait in the order in which they came.
+/// What all peers together may move. Those who take wait in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Rate {
     /// `None`: as fast as it goes.
     per_second: Option<NonZeroU64>,
-    /// When everything that was taken so far is paid for.
-    paid: Mutex<Instant>,
+    paid: Mutex<Bucket>,
 }
 
 impl Rate {
     pub(super) fn new(per_second: Option<NonZeroU64>) -> Self {
-        Self { per_second, paid: Mutex::new(Instant::now()) }
+        Self { per_second, paid: Mutex::new(Bucket::new(BURST, Instant::now())) }
     }
 
     /// Takes the right to move so many bytes, and waits until they are paid for. More than a burst may be taken at once: it is the
@@ -37,9 +37,7 @@ impl Rate {
         let per_second = self.per_second?.get();
         #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact to the byte")]
         let cost = Duration::try_from_secs_f64(bytes as f64 / per_second as f64).unwrap_or(Duration::MAX);
-        let mut paid = lock(&self.paid);
-        *paid = (*paid).max(now.checked_sub(BURST).unwrap_or(now)) + cost.min(Duration::from_secs(24 * 3600));
-        Some(*paid)
+        Some(lock(&self.paid).take(cost.min(Duration::from_secs(24 * 3600)), now))
     }
 }
 

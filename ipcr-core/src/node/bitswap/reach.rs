@@ -19,7 +19,7 @@ use super::schedule::Standing;
 use super::session::{FOUND_PEERS, Shared, TICK};
 use crate::event::{Event, Warning};
 use crate::net::addresses;
-use crate::node::swarm::{Fellows, SwarmError};
+use crate::node::swarm::{AskError, Fellows};
 use crate::port::routing::Provider;
 
 /// How long to wait before a lost or unreachable peer is dialled again, at first and at most.
@@ -40,7 +40,7 @@ pub(in crate::node) trait Discovery: fmt::Debug + Send + Sync {
     async fn discover(&self, root: &Cid, found: mpsc::Sender<Provider>);
 
     /// Asks a connected peer who else fetches `root`; with `announce` it, and whoever asks it, may know that this node does.
-    async fn fellows(&self, peer: &PeerId, root: &Cid, announce: bool) -> Result<Fellows, SwarmError>;
+    async fn fellows(&self, peer: &PeerId, root: &Cid, announce: bool) -> Result<Fellows, AskError>;
 
     /// Replaces names in addresses.
     async fn resolve(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr>;
@@ -54,7 +54,7 @@ pub(super) struct Nobody;
 impl Discovery for Nobody {
     async fn discover(&self, _: &Cid, _: mpsc::Sender<Provider>) {}
 
-    async fn fellows(&self, _: &PeerId, _: &Cid, _: bool) -> Result<Fellows, SwarmError> {
+    async fn fellows(&self, _: &PeerId, _: &Cid, _: bool) -> Result<Fellows, AskError> {
         Ok(Fellows { fetching: false, peers: Vec::new() })
     }
 

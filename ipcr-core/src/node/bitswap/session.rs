@@ -26,6 +26,7 @@ use super::schedule::{Choice, Member, Schedule, Standing};
 use super::{Bitswap, PROTOCOL, lock};
 use crate::dag::block::{self, Block};
 use crate::event::{Event, Warning};
+use crate::exchange::waiters::{Waiter, Waiters, Waiting};
 use crate::net::addresses;
 use crate::port::exchange::{ExchangeError, FetchRequest, FetchSession, PeerShare};
 
@@ -78,7 +79,6 @@ pub(super) struct State {
     wanted: u64,
     pub(super) company: Company,
     reported: Instant,
-    waiters: u64,
 }
 
 pub(super) struct Want {
@@ -86,31 +86,12 @@ pub(super) struct Want {
     /// Which one it is, counted from the first.
     pub(super) number: u64,
     pub(super) since: Instant,
-    waiters: Vec<Waiter>,
+    waiters: Waiters,
     pub(super) asked: Vec<PeerId>,
     /// When somebody was asked last.
     pub(super) asked_at: Instant,
     pub(super) refused: Vec<PeerId>,
     pub(super) among: Among,
-}
-
-struct Waiter {
-    id: u64,
-    since: Instant,
-    reply: oneshot::Sender<Result<Block, ExchangeError>>,
-}
-
-/// Takes a fetch back when its future is dropped.
-struct Ticket<'a> {
-    shared: &'a Shared,
-    hash: Multihash<64>,
-    id: u64,
-}
-
-impl Drop for Ticket<'_> {
-    fn drop(&mut self) {
-        self.shared.give_up(&self.hash, self.id);
-    }
 }
 
 impl fmt::Debug for Session {
@@ -144,12 +125,11 @@ impl FetchSession for Session {
             let inside = Block::verify(*cid, block::identity_data(cid).unwrap_or_default());
             return inside.map_err(|source| ExchangeError::Refused { cid: *cid, source });
         }
-        let (id, answer) = self.0.want(cid);
-        let _ticket = Ticket { shared: &self.0, hash: *cid.hash(), id };
+        let waiting = Waiting::new(self.0.want(cid), || self.0.give_up(cid.hash()));
         tokio::select! {
             () = self.0.bitswap.stop.cancelled() => Err(stopped()),
-            answer = answer => {
-                let block = answer.unwrap_or_else(|_| Err(stopped()))?;
+            answer = waiting => {
+                let block = answer.unwrap_or_else(|| Err(stopped()))?;
                 Ok(block.named(*cid).expect("wants are found by their multihash"))
             }
         }
@@ -226,7 +206,6 @@ impl Session {
                 wanted: 0,
                 company: Company::default(),
                 reported: now,
-                waiters: 0,
             }),
             closed: CancellationToken::new(),
             tried: AtomicUsize::new(0),
@@ -255,41 +234,39 @@ impl Shared {
         self.closed.is_cancelled()
     }
 
-    fn want(&self, cid: &Cid) -> (u64, oneshot::Receiver<Result<Block, ExchangeError>>) {
-        let (reply, answer) = oneshot::channel();
+    fn want(&self, cid: &Cid) -> oneshot::Receiver<Result<Block, ExchangeError>> {
+        let now = Instant::now();
+        let (waiter, answer) = Waiter::new(now);
         let mut state = lock(&self.state);
-        state.waiters += 1;
-        let id = state.waiters;
         let hash = *cid.hash();
-        let waiter = Waiter { id, since: Instant::now(), reply };
         match state.wants.get_mut(&hash) {
-            Some(want) => want.waiters.push(waiter),
+            Some(want) => want.waiters.add(waiter),
             None => {
                 state.wanted += 1;
                 let mut want = Want {
                     cid: *cid,
                     number: state.wanted,
-                    since: waiter.since,
-                    waiters: vec![waiter],
+                    since: now,
+                    waiters: Waiters::default(),
                     asked: Vec::new(),
                     asked_at: self.opened,
                     refused: Vec::new(),
                     among: Among::default(),
                 };
+                want.waiters.add(waiter);
                 self.watch_fellows(&mut state.schedule, &mut want);
                 state.wants.insert(hash, want);
                 state.queue.push_back(hash);
                 self.assign(&mut state);
             }
         }
-        (id, answer)
+        answer
     }
 
-    fn give_up(&self, hash: &Multihash<64>, id: u64) {
+    fn give_up(&self, hash: &Multihash<64>) {
         let mut state = lock(&self.state);
         let Some(want) = state.wants.get_mut(hash) else { return };
-        want.waiters.retain(|waiter| waiter.id != id);
-        if want.waiters.is_empty()
+        if !want.waiters.wait()
             && let Some(want) = state.wants.remove(hash)
         {
             for peer in &want.asked {
@@ -361,9 +338,7 @@ impl Shared {
         } else {
             self.bitswap.withhold(&[*block.cid()]);
         }
-        for waiter in want.waiters {
-            let _ = waiter.reply.send(Ok(block.clone()));
-        }
+        want.waiters.answer(block);
         self.assign(&mut state);
         if now.duration_since(state.reported) > REPORT && self.request.events.is_watched() {
             state.reported = now;
@@ -555,17 +530,13 @@ impl Shared {
     fn fail_stalled(&self, state: &mut State, now: Instant) {
         let stall = self.request.stall;
         let progress = state.progress;
-        let late = |since: Instant| now.saturating_duration_since(since.max(progress)) >= stall;
+        let waited = |since: Instant| now.saturating_duration_since(since.max(progress));
         let peers = state.schedule.connected();
         let mut done = Vec::new();
         for (hash, want) in &mut state.wants {
-            let (failed, waiting): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut want.waiters).into_iter().partition(|waiter| late(waiter.since));
-            want.waiters = waiting;
-            for waiter in failed {
-                let Waiter { since, reply, .. } = waiter;
-                let waited = now.saturating_duration_since(since.max(progress));
-                let error = if peers == 0 {
+            for waiter in want.waiters.take_late(|since| waited(since) >= stall) {
+                let waited = waited(waiter.since);
+                waiter.fail(if peers == 0 {
                     ExchangeError::NoProvider {
                         root: self.request.root,
                         waited,
@@ -573,10 +544,9 @@ impl Shared {
                     }
                 } else {
                     ExchangeError::Stalled { cid: want.cid, waited, peers }
-                };
-                let _ = reply.send(Err(error));
+                });
             }
-            if want.waiters.is_empty() {
+            if !want.waiters.wait() {
                 done.push(*hash);
             }
         }

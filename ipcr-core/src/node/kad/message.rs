@@ -4,7 +4,7 @@
 
 use multiaddr::Multiaddr;
 
-use super::super::protobuf::{Fields, Malformed, put_bytes, put_number};
+use crate::dag::protobuf::{Fields, Malformed, put_bytes, put_number};
 use libp2p_identity::PeerId;
 
 /// Most peers of one list that are read.
@@ -74,7 +74,7 @@ impl Message {
             match field? {
                 (1, value) => {
                     let kind = usize::try_from(value.number()?).ok();
-                    message.kind = *kind.and_then(|kind| KINDS.get(kind)).ok_or(Malformed)?;
+                    message.kind = *kind.and_then(|kind| KINDS.get(kind)).ok_or(Malformed::Wrong)?;
                 }
                 (2, value) => message.key = value.bytes()?.to_vec(),
                 (3, value) => {

@@ -7,8 +7,8 @@ use cid::Cid;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
+use crate::dag::protobuf::{Fields, Malformed, put_bytes, put_number};
 use crate::limits;
-use crate::node::protobuf::{Fields, Malformed, put_bytes, put_number};
 use crate::port::routing::Provider;
 
 /// Most addresses of one peer.
@@ -70,14 +70,14 @@ impl Question {
         let (mut root, mut fetching, mut addresses, mut most) = (None, false, Vec::new(), limits::SWARM_PEERS);
         for field in Fields::of(bytes) {
             match field? {
-                (1, value) => root = Some(Cid::try_from(value.bytes()?).map_err(|_| Malformed)?),
+                (1, value) => root = Some(Cid::try_from(value.bytes()?).map_err(|_| Malformed::Wrong)?),
                 (2, value) => fetching = value.number()? != 0,
                 (3, value) => push_address(&mut addresses, value.bytes()?),
                 (4, value) => most = usize::try_from(value.number()?).unwrap_or(usize::MAX).min(limits::SWARM_PEERS),
                 _ => {}
             }
         }
-        Ok(Self { root: root.ok_or(Malformed)?, fetching, addresses, most })
+        Ok(Self { root: root.ok_or(Malformed::Wrong)?, fetching, addresses, most })
     }
 }
 
@@ -106,7 +106,7 @@ impl Answer {
             match field? {
                 (1, value) => {
                     let status = usize::try_from(value.number()?).ok();
-                    answer.status = *status.and_then(|status| STATUSES.get(status)).ok_or(Malformed)?;
+                    answer.status = *status.and_then(|status| STATUSES.get(status)).ok_or(Malformed::Wrong)?;
                 }
                 (2, value) => answer.fetching = value.number()? != 0,
                 (3, value) => {

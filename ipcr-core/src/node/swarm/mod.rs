@@ -28,6 +28,7 @@ use self::tracker::Tracker;
 use super::bitswap::Bitswap;
 use super::frame;
 use crate::dag::block::IDENTITY;
+use crate::dag::splitmix;
 use crate::limits;
 use crate::net::addresses::{self, NetworkMode};
 use crate::port::routing::Provider;
@@ -40,7 +41,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// Why a peer told of no fellows.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SwarmError {
+pub(super) enum AskError {
     #[error("no stream: {0}")]
     Open(#[from] OpenError),
     #[error("the exchange failed: {0}")]
@@ -66,7 +67,7 @@ pub(super) async fn ask(
     peer: &PeerId,
     root: &Cid,
     addresses: Option<&[Multiaddr]>,
-) -> Result<Fellows, SwarmError> {
+) -> Result<Fellows, AskError> {
     let fetching = addresses.is_some();
     let addresses = addresses.unwrap_or_default().iter().map(addresses::without_peer).take(ADDRESSES).collect();
     let question = Question { root: *root, fetching, addresses, most: limits::SWARM_PEERS };
@@ -79,20 +80,20 @@ pub(super) async fn ask(
         let answer = Answer::decode(&answer).map_err(io::Error::other)?;
         match answer.status {
             Status::Ok => Ok(Fellows { fetching: answer.fetching, peers: answer.peers }),
-            Status::Unknown => Err(SwarmError::Unknown),
-            Status::Busy => Err(SwarmError::Busy),
+            Status::Unknown => Err(AskError::Unknown),
+            Status::Busy => Err(AskError::Busy),
         }
     };
     timeout(ANSWER, asking).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-/// The side that is asked.
-pub(super) struct Swarm {
+/// The side that is asked: where those who fetch a root meet.
+pub(super) struct MeetingPoint {
     tracker: Mutex<Tracker>,
     mode: NetworkMode,
 }
 
-impl Swarm {
+impl MeetingPoint {
     pub(super) fn new(mode: NetworkMode) -> Self {
         Self { tracker: Mutex::default(), mode }
     }
@@ -161,12 +162,9 @@ pub(super) fn digest(peer: &PeerId) -> u64 {
     bytes.last_chunk().map_or(0, |tail| u64::from_le_bytes(*tail))
 }
 
-/// Scatters numbers (`SplitMix64`).
+/// Scatters numbers.
 pub(super) fn mix(number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+    splitmix::mix(number.wrapping_add(splitmix::STEP))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use tokio::time::Instant;
 
+use crate::node::bucket::Bucket;
 use crate::port::routing::Provider;
 
 /// How long somebody counts as fetching who does not say so again.
@@ -17,9 +18,9 @@ const ROOTS: usize = 1024;
 /// Most peers that fetch one root.
 const FETCHERS: usize = 256;
 /// Questions that a peer may ask at once after a silence.
-const BURST: f64 = 64.0;
-/// Questions that it may ask in a second from then on.
-const RATE: f64 = 4.0;
+const BURST: u32 = 64;
+/// How long it takes from then on until it may ask another.
+const QUESTION: Duration = Duration::from_millis(250);
 /// Peers whose questions are counted.
 const COUNTED: usize = 4096;
 
@@ -27,7 +28,8 @@ const COUNTED: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Tracker {
     roots: HashMap<Multihash<64>, HashMap<PeerId, Fetcher>>,
-    counts: HashMap<PeerId, Count>,
+    /// What each may ask still.
+    questions: HashMap<PeerId, Bucket>,
     /// Another number for each answer, so that not the same peers are named each time when there are many.
     turn: u64,
 }
@@ -38,35 +40,17 @@ struct Fetcher {
     until: Instant,
 }
 
-/// How many questions a peer may ask, as of a moment.
-#[derive(Debug)]
-struct Count {
-    left: f64,
-    at: Instant,
-}
-
-impl Count {
-    fn left(&self, now: Instant) -> f64 {
-        (self.left + now.saturating_duration_since(self.at).as_secs_f64() * RATE).min(BURST)
-    }
-}
-
 impl Tracker {
     /// Whether a peer may ask another question now, which counts.
     pub(super) fn admit(&mut self, peer: PeerId, now: Instant) -> bool {
-        if self.counts.len() >= COUNTED && !self.counts.contains_key(&peer) {
-            self.counts.retain(|_, count| count.left(now) < BURST);
-            if self.counts.len() >= COUNTED {
+        if self.questions.len() >= COUNTED && !self.questions.contains_key(&peer) {
+            self.questions.retain(|_, left| !left.is_full(now));
+            if self.questions.len() >= COUNTED {
                 return false;
             }
         }
-        let count = self.counts.entry(peer).or_insert(Count { left: BURST, at: now });
-        *count = Count { left: count.left(now), at: now };
-        let admitted = count.left >= 1.0;
-        if admitted {
-            count.left -= 1.0;
-        }
-        admitted
+        let left = self.questions.entry(peer).or_insert_with(|| Bucket::new(BURST * QUESTION, now));
+        left.try_take(QUESTION, now)
     }
 
     /// A peer fetches a root.
@@ -191,6 +175,6 @@ mod tests {
         for _ in 0..2 * COUNTED {
             tracker.admit(PeerId::random(), later);
         }
-        assert!(tracker.counts.len() <= COUNTED);
+        assert!(tracker.questions.len() <= COUNTED);
     }
 }

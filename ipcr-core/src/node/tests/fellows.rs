@@ -8,7 +8,7 @@ use super::*;
 use crate::exchange::reader::Reader;
 use crate::exchange::walk::reachable;
 use crate::limits;
-use crate::node::swarm::{self, SwarmError};
+use crate::node::swarm::{self, AskError};
 use crate::port::blocks::ReadBlocks as _;
 
 /// A reader that fetches from `hint`, and keeps what comes in the node's store.
@@ -114,7 +114,7 @@ async fn holders_tell_who_fetches_as_long_as_they_are_there() {
     let ask = async |root: &Cid| swarm::ask(&hub(&asker), &origin.peer_id(), root, None).await;
     assert!(ask(block.cid()).await.unwrap().peers.is_empty());
     let strange = *blocks(1, 77)[0].cid();
-    assert!(matches!(ask(&strange).await, Err(SwarmError::Unknown)));
+    assert!(matches!(ask(&strange).await, Err(AskError::Unknown)));
 
     let elsewhere: Multiaddr = "/ip4/127.0.0.9/tcp/4001".parse().unwrap();
     let said = [fetcher.addresses().await, vec![elsewhere]].concat();
@@ -135,7 +135,7 @@ async fn holders_tell_who_fetches_as_long_as_they_are_there() {
     // Whoever asks all the time is put off.
     let mut busy = false;
     for _ in 0..200 {
-        busy |= matches!(ask(block.cid()).await, Err(SwarmError::Busy));
+        busy |= matches!(ask(block.cid()).await, Err(AskError::Busy));
     }
     assert!(busy);
 }
@@ -170,7 +170,7 @@ async fn whoever_does_not_share_is_not_told_of_and_serves_nothing_that_it_fetche
     assert!(fetched.is_err(), "what it fetched was served");
     // Nor does it say that it holds it, until it is its registry's own.
     let ask = async || swarm::ask(hub, &quiet.peer_id(), all[1].cid(), None).await;
-    assert!(matches!(ask().await, Err(SwarmError::Unknown)));
+    assert!(matches!(ask().await, Err(AskError::Unknown)));
     assert!(quiet.withholds());
     quiet.release_own(&reachable(&quiet_store, &[*all[1].cid()]).await.unwrap());
     assert!(!quiet.withholds() && ask().await.is_ok());

@@ -10,7 +10,7 @@ use cid::Cid;
 use serde::{Deserialize, Serialize};
 
 use crate::dag::block::BlockError;
-use crate::kind::{Cause, ErrorKind};
+use crate::kind::{self, Cause, ErrorKind};
 use crate::limits;
 use crate::port::blocks::StoreError;
 use crate::port::exchange::ExchangeError;
@@ -82,8 +82,7 @@ fn chain(messages: impl DoubleEndedIterator<Item = String>) -> Option<Box<Said>>
 
 impl Failure {
     fn of(error: &(dyn Error + 'static), kind: ErrorKind, topic: Topic, detail: Option<Detail>) -> Self {
-        let causes = std::iter::successors(error.source(), |error: &&(dyn Error + 'static)| (*error).source());
-        let causes = causes.take(CAUSES).map(ToString::to_string).collect();
+        let causes = kind::chain(error).skip(1).take(CAUSES).map(ToString::to_string).collect();
         Self { kind, topic, message: error.to_string(), causes, detail }
     }
 
@@ -251,10 +250,7 @@ mod tests {
         let error = StoreError::Io { place: "/home".into(), doing: "reading", source };
         let back = travel(error).into_store();
         assert_eq!(back.kind(), ErrorKind::Failed);
-        let chain: Vec<String> =
-            std::iter::successors(back.source(), |error: &&(dyn Error + 'static)| (*error).source())
-                .map(ToString::to_string)
-                .collect();
+        let chain: Vec<String> = kind::chain(&back).skip(1).map(ToString::to_string).collect();
         assert_eq!(chain, ["reading in /home failed", "the cable is cut"]);
         let full = travel(StoreError::Full { place: "/home".into(), doing: "storing" }).into_store();
         assert!(matches!(full, StoreError::Full { .. }));

@@ -15,9 +15,7 @@ fn file(leaves: usize) -> (Block, Vec<Block>) {
 }
 
 fn want(state: &mut State, cid: &Cid, now: Instant) {
-    let (reply, _) = oneshot::channel();
-    state.waiters += 1;
-    state.want(cid, Waiter { id: state.waiters, since: now, reply });
+    state.want(cid, Waiter::new(now).0);
 }
 
 /// Peers and gateways that are measured: so many bytes in a second.
@@ -209,9 +207,9 @@ async fn nobody_who_gave_up_is_asked_for() {
     want(&mut state, block.cid(), *now);
     let asks = state.plan(*now);
     state.runs_in(asks[0].job, tokio::spawn(std::future::pending::<()>()).abort_handle());
-    state.give_up(block.cid().hash(), state.waiters, *now);
+    state.give_up(block.cid().hash(), *now);
     assert!(state.jobs.is_empty() && state.wants.is_empty());
     want(&mut state, block.cid(), *now);
-    state.give_up(block.cid().hash(), state.waiters, *now);
+    state.give_up(block.cid().hash(), *now);
     assert!(state.plan(*now).is_empty());
 }
