@@ -12,10 +12,12 @@ use ipcr_core::digest::Digest;
 use place::Place;
 use serde_json::{Value, json};
 
+const PASSPHRASE: (&str, &str) = ("IPCR_PASSPHRASE", "correct horse");
+
 /// Runs a command that must succeed, and returns its object.
 fn object(place: &Place, arguments: &[&str]) -> Value {
     let arguments = [&["--offline", "-o", "json"], arguments].concat();
-    let output = place.run(&arguments, &[("IPCR_PASSPHRASE", "correct horse")]);
+    let output = place.run(&arguments, &[PASSPHRASE]);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {error}");
     assert_eq!(error, "", "{arguments:?}");
@@ -27,7 +29,7 @@ fn object(place: &Place, arguments: &[&str]) -> Value {
 /// Runs a command that must fail, and returns its error, whose exit code is also that of the process.
 fn error(place: &Place, arguments: &[&str]) -> Value {
     let arguments = [&["--offline", "-o", "json"], arguments].concat();
-    let output = place.run(&arguments, &[]);
+    let output = place.run(&arguments, &[PASSPHRASE]);
     let value: Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!(value["error"]["exit"], output.status.code().unwrap(), "{arguments:?}");
     assert!(output.stdout.is_empty());
