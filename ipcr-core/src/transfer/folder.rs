@@ -25,8 +25,9 @@ use crate::reference::ImageName;
 use crate::tree::layout::Layout;
 use crate::tree::read::{self, Contents, Found, Wanted};
 
-/// Bytes that are fetched ahead of all readers of one folder together.
-const AHEAD_BYTES: usize = 16 << 20;
+/// Bytes that are fetched ahead of all readers of one folder together: twice what one peer is asked for at once, so that a slow one does not
+/// leave the others without work.
+const AHEAD_BYTES: usize = 32 << 20;
 
 /// Where a folder was found, so that what refers to its manifests can be found too.
 #[derive(Clone, Debug)]
