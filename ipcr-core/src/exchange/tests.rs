@@ -326,7 +326,7 @@ async fn files_that_nobody_reads_yet_do_not_hold_up_the_one_that_is_read() {
     let theirs = MemoryBlocks::new();
     let (ahead, needed) = (noise(2_000_000), noise(1_000_001));
     let [ahead_root, root] = [&ahead, &needed].map(|data| add_file(&theirs, data, 16 << 10, 1024));
-    let (ours, peer) = (MemoryBlocks::new(), Peer::new(&theirs, 10));
+    let (ours, peer) = (MemoryBlocks::new(), Peer::new(&theirs, 40));
     let reader = Arc::new(fetching(&ours, &peer).await);
     let window = Window::new(64 * (16 << 10));
     // Opened first, and read by nobody.
@@ -337,7 +337,7 @@ async fn files_that_nobody_reads_yet_do_not_hold_up_the_one_that_is_read() {
     let mut out = Vec::new();
     file.read_to_end(&mut out).await.unwrap();
     assert!(out == needed);
-    assert!(started.elapsed() < Duration::from_millis(400), "62 blocks one after the other take 0.6 s");
+    assert!(started.elapsed() < Duration::from_millis(1500), "62 blocks one after the other take 2.5 s");
     drop(waiting);
 }
 

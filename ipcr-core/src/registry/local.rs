@@ -14,6 +14,7 @@ use multiaddr::Multiaddr;
 use tokio::sync::{Mutex, RwLock};
 
 use super::error::{RegistryError, Topic};
+use super::gate::GatedTable;
 use super::holder::{Activity, ChangeRequest, Changed, Holder, Manner, RepairRequest, ResolveRequest, ResolvedRoot};
 use super::network::{LazyExchange, LazyNetwork};
 use super::options::{GcOptions, InitOptions};
@@ -24,7 +25,6 @@ use crate::event::{Emitter, Stage, Warning};
 use crate::exchange::reader::Reader;
 use crate::identity::{KeyStore, RegistryKey};
 use crate::kind::ErrorKind;
-use crate::limits;
 use crate::naming::Clock;
 use crate::naming::chain::{ChainStep, StepKind, TrustLevel};
 use crate::naming::dns::DnsOptions;
@@ -36,9 +36,8 @@ use crate::pin::state::State;
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
 use crate::port::exchange::{Exchange, FetchRequest};
-use crate::port::table::{Change, Space, Table, TableError};
+use crate::port::table::Table;
 use crate::publish::announce::await_holders;
-use crate::publish::provide::{Provided, newest_folders, provide_due};
 use crate::publish::{Network, Publication, Publisher, RecordPolicy};
 use crate::reference::{Authority, Domain, IpnsName};
 use crate::store::home::Home;
@@ -193,71 +192,12 @@ impl LocalHolder {
         self.serving.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Publishes the registry again, so that its record does not run out; false if nobody took the record. With `only_published`, a
-    /// root that was not published yet stays so, and the record goes on naming the one that was.
-    pub async fn refresh(&self, only_published: bool) -> Result<bool, RegistryError> {
-        match profile::identity(&self.config.path) {
-            Err(RegistryError::NoRegistry) => return Ok(true),
-            Err(error) => return Err(error),
-            Ok(_) if self.config.node.offline => return Ok(true),
-            Ok(_) => {}
-        }
-        let state = self.state().await?;
-        if only_published && state.published.as_ref().is_none_or(|published| Some(published.root) != state.root) {
-            let Some(published) = state.published else { return Ok(true) };
-            let (publisher, network) = (self.publisher().await?, self.publishing_network(self.manner()).await?);
-            let _turn = self.turn.read().await;
-            let renewed = publisher.renew(&published, &network).await;
-            return renewed.map_err(|error| RegistryError::from_publish("publishing the record again", error));
-        }
-        Ok(self.change(self.request(Vec::new()), Emitter::silent()).await?.published)
-    }
-
-    /// Provides the folders of what was published, for as long as it is awaited: it does not end.
-    pub async fn keep_provided(&self) {
-        if self.config.node.offline || matches!(self.config.node.share, Share::Nothing) {
-            return std::future::pending().await;
-        }
-        let (mut folders, mut pause): (Option<(Cid, Vec<Cid>)>, _) = (None, LOOK);
-        loop {
-            pause = match self.provide_some(&mut folders).await {
-                Ok(Provided { taken: 0, left: 0 }) => LOOK,
-                Ok(Provided { taken: 0, .. }) => (pause * 2).min(LONGEST_LOOK),
-                Ok(_) => Duration::from_secs(1),
-                Err(error) => {
-                    tracing::debug!(%error, "the folders of the registry could not be provided");
-                    (pause * 2).min(LONGEST_LOOK)
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    /// Provides those that are due, some of them at most; `folders` are those of the root that was published last.
-    async fn provide_some(&self, folders: &mut Option<(Cid, Vec<Cid>)>) -> Result<Provided, RegistryError> {
-        let Some(root) = self.state().await?.published.map(|published| published.root) else {
-            return Ok(Provided::default());
-        };
-        let listed = match folders.take() {
-            Some((of, listed)) if of == root => listed,
-            _ => {
-                let reader = Reader::local(Arc::clone(&self.blocks));
-                let listed = newest_folders(&reader, &root, limits::PROVIDED_FOLDERS).await;
-                listed.map_err(|error| RegistryError::from_tree("reading the registry", error))?
-            }
-        };
-        let node = Arc::clone(&self.network.start().await?.node);
-        let done = provide_due(&listed, &self.own_tables(), node.as_ref(), Clock::default().now()).await;
-        *folders = Some((root, listed));
-        done.map_err(|error| RegistryError::from_table("noting what was provided", error))
-    }
-
     /// The home's directory.
     pub fn path(&self) -> &std::path::Path {
         self.home.path()
     }
 
-    async fn publisher(&self) -> Result<Arc<Publisher>, RegistryError> {
+    pub(super) async fn publisher(&self) -> Result<Arc<Publisher>, RegistryError> {
         let mut publisher = self.publisher.lock().await;
         if let Some(publisher) = publisher.as_ref() {
             return Ok(Arc::clone(publisher));
@@ -379,7 +319,7 @@ impl LocalHolder {
     }
 
     /// The network, with the hints of our own domain.
-    async fn publishing_network(&self, manner: Manner) -> Result<Network, RegistryError> {
+    pub(super) async fn publishing_network(&self, manner: Manner) -> Result<Network, RegistryError> {
         let parts = self.network.start().await?;
         let profile = Profile::load(&self.config.path)?;
         let mut hints = manner.hints;
@@ -402,12 +342,12 @@ impl LocalHolder {
     }
 
     /// Edits to be published at once.
-    fn request(&self, edits: Vec<Edit>) -> ChangeRequest {
+    pub(super) fn request(&self, edits: Vec<Edit>) -> ChangeRequest {
         ChangeRequest { edits, publish: true, force: false, wait: Duration::ZERO, manner: self.manner() }
     }
 
     /// How the network is used for what nobody asked for.
-    fn manner(&self) -> Manner {
+    pub(super) fn manner(&self) -> Manner {
         Manner { stall: self.config.stall, ..Manner::default() }
     }
 
@@ -519,43 +459,6 @@ impl Holder for LocalHolder {
         Ok(())
     }
 }
-
-/// Tables with a gate that each write shares, and holds to its end when nobody waits for it any more: whoever has the gate alone knows
-/// that no write is under way.
-#[derive(Debug)]
-pub(super) struct GatedTable {
-    pub(super) tables: Arc<dyn Table>,
-    pub(super) gate: Arc<RwLock<()>>,
-}
-
-#[async_trait]
-impl Table for GatedTable {
-    async fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
-        self.tables.get(space, key).await
-    }
-
-    async fn scan(&self, space: Space, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError> {
-        self.tables.scan(space, prefix).await
-    }
-
-    async fn write(&self, batch: Vec<Change>) -> Result<(), TableError> {
-        let gate = Arc::clone(&self.gate).read_owned().await;
-        let tables = Arc::clone(&self.tables);
-        let writing = tokio::spawn(async move {
-            let _gate = gate;
-            tables.write(batch).await
-        });
-        writing.await.unwrap_or_else(|error| {
-            let (place, source) = ("the tables".to_owned(), Box::new(error));
-            Err(TableError { place, doing: "writing", kind: ErrorKind::Interrupted, source })
-        })
-    }
-}
-
-/// How often it is looked whether folders have to be provided.
-const LOOK: Duration = Duration::from_secs(15);
-/// The same while nobody takes provider records.
-const LONGEST_LOOK: Duration = Duration::from_secs(3600);
 
 /// Why nothing is published in a home without a network.
 const OFFLINE: &str = "offline mode";

@@ -13,6 +13,7 @@ mod convert;
 mod copy;
 mod edit;
 pub mod error;
+mod gate;
 pub mod holder;
 pub mod keys;
 pub mod local;
@@ -27,6 +28,7 @@ pub mod profile;
 mod pull;
 mod push;
 pub mod remote;
+mod renewal;
 pub(crate) mod wire;
 
 use std::sync::Arc;

@@ -145,6 +145,9 @@ async fn fetch_all(session: &Arc<dyn FetchSession>, blocks: &[Block]) -> Duratio
     longest
 }
 
+/// A transfer that pauses for so long waits for a time-out; a busy machine alone stops nothing for half of it.
+const STALL: Duration = Duration::from_secs(3);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_conforms_as_an_exchange() {
     let (node, _) = start(config(&[TCP])).await;
@@ -172,7 +175,7 @@ async fn large_blocks_cross_tcp_and_quic() {
         let longest = fetch_all(&session, &all).await;
         let bytes: usize = all.iter().map(|block| block.data().len()).sum();
         println!("{listen}: {} MB in {:?}, longest pause {longest:?}", bytes / 1_000_000, started.elapsed());
-        assert!(longest < Duration::from_secs(1), "{longest:?}");
+        assert!(longest < STALL, "{longest:?}");
         assert_eq!(client.traffic().received_bytes, bytes as u64);
         // What was read may be counted as written a moment later.
         let counted = async {
@@ -180,7 +183,7 @@ async fn large_blocks_cross_tcp_and_quic() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(2), counted).await.expect("what was served is counted");
+        tokio::time::timeout(STALL, counted).await.expect("what was served is counted");
         client.shutdown().await;
         server.shutdown().await;
     }
@@ -205,7 +208,7 @@ async fn a_lost_holder_does_not_stall_the_others() {
         drop(killed);
     };
     let (longest, ()) = tokio::join!(fetch_all(&session, &all[100..]), kill);
-    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    assert!(longest < STALL, "{longest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,7 +318,7 @@ async fn a_hinted_record_does_not_wait_for_anybody_else() {
     let started = Instant::now();
     let found = node.find(RecordQuery { name, hints, timeout: Duration::from_secs(30) }).await.unwrap();
     assert_eq!(found[0].record, *record.bytes());
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
