@@ -177,7 +177,7 @@ fn family(images: &[&Sample; 2]) -> ImageParts {
         layers: Vec::new(),
         diff_ids: Vec::new(),
     });
-    ImageParts { root, name: None, manifests, images: parts, absent: HashSet::new() }
+    ImageParts { root, name: None, manifests, images: parts, absent: HashSet::new(), plain_sizes: HashMap::new() }
 }
 
 #[tokio::test]

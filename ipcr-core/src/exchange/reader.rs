@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 
+use super::window::Window;
 use crate::dag::block::{Block, identity_data, known_data};
 use crate::port::blocks::{BlockStore, ReadBlocks, ReadError, StoreError, StoreSession};
 use crate::port::exchange::FetchSession;
@@ -81,6 +82,11 @@ impl Reader {
     /// Whether it can fetch.
     pub fn fetches(&self) -> bool {
         self.0.fetch.is_some()
+    }
+
+    /// A window for files that are read with it: of `bytes`, and of twice as many once blocks come from several.
+    pub fn window(&self, bytes: usize) -> Window {
+        Window::of(self.0.fetch.clone(), bytes)
     }
 
     /// Which of `cids` are stored here. They stay so as long as the store session lives, if there is one.

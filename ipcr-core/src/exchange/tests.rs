@@ -32,13 +32,15 @@ struct Peer {
     asked: AtomicUsize,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
+    /// How many it says that it is.
+    sources: AtomicUsize,
 }
 
 impl Peer {
     fn new(held: &MemoryBlocks, millis: u64) -> Arc<Self> {
         let (held, delay) = (held.clone(), Duration::from_millis(millis));
         let zero = || AtomicUsize::new(0);
-        Arc::new(Self { held, delay, asked: zero(), at_once: zero(), most_at_once: zero() })
+        Arc::new(Self { held, delay, asked: zero(), at_once: zero(), most_at_once: zero(), sources: AtomicUsize::new(1) })
     }
 }
 
@@ -57,6 +59,10 @@ impl FetchSession for Peer {
 
     fn peers(&self) -> Vec<PeerShare> {
         Vec::new()
+    }
+
+    fn sources(&self) -> usize {
+        self.sources.load(Ordering::SeqCst)
     }
 }
 
@@ -317,6 +323,27 @@ async fn files_share_a_window_without_standstill() {
             assert!(window.used() <= 10 * (16 << 10) + 6 * 200_000, "{}", window.used());
         }
         drop(files);
+        assert_eq!(window.used(), 0);
+    }
+}
+
+#[tokio::test]
+async fn several_sources_are_asked_for_twice_as_much() {
+    let theirs = MemoryBlocks::new();
+    let data = noise(4_000_001);
+    let root = add_file(&theirs, &data, 16 << 10, 1024);
+    for (sources, most) in [(1, 33), (2, 65)] {
+        let (ours, peer) = (MemoryBlocks::new(), Peer::new(&theirs, 5));
+        peer.sources.store(sources, Ordering::SeqCst);
+        let reader = fetching(&ours, &peer).await;
+        let window = reader.window(32 * (16 << 10));
+        let mut out = Vec::new();
+        let mut file = File::open(Arc::new(reader), root.cid, &window).await.unwrap();
+        file.read_to_end(&mut out).await.unwrap();
+        assert!(out == data);
+        let found = peer.most_at_once.load(Ordering::SeqCst);
+        assert!((most - 16..=most).contains(&found), "{sources}: {found}");
+        drop(file);
         assert_eq!(window.used(), 0);
     }
 }

@@ -38,6 +38,8 @@ pub struct ArchiveOptions {
     pub skip_chains: HashSet<Digest>,
     /// Whether layers may be zstd; otherwise they are written uncompressed.
     pub zstd: bool,
+    /// Whether layers whose plain size is known beforehand are written uncompressed. Only for Docker.
+    pub plain: bool,
     /// Most layers of an image.
     pub layers: usize,
     /// The platform that is asked for when there are several.
@@ -53,6 +55,7 @@ impl ArchiveOptions {
             ref_name: None,
             skip_chains: HashSet::new(),
             zstd: false,
+            plain: false,
             layers: limits::COPY_LAYERS,
             platform: None,
         }
@@ -139,9 +142,13 @@ impl<W: AsyncWrite + Unpin + Send + std::fmt::Debug> ArchiveSink<W> {
     }
 
     /// In which form a layer is written.
-    fn form(&self, layer: &Descriptor) -> Form {
-        let zstd = media_type::layer_compression(&layer.media_type) == Some(Compression::Zstd);
-        if zstd && !self.options.zstd { Form::Plain } else { Form::Stored }
+    fn form(&self, layer: &Descriptor, parts: &ImageParts) -> Form {
+        match media_type::layer_compression(&layer.media_type) {
+            None | Some(Compression::None) => Form::Stored,
+            Some(_) if self.options.plain && parts.plain_sizes.contains_key(&layer.digest) => Form::Plain,
+            Some(Compression::Zstd) if !self.options.zstd => Form::Plain,
+            Some(_) => Form::Stored,
+        }
     }
 
     fn expect(&mut self, layer: &Descriptor, form: Form, path: String) {
@@ -162,7 +169,7 @@ impl<W: AsyncWrite + Unpin + Send + std::fmt::Debug> ArchiveSink<W> {
         }
         for ((layer, diff_id), chain) in part.layers.iter().zip(&part.diff_ids).zip(&chains) {
             // Under the digest of the form in which it is written.
-            let form = self.form(layer);
+            let form = self.form(layer, parts);
             let path = if form == Form::Plain { diff_id.layout_path() } else { layer.digest.layout_path() };
             let skipped = self.options.skip_chains.contains(chain);
             if !skipped && parts.absent.contains(&layer.digest) {
@@ -248,7 +255,7 @@ impl<W: AsyncWrite + Unpin + Send + Sync + std::fmt::Debug> ImageSink for Archiv
             zstd: self.options.zstd,
             layers: self.options.layers,
             platform: self.options.platform.clone(),
-            keeps_digests: self.options.zstd && self.options.skip_chains.is_empty(),
+            keeps_digests: self.options.zstd && self.options.skip_chains.is_empty() && !self.options.plain,
         })
     }
 

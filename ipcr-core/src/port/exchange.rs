@@ -50,6 +50,12 @@ pub trait FetchSession: Debug + Send + Sync {
     fn gateways(&self) -> Vec<GatewayShare> {
         Vec::new()
     }
+
+    /// How many of them all sent something so far.
+    fn sources(&self) -> usize {
+        let peers = self.peers().iter().filter(|peer| peer.blocks > 0).count();
+        peers + self.gateways().iter().filter(|gateway| gateway.blocks > 0).count()
+    }
 }
 
 /// A peer's part in a session.

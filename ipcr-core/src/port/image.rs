@@ -8,7 +8,7 @@
 //!
 //! Nobody on this side of the port has verified a byte: whoever reads checks digests and sizes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -63,6 +63,12 @@ pub trait Blobs: Debug + Send + Sync {
 
     /// Descriptors of manifests that refer to `subject` (OCI image-spec, `subject`).
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImageError>;
+
+    /// Bytes of compressed layers once they are decompressed, by digest, as far as the medium says so. Whoever decompresses one sees
+    /// whether it is true.
+    async fn plain_sizes(&self) -> Result<HashMap<Digest, u64>, ImageError> {
+        Ok(HashMap::new())
+    }
 }
 
 /// Layers and configurations as they come out of an engine or a `docker save` archive.
@@ -173,6 +179,8 @@ pub struct ImageParts {
     pub images: Vec<ImagePart>,
     /// Layers that must not be handed on and that the source does not have; nobody can ask for them.
     pub absent: HashSet<Digest>,
+    /// Bytes of compressed layers once they are decompressed, as far as it is known; never for sinks that keep digests.
+    pub plain_sizes: HashMap<Digest, u64>,
 }
 
 /// One platform's image inside [`ImageParts`].

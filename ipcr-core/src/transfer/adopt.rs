@@ -101,13 +101,15 @@ pub(crate) async fn adopt(
                 cid: file.cid,
                 tsize: file.tsize,
                 encoding: own_layer.and_then(|own| own.encoding.clone()),
+                plain_size: None,
             };
             blobs.insert(descriptor.digest, blob);
         }
     }
-    let blobs: Vec<StoredBlob> = blobs.into_values().collect();
+    let mut blobs: Vec<StoredBlob> = blobs.into_values().collect();
     let named = diff_ids::named(source, &tree).await?;
     let unpacked = diff_ids::check(named, &blobs, &Surveys::default(), ledger, None).await?;
+    unpacked.note(&mut blobs);
     Ok((StoredImage { root: tree.root.clone(), manifests, blobs }, unpacked.layers))
 }
 

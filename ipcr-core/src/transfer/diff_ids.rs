@@ -43,6 +43,17 @@ pub(super) struct Learnt {
     pub(super) layers: Vec<KnownLayer>,
     /// How many of their bytes, as they are stored, hold what layers had before.
     pub(super) repeated: u64,
+    /// Bytes of every layer that was looked at once it is decompressed, whether that was known or not.
+    plain: HashMap<Digest, u64>,
+}
+
+impl Learnt {
+    /// Notes at the layers how large they are once they are decompressed.
+    pub(super) fn note(&self, blobs: &mut [StoredBlob]) {
+        for blob in blobs.iter_mut().filter(|blob| blob.plain().is_none()) {
+            blob.plain_size = self.plain.get(&blob.digest).copied();
+        }
+    }
 }
 
 /// The layers of container images, and what their configurations say that they unpack to.
@@ -63,7 +74,7 @@ impl Surveys {
         ledger: &Ledger,
     ) -> Result<Option<mpsc::Sender<Bytes>>, TransferError> {
         let Some((_, diff_id)) = named.0.get(blob) else { return Ok(None) };
-        if ledger.unpacked(blob).await?.is_some() {
+        if ledger.unpacked(blob).await?.is_some_and(|known| known.blob.plain().is_some()) {
             return Ok(None);
         }
         let (sender, receiver) = mpsc::channel::<Bytes>(WAITING);
@@ -117,9 +128,17 @@ pub(super) async fn check(
         Some((layer, diff_id, blob.clone()))
     });
     let checked = stream::iter(layers).map(|(layer, diff_id, blob)| one(layer, diff_id, blob, surveys, ledger));
-    let checked: Vec<Option<Unpacked>> = checked.buffer_unordered(AT_ONCE).try_collect().await?;
+    let checked: Vec<Checked> = checked.buffer_unordered(AT_ONCE).try_collect().await?;
     let mut learnt = Learnt::default();
-    for Unpacked { layer, plain } in checked.into_iter().flatten() {
+    for checked in checked {
+        let Unpacked { layer, plain } = match checked {
+            Checked::Known(known) => {
+                learnt.plain.extend(known.blob.plain().map(|plain| (known.blob.digest, plain)));
+                continue;
+            }
+            Checked::Unpacked(unpacked) => unpacked,
+        };
+        learnt.plain.insert(layer.blob.digest, plain.size);
         if let Some(pieces) = pieces {
             // What repeats compresses as well as the rest, for want of better knowledge.
             let repeated = u128::from(pieces.survey(&plain.pieces, &layer.blob.cid).await?);
@@ -129,6 +148,12 @@ pub(super) async fn check(
         learnt.layers.push(layer);
     }
     Ok(learnt)
+}
+
+/// A layer that unpacks to what its configuration names.
+enum Checked {
+    Known(KnownLayer),
+    Unpacked(Unpacked),
 }
 
 /// A layer that was unpacked.
@@ -177,16 +202,20 @@ async fn unpack(
     survey(&what, Box::pin(data), algorithm).await
 }
 
-/// Checks one layer; what it is, if that was not known.
+/// Checks one layer.
 async fn one(
     layer: Descriptor,
     diff_id: Digest,
-    blob: StoredBlob,
+    mut blob: StoredBlob,
     surveys: &Surveys,
     ledger: &Ledger,
-) -> Result<Option<Unpacked>, TransferError> {
-    if let Some(known) = ledger.unpacked(&layer.digest).await? {
-        return if known == diff_id { Ok(None) } else { Err(unpacks_to(&layer.digest, &known, &diff_id)) };
+) -> Result<Checked, TransferError> {
+    match ledger.unpacked(&layer.digest).await? {
+        Some(known) if known.diff_id != diff_id => {
+            return Err(unpacks_to(&layer.digest, &known.diff_id, &diff_id));
+        }
+        Some(known) if known.blob.plain().is_some() => return Ok(Checked::Known(known)),
+        _ => {}
     }
     let plain = match surveys.end(&layer.digest).await {
         Some(surveyed) => surveyed?,
@@ -195,5 +224,6 @@ async fn one(
     if plain.digest != diff_id {
         return Err(unpacks_to(&layer.digest, &plain.digest, &diff_id));
     }
-    Ok(Some(Unpacked { layer: KnownLayer { blob, media_type: layer.media_type, diff_id }, plain }))
+    blob.plain_size = blob.encoding.is_none().then_some(plain.size);
+    Ok(Checked::Unpacked(Unpacked { layer: KnownLayer { blob, media_type: layer.media_type, diff_id }, plain }))
 }

@@ -1,5 +1,6 @@
 //! A tag folder as a source: [`open_folder`].
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -25,9 +26,8 @@ use crate::reference::ImageName;
 use crate::tree::layout::Layout;
 use crate::tree::read::{self, Contents, Found, Wanted};
 
-/// Bytes that are fetched ahead of all readers of one folder together: twice what one peer is asked for at once, so that a slow one does not
-/// leave the others without work.
-const AHEAD_BYTES: usize = 32 << 20;
+/// Bytes that are fetched ahead of all readers of one folder together, from one source: what one peer is asked for at once.
+const AHEAD_BYTES: usize = 16 << 20;
 
 /// Where a folder was found, so that what refers to its manifests can be found too.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ pub(crate) async fn open_folder(
     ledger: Ledger,
     events: &Emitter,
 ) -> Result<Arc<dyn Blobs>, TransferError> {
-    let window = Window::new(AHEAD_BYTES);
+    let window = reader.window(AHEAD_BYTES);
     match &found.contents {
         Contents::Layout(layout) => {
             let root = found.descriptor.clone().unwrap_or_else(|| layout.root().clone());
@@ -114,6 +114,12 @@ impl Blobs for FolderSource {
             }
         }
         Err(ImageError::NoBlob { place: self.place.clone(), digest: descriptor.digest })
+    }
+
+    async fn plain_sizes(&self) -> Result<HashMap<Digest, u64>, ImageError> {
+        let Some(layout) = self.layouts().into_iter().next() else { return Ok(HashMap::new()) };
+        let sizes = layout.plain_sizes(&self.reader).await;
+        Ok(sizes.map_err(|error| self.failed(error.kind(), Box::new(error)))?.into_iter().collect())
     }
 
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImageError> {

@@ -189,9 +189,10 @@ impl Intake {
         let stored = self.keep(source.as_ref(), tree.blobs(), kept, Some((&named, &surveys))).await?;
         let new: Vec<StoredBlob> = stored.iter().filter(|(_, new)| *new).map(|(blob, _)| blob.clone()).collect();
         let image_id = tree.image_id(source.as_ref()).await?;
-        let blobs: Vec<StoredBlob> = stored.into_iter().map(|(blob, _)| blob).collect();
+        let mut blobs: Vec<StoredBlob> = stored.into_iter().map(|(blob, _)| blob).collect();
         let pieces = self.workshop.pieces();
         let learnt = diff_ids::check(named, &blobs, &surveys, &self.ledger, Some(pieces)).await?;
+        learnt.note(&mut blobs);
         let repeated = Some(learnt.repeated).filter(|_| !learnt.layers.is_empty());
         Ok(Ingested {
             image: StoredImage { root: tree.root, manifests: tree.manifests, blobs },
@@ -260,7 +261,7 @@ impl Intake {
         let (session, totals) = (Arc::clone(&self.session), Arc::clone(&self.totals));
         let file = opaque::store(session, totals, &label, &mut data, tap).await?;
         progress.done(BlobFate::Stored).await;
-        let blob = StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None };
+        let blob = StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None, plain_size: None };
         Ok((blob, true))
     }
 
@@ -286,7 +287,7 @@ impl Intake {
                         let mut data = Verified::new(exported.data, digest, exported.size, progress.ticker());
                         let file = opaque::store(session, totals, &label, &mut data, None).await?;
                         let (size, cid, tsize) = (file.size, file.cid, file.tsize);
-                        ((StoredBlob { digest, size, cid, tsize, encoding: None }, true), BlobFate::Stored)
+                        ((StoredBlob { digest, size, cid, tsize, encoding: None, plain_size: None }, true), BlobFate::Stored)
                     }
                 };
                 kept_keys.insert(exported.key, digest);
@@ -434,7 +435,7 @@ impl Intake {
         }
         let (session, totals) = (Arc::clone(&self.session), Arc::clone(&self.totals));
         let file = opaque::store(session, totals, &digest.to_string(), &mut bytes.as_ref(), None).await?;
-        Ok((StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None }, true))
+        Ok((StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None, plain_size: None }, true))
     }
 
     /// Reads one layer, which is encoded while others are read.

@@ -139,7 +139,7 @@ impl InWork {
             .map_err(|_| TransferError::Worker { doing: "cutting a layer" })?
             .map_err(|source| TransferError::Source { what: self.what, source })?;
         let encoding = Some(LayerEncoding { id: self.encoding.to_string(), diff_id, plain_size });
-        let blob = StoredBlob { digest, size, cid: file.cid, tsize: file.tsize, encoding };
+        let blob = StoredBlob { digest, size, cid: file.cid, tsize: file.tsize, encoding, plain_size: None };
         Ok(KnownLayer { blob, media_type: self.encoding.media_type().to_owned(), diff_id })
     }
 }

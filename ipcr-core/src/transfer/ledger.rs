@@ -82,10 +82,9 @@ impl Ledger {
         Ok(self.held(&roots).await?.then_some(image))
     }
 
-    /// What a layer that was kept byte for byte unpacks to.
-    pub(crate) async fn unpacked(&self, digest: &Digest) -> Result<Option<Digest>, TransferError> {
-        let known = self.read::<KnownLayer>(Space::Layers, &unpacked_key(digest)).await?;
-        Ok(known.map(|layer| layer.diff_id))
+    /// What is known of what a layer unpacks to.
+    pub(crate) async fn unpacked(&self, digest: &Digest) -> Result<Option<KnownLayer>, TransferError> {
+        self.read::<KnownLayer>(Space::Layers, &unpacked_key(digest)).await
     }
 
     /// Remembers what layers that were kept byte for byte unpack to.

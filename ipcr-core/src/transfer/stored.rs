@@ -63,6 +63,10 @@ impl Blobs for StoredSource {
         }
     }
 
+    async fn plain_sizes(&self) -> Result<HashMap<Digest, u64>, ImageError> {
+        Ok(self.blobs.iter().filter_map(|(digest, blob)| Some((*digest, blob.plain()?))).collect())
+    }
+
     async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, ImageError> {
         let refers = |bytes: &bytes::Bytes, media_type: &str| {
             parse_manifest(bytes.clone(), media_type)

@@ -203,6 +203,19 @@ impl ManifestRow {
     }
 }
 
+/// `_layers.json` of a tag folder: what the manifests do not say about the layers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayersDocument {
+    /// Version of the format, 1.
+    pub format: u64,
+    /// Bytes of compressed layers once they are decompressed, by the digest under which they lie in the folder.
+    pub plain_sizes: BTreeMap<Digest, u64>,
+    /// Unknown members.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
 /// A tag that was moved away or removed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Left {
@@ -231,7 +244,7 @@ macro_rules! documents {
     )*};
 }
 
-documents!(RegistryDocument, HandoversDocument, CatalogueShard, ImageDocument);
+documents!(RegistryDocument, HandoversDocument, CatalogueShard, ImageDocument, LayersDocument);
 
 /// Reads a document for reading only: newer formats are read as far as they are understood.
 pub(super) fn parse<T: Document>(path: &str, bytes: &[u8]) -> Result<T, TreeError> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cid::Cid;
 
 use super::blocks::{self, Stat};
-use super::document::ManifestRow;
+use super::document::{self, LayersDocument, ManifestRow};
 use super::error::TreeError;
 use crate::dag::pb::Link;
 use crate::digest::Digest;
@@ -20,6 +20,9 @@ use crate::image::media_type;
 use crate::image::platform::Platform;
 use crate::limits;
 use crate::port::blocks::ReadBlocks;
+
+/// The file in a tag folder that says how large its layers are once they are decompressed.
+pub(super) const LAYERS_FILE: &str = "_layers.json";
 
 /// An opened image folder.
 ///
@@ -116,6 +119,17 @@ impl Layout {
             Stat::File { size } => Ok(Some(BlobFile { cid: link.cid, size, tsize: link.tsize })),
             _ => Err(TreeError::disagree(path, "it is not a file")),
         }
+    }
+
+    /// Bytes of the compressed layers once they are decompressed, by digest, as far as the publisher knew. That is a claim: who
+    /// decompresses a layer sees whether it is true.
+    pub async fn plain_sizes(&self, blocks: &dyn ReadBlocks) -> Result<BTreeMap<Digest, u64>, TreeError> {
+        let path = format!("{}/{LAYERS_FILE}", self.path);
+        let Some(link) = blocks::lookup(blocks, &path, &self.folder, LAYERS_FILE).await? else {
+            return Ok(BTreeMap::new());
+        };
+        let bytes = blocks::read_file(blocks, &path, &link.cid, limits::ARCHIVE_JSON_BYTES).await?;
+        Ok(document::parse::<LayersDocument>(&path, &bytes)?.plain_sizes)
     }
 
     /// The link to a blob.

@@ -22,6 +22,16 @@ pub struct StoredBlob {
     /// How the file's leaves were cut and, for layers that ipcr encoded, what was encoded; `None` for opaque files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<LayerEncoding>,
+    /// Bytes of a layer that is kept as it came once it is decompressed, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plain_size: Option<u64>,
+}
+
+impl StoredBlob {
+    /// Bytes of a layer once it is decompressed, if that is known.
+    pub fn plain(&self) -> Option<u64> {
+        self.encoding.as_ref().map(|encoding| encoding.plain_size).or(self.plain_size)
+    }
 }
 
 /// How ipcr encoded a layer.

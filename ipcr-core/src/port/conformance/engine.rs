@@ -2,7 +2,7 @@
 //!
 //! `tests/engines.rs` includes this file to run it against real engines.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use bytes::Bytes;
@@ -97,6 +97,7 @@ impl Sample {
             manifests: vec![(root, manifest)],
             images: vec![part],
             absent: HashSet::new(),
+            plain_sizes: HashMap::new(),
         }
     }
 

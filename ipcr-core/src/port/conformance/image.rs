@@ -1,7 +1,7 @@
 //! What every sink and source of `port::image` must do: what is written by one is read by the other, byte for byte.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -299,6 +299,7 @@ pub(crate) async fn gather(blobs: &dyn Blobs, name: Option<&str>) -> ImageParts 
         manifests: Vec::new(),
         images: Vec::new(),
         absent: HashSet::new(),
+        plain_sizes: HashMap::new(),
     };
     let mut seen = HashSet::new();
     let mut todo = std::collections::VecDeque::from([root]);

@@ -90,7 +90,8 @@ impl EngineSink {
             parts.manifests.iter().filter(|(manifest, _)| manifest.digest == part.manifest).cloned().collect();
         let root = manifests.first().map_or_else(|| parts.root.clone(), |(manifest, _)| manifest.clone());
         let images = vec![part.clone()];
-        let single = ImageParts { root, name: None, manifests, images, absent: parts.absent.clone() };
+        let (absent, plain_sizes) = (parts.absent.clone(), parts.plain_sizes.clone());
+        let single = ImageParts { root, name: None, manifests, images, absent, plain_sizes };
         Ok((single, part.clone()))
     }
 
@@ -197,6 +198,8 @@ impl ImageSink for EngineSink {
         let mut options = ArchiveOptions::docker();
         options.skip_chains = self.engine.known_chains().await?;
         options.zstd = info.reads_zstd;
+        // It would decompress them itself, and take much longer for it.
+        options.plain = info.store == EngineStore::Classic;
         options.layers = limits::ENGINE_LAYERS;
         options.platform = Some(info.platform);
         let (writer, reader) = pipe(PIPE);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::dag::compression::Compression;
 use crate::dag::pb::Link;
 use crate::digest::Digest;
 use crate::image::descriptor::Descriptor;
@@ -13,9 +14,9 @@ use crate::image::manifest::{Parsed, parse_manifest};
 use crate::image::media_type;
 use crate::reference::{ImageName, Tag};
 use crate::tree::blocks::{self, Overlay};
-use crate::tree::document::ManifestRow;
+use crate::tree::document::{self, FORMAT, LayersDocument, ManifestRow};
 use crate::tree::error::TreeError;
-use crate::tree::layout::Layout;
+use crate::tree::layout::{LAYERS_FILE, Layout};
 use crate::tree::stored::{StoredBlob, StoredImage};
 
 /// A stored image, checked: every manifest parsed, and of the digest and size that its descriptor says.
@@ -125,6 +126,9 @@ impl<'a> Checked<'a> {
             archive.repo_tags.extend(name.map(|(image, tag)| format!("{image}:{tag}")));
             entries.push(overlay.add_file(ARCHIVE_FILE, &write_archive(&[archive])));
         }
+        if let Some(layers) = self.layers(&root.digest) {
+            entries.push(overlay.add_file(LAYERS_FILE, &document::write(&layers)));
+        }
         let mut rows = layout.rows(overlay).await?;
         for (digest, row) in &mut rows {
             self.add_encodings(digest, row);
@@ -147,6 +151,25 @@ impl<'a> Checked<'a> {
                 None => Err(TreeError::Incomplete { digest: blob.digest }),
             },
         }
+    }
+
+    /// What is known of the compressed layers that a manifest reaches.
+    fn layers(&self, root: &Digest) -> Option<LayersDocument> {
+        let mut plain_sizes = BTreeMap::new();
+        for digest in self.closure(root) {
+            let Parsed::Manifest(manifest) = &self.manifests[&digest].1 else { continue };
+            for layer in &manifest.layers {
+                match media_type::layer_compression(&layer.media_type) {
+                    None | Some(Compression::None) => {}
+                    Some(_) => {
+                        let plain = self.blobs.get(&layer.digest).and_then(|blob| blob.plain());
+                        plain_sizes.extend(plain.map(|plain| (layer.digest, plain)));
+                    }
+                }
+            }
+        }
+        let some = !plain_sizes.is_empty();
+        some.then(|| LayersDocument { format: FORMAT, plain_sizes, ..LayersDocument::default() })
     }
 
     fn add_encodings(&self, digest: &Digest, row: &mut ManifestRow) {
