@@ -6,6 +6,9 @@ use tokio::time::Instant;
 
 /// How long a source is watched, while it has something to do, before its rate is taken anew.
 const SAMPLE: Duration = Duration::from_millis(250);
+/// Bytes after which a source that is faster than was thought counts as fast at once: its first block may have been small and long in
+/// coming, and one that is not asked again because of that would never be watched for long enough.
+const ENOUGH: u64 = 1 << 20;
 /// How long a source that was never measured may send nothing before it counts as slow.
 const SILENT: Duration = Duration::from_secs(1);
 /// What a new sample counts when the source became slower, and when it became faster: what was asked of it before may have been too
@@ -74,7 +77,7 @@ impl Pace {
             Some(rate) if rate <= FLOOR && self.in_flight == 0 && now.saturating_duration_since(self.last) >= AGAIN => {
                 self.rate = None;
             }
-            Some(rate) if self.busy >= SAMPLE => {
+            Some(rate) if self.busy >= SAMPLE || (self.sample >= ENOUGH && self.sampled() > rate) => {
                 let sampled = self.sampled();
                 let weight = if sampled > rate { FASTER } else { SLOWER };
                 self.rate = Some((rate * (1.0 - weight) + sampled * weight).max(FLOOR));
@@ -156,6 +159,25 @@ mod tests {
             given[usize::from(!to_fast)] += 1;
         }
         assert!((78..=82).contains(&given[0]), "split by throughput: {given:?}");
+    }
+
+    #[tokio::test]
+    async fn a_small_first_block_says_little() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(1, now);
+        pace.asked(2048, now);
+        now += Duration::from_millis(150);
+        pace.received(2048, now);
+        pace.settled(2048, now);
+        pace.tick(now);
+        assert!(pace.rate().unwrap() < 20_000.0);
+        // 8 MiB in 80 ms: not as long as a sample, and nothing is left to do.
+        pace.asked(8 * MIB, now);
+        now += Duration::from_millis(80);
+        pace.received(8 * MIB, now);
+        pace.settled(8 * MIB, now);
+        pace.tick(now);
+        assert!(pace.rate().unwrap() > 20e6, "{:?}", pace.rate());
     }
 
     #[tokio::test]
