@@ -29,6 +29,7 @@ pub(crate) const DEBIAN: &[Peer] = &[
     Peer { program: "docker-registry", package: "docker-registry" },
     Peer { program: "dnsmasq", package: "dnsmasq-base" },
     Peer { program: "knotd", package: "knot" },
+    Peer { program: "socat", package: "socat" },
     Peer { program: "bsdtar", package: "libarchive-tools" },
     Peer { program: "ip", package: "iproute2" },
     Peer { program: "iptables", package: "iptables" },

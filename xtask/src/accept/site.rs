@@ -130,6 +130,13 @@ pub(crate) fn tcp_address_at(ready: &Value, ip: &str) -> Result<String> {
     Ok(tcp.ok_or_else(|| format!("no TCP address at {ip}: {ready}"))?.to_owned())
 }
 
+/// The QUIC address at which a service is reached at this IP address, if there is one.
+pub(crate) fn quic_address_at(ready: &Value, ip: &str) -> Option<String> {
+    let begin = format!("/ip4/{ip}/udp/");
+    let addresses = ready["node"]["addresses"].as_array()?.iter().filter_map(Value::as_str);
+    addresses.filter(|address| address.contains("/quic-v1")).find(|address| address.contains(&begin)).map(str::to_owned)
+}
+
 /// The warning of this kind that a command gave.
 pub(crate) fn warned<'a>(object: &'a Value, warning: &str) -> Option<&'a Value> {
     object["warnings"].as_array()?.iter().find(|one| one["warning"] == warning)

@@ -5,7 +5,9 @@ pub(super) mod gateways;
 pub(super) mod helia;
 pub(super) mod kubo;
 pub(super) mod liars;
+pub(super) mod link;
 pub(super) mod load;
+pub(super) mod lossy;
 pub(super) mod many;
 pub(super) mod nat;
 pub(super) mod strangers;
@@ -23,7 +25,7 @@ use serde_json::Value;
 use super::exchange::Kubo;
 use super::forge::Image;
 use super::lab::{Home, Lab, Process, inside};
-use super::site::{require, same, tcp_address, tcp_address_at, text};
+use super::site::{quic_address_at, require, same, tcp_address, tcp_address_at, text};
 use crate::peers;
 use crate::shell::Result;
 
@@ -90,6 +92,8 @@ struct Holder<'a> {
     home: Home<'a>,
     service: Process,
     address: String,
+    /// The same by QUIC.
+    quic: Option<String>,
     root: String,
     /// What everybody pulls, whatever else they know.
     reference: String,
@@ -115,8 +119,9 @@ impl<'a> Holder<'a> {
         let root = text(&pushed, "root")?;
         let (service, ready) = home.serve(&["serve", "--http", "127.0.0.1:0"])?;
         let address = tcp_address_at(&ready, ip)?;
+        let quic = quic_address_at(&ready, ip);
         let bytes = image.layers.iter().map(|layer| layer.len() as u64).sum();
-        Ok(Self { home, service, address, reference: format!("ipfs/{root}/x:1"), root, image, bytes })
+        Ok(Self { home, service, address, quic, reference: format!("ipfs/{root}/x:1"), root, image, bytes })
     }
 
     /// A fresh home with this peer.

@@ -1,0 +1,91 @@
+//! Line 5: over a long line that loses packets, an image comes as fast as a file by TCP.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::Holder;
+use super::link::{Link, Weather};
+use crate::accept::Figure;
+use crate::accept::lab::{Lab, Process, inside};
+use crate::accept::site::{require, same, text};
+use crate::shell::{Result, run};
+
+/// 100 Mbit in a second, 50 ms there and back, and one packet of a thousand lost.
+const WEATHER: Weather = Weather { rate: 100_000_000, delay: Duration::from_millis(25), loss: 1000 };
+/// What TCP does about loss, unless a host was told otherwise.
+const USUAL: &str = "cubic";
+/// How fast a pull has to be beside one TCP copy.
+const SHARE: f64 = 0.7;
+/// Where the copy is sent from.
+const PORT: u16 = 9000;
+
+/// A small image, once.
+pub(crate) fn short(lab: &Lab) -> Result<Figure> {
+    measure(lab, 8_000_000, 1)
+}
+
+/// The size that the line names, medians of three.
+pub(crate) fn long(lab: &Lab) -> Result<Figure> {
+    measure(lab, 40_000_000, 3)
+}
+
+fn measure(lab: &Lab, bytes: usize, times: usize) -> Result<Figure> {
+    let link = Link::new(lab, WEATHER)?;
+    link.congestion_control(USUAL)?;
+    let mut home = lab.home("lossy-a");
+    home.flags = vec!["--network".into(), "lan".into()];
+    home.namespace = Some(link.host(0).0.clone());
+    let holder = Holder::start_at(home, &Link::address(0), 412, &[bytes])?;
+    let quic = holder.quic.clone().ok_or("the holder is not reached by QUIC")?;
+    let (mut copies, mut pulls) = (Vec::new(), Vec::new());
+    for _ in 0..times {
+        copies.push(copy(lab, &link, bytes)?);
+        pulls.push(pull(lab, &link, &holder, &quic)?);
+    }
+    require(link.lost() > 0, || "no packet was lost".into())?;
+    let (copy, pull) = (middle(&mut copies), middle(&mut pulls));
+    let share = copy / pull;
+    let found = format!("{share:.2} of one TCP copy ({USUAL}): {pull:.1} s, {copy:.1} s");
+    require(share >= SHARE, || format!("{found}, limit {SHARE}"))?;
+    Ok(Figure { found, limit: format!(">= {SHARE}") })
+}
+
+/// One file by TCP; the seconds.
+fn copy(lab: &Lab, link: &Link, bytes: usize) -> Result<f64> {
+    let (file, copy) = (lab.path("lossy.file"), lab.path("lossy.copy"));
+    fs::write(&file, vec![0x5a; bytes])?;
+    let socat = lab.peer("socat")?;
+    let mut sender = inside(&link.host(0).0, &socat);
+    sender.arg("-u").arg(format!("OPEN:{}", file.display())).arg(format!("TCP-LISTEN:{PORT},reuseaddr"));
+    let _sender = Process::start(&mut sender, &lab.path("lossy.log"))?;
+    let mut receiver = inside(&link.host(1).0, &socat);
+    let from = format!("TCP:{}:{PORT},retry=50,interval=0.05", Link::address(0));
+    receiver.args(["-u", &from]).arg(format!("OPEN:{},creat,trunc", copy.display()));
+    let begin = Instant::now();
+    run(&mut receiver)?;
+    let seconds = begin.elapsed().as_secs_f64();
+    same("the bytes of the copy", &fs::metadata(&copy)?.len(), &fs::metadata(&file)?.len())?;
+    fs::remove_file(file)?;
+    fs::remove_file(copy)?;
+    Ok(seconds)
+}
+
+/// One image by QUIC; the seconds of the whole command.
+fn pull(lab: &Lab, link: &Link, holder: &Holder<'_>, quic: &str) -> Result<f64> {
+    let mut home = lab.home("lossy-b");
+    home.flags = ["--network", "lan", "--peer", quic].map(str::to_owned).into();
+    home.namespace = Some(link.host(1).0.clone());
+    let begin = Instant::now();
+    let pulled = home.json(&["pull", &holder.reference, "--into", "none"])?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let by = text(&pulled["peers"][0], "address")?;
+    require(by.contains("/quic-v1"), || format!("the bytes came by {by}"))?;
+    holder.check(&home, &pulled)?;
+    fs::remove_dir_all(&home.dir)?;
+    Ok(seconds)
+}
+
+fn middle(seconds: &mut [f64]) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
+}
