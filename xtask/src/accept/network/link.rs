@@ -5,7 +5,6 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::accept::lab::{Lab, Process, inside, wait_for};
 use crate::accept::namespace::Namespace;
-use crate::shell::{Result, output};
+use crate::shell::Result;
 
 /// The name of the device of either host.
 const DEVICE: &str = "link";
@@ -49,7 +48,7 @@ impl Link {
     pub(crate) fn new(lab: &Lab, weather: Weather) -> Result<Self> {
         let socat = lab.peer("socat")?;
         let hosts = [Namespace::new(lab, "near")?, Namespace::new(lab, "far")?];
-        let (ended, lost): (Arc<AtomicBool>, Arc<AtomicU64>) = Arc::default();
+        let (ended, lost) = (Arc::default(), Arc::default());
         let (mut ends, mut sides) = (Vec::new(), Vec::new());
         for (number, host) in hosts.iter().enumerate() {
             let path = |what: &str| lab.path(&format!("link-{number}-{what}"));
@@ -91,13 +90,12 @@ impl Link {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Which of the kernel's ways to react to loss TCP has on both hosts.
+    /// Which of the kernel's ways to react to loss TCP has between the hosts.
     pub(crate) fn congestion_control(&self, name: &str) -> Result {
-        for host in &self.hosts {
-            let file = format!("net.ipv4.tcp_congestion_control={name}");
-            output(Command::new("ip").args(["netns", "exec", &host.0, "sysctl", "-q", "-w", &file]))?;
-        }
-        Ok(())
+        // By the route: the setting of a namespace may name those only that the first one allows to everybody.
+        let net = format!("{}/24", Self::address(0).replace(".0.1", ".0.0"));
+        let route = ["route", "replace", &net, "dev", DEVICE, "proto", "kernel", "scope", "link", "congctl", name];
+        self.hosts.iter().try_for_each(|host| host.ip(&route))
     }
 
     /// Passes on what comes, in threads that end with the link.
