@@ -76,7 +76,7 @@ impl Workshop {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let pieces = Pieces::new(ledger.tables(), ledger.blocks(), encoding);
         let encoders = Arc::new(Encoders { idle: Mutex::default(), pieces });
-        Self { session, totals, encoders, places: Arc::new(Semaphore::new(cores + 1)) }
+        Self { session, totals, encoders, places: Arc::new(Semaphore::new(2 * cores + 2)) }
     }
 
     /// The pieces that it knows, and those that it has made.
