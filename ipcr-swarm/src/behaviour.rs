@@ -214,9 +214,9 @@ impl NetworkBehaviour for Behaviour {
                 return Poll::Ready(ToSwarm::Dial { opts });
             }
         }
-        while let Poll::Ready(Some(Dial { peer, addresses, reply })) = self.commands.poll_recv(cx) {
+        while let Poll::Ready(Some(Dial { peer, addresses, further, reply })) = self.commands.poll_recv(cx) {
             let mut running = self.dials.values_mut().filter(|dial| dial.peer == peer);
-            match running.find(|dial| addresses.iter().all(|address| dial.addresses.contains(address))) {
+            match running.find(|dial| !further && addresses.iter().all(|address| dial.addresses.contains(address))) {
                 Some(same) => same.replies.push(reply),
                 None => {
                     let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses.clone());

@@ -141,6 +141,8 @@ pub struct Link {
 pub(crate) struct Dial {
     pub(crate) peer: PeerId,
     pub(crate) addresses: Vec<Multiaddr>,
+    /// Whether it is for one more connection, whatever else is dialled.
+    pub(crate) further: bool,
     pub(crate) reply: oneshot::Sender<Result<(), DialError>>,
 }
 
@@ -247,6 +249,12 @@ impl Hub {
         peers.get(peer)?.connections.iter().min_by_key(|connection| connection.link.relayed).map(|c| c.link.clone())
     }
 
+    /// How many connections there are to a peer that go through no relay.
+    pub fn direct_links(&self, peer: &PeerId) -> usize {
+        let peers = self.shared.peers();
+        peers.get(peer).map_or(0, |peer| peer.connections.iter().filter(|connection| !connection.link.relayed).count())
+    }
+
     /// A number that is the same as long as a peer stays connected; `None` if it is not.
     pub fn epoch(&self, peer: &PeerId) -> Option<u64> {
         let peers = self.shared.peers();
@@ -282,8 +290,19 @@ impl Hub {
         if dialled.is_empty() {
             return Err(DialError::NoAddress);
         }
+        self.send_dial(peer, dialled, false).await
+    }
+
+    /// Opens one more connection to a connected peer, where the best one leads.
+    pub async fn dial_further(&self, peer: PeerId) -> Result<(), DialError> {
+        let address = self.link(&peer).and_then(|link| link.address.with_p2p(peer).ok());
+        let address = address.filter(|address| self.allows(address)).ok_or(DialError::NoAddress)?;
+        self.send_dial(peer, vec![address], true).await
+    }
+
+    async fn send_dial(&self, peer: PeerId, addresses: Vec<Multiaddr>, further: bool) -> Result<(), DialError> {
         let (reply, answer) = oneshot::channel();
-        let command = Dial { peer, addresses: dialled, reply };
+        let command = Dial { peer, addresses, further, reply };
         self.commands.send(command).await.map_err(|_| DialError::Stopped)?;
         match tokio::time::timeout(DIAL_TIMEOUT, answer).await {
             Ok(Ok(result)) => result,
@@ -294,11 +313,19 @@ impl Hub {
 
     /// Opens a stream to a connected peer.
     pub async fn open(&self, peer: &PeerId, protocol: &StreamProtocol) -> Result<Stream, OpenError> {
+        self.open_by(peer, protocol, 0).await
+    }
+
+    /// The same by the connection with this number, counted from the best one, or by another if there are fewer or it fails.
+    pub async fn open_by(&self, peer: &PeerId, protocol: &StreamProtocol, number: usize) -> Result<Stream, OpenError> {
         let mut connections: Vec<_> = match self.shared.peers().get(peer) {
             Some(peer) => peer.connections.iter().map(|c| (c.link.relayed, c.requests.clone())).collect(),
             None => return Err(OpenError::NotConnected),
         };
         connections.sort_by_key(|(relayed, _)| *relayed);
+        if number < connections.len() {
+            connections[..=number].rotate_right(1);
+        }
         let mut failure = OpenError::NotConnected;
         for (_, requests) in connections {
             let (reply, answer) = oneshot::channel();

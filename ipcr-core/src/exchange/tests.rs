@@ -40,7 +40,14 @@ impl Peer {
     fn new(held: &MemoryBlocks, millis: u64) -> Arc<Self> {
         let (held, delay) = (held.clone(), Duration::from_millis(millis));
         let zero = || AtomicUsize::new(0);
-        Arc::new(Self { held, delay, asked: zero(), at_once: zero(), most_at_once: zero(), sources: AtomicUsize::new(1) })
+        Arc::new(Self {
+            held,
+            delay,
+            asked: zero(),
+            at_once: zero(),
+            most_at_once: zero(),
+            sources: AtomicUsize::new(1),
+        })
     }
 }
 

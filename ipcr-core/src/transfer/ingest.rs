@@ -261,7 +261,8 @@ impl Intake {
         let (session, totals) = (Arc::clone(&self.session), Arc::clone(&self.totals));
         let file = opaque::store(session, totals, &label, &mut data, tap).await?;
         progress.done(BlobFate::Stored).await;
-        let blob = StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None, plain_size: None };
+        let blob =
+            StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None, plain_size: None };
         Ok((blob, true))
     }
 
@@ -287,7 +288,10 @@ impl Intake {
                         let mut data = Verified::new(exported.data, digest, exported.size, progress.ticker());
                         let file = opaque::store(session, totals, &label, &mut data, None).await?;
                         let (size, cid, tsize) = (file.size, file.cid, file.tsize);
-                        ((StoredBlob { digest, size, cid, tsize, encoding: None, plain_size: None }, true), BlobFate::Stored)
+                        (
+                            (StoredBlob { digest, size, cid, tsize, encoding: None, plain_size: None }, true),
+                            BlobFate::Stored,
+                        )
                     }
                 };
                 kept_keys.insert(exported.key, digest);
@@ -435,7 +439,10 @@ impl Intake {
         }
         let (session, totals) = (Arc::clone(&self.session), Arc::clone(&self.totals));
         let file = opaque::store(session, totals, &digest.to_string(), &mut bytes.as_ref(), None).await?;
-        Ok((StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None, plain_size: None }, true))
+        Ok((
+            StoredBlob { digest, size: file.size, cid: file.cid, tsize: file.tsize, encoding: None, plain_size: None },
+            true,
+        ))
     }
 
     /// Reads one layer, which is encoded while others are read.

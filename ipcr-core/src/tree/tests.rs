@@ -139,7 +139,14 @@ impl Hub {
 
     fn blob(&self, data: &[u8], encoding: Option<LayerEncoding>) -> StoredBlob {
         let link = self.add_file(data);
-        StoredBlob { digest: Digest::sha256(data), size: data.len() as u64, cid: link.cid, tsize: link.tsize, encoding, plain_size: None }
+        StoredBlob {
+            digest: Digest::sha256(data),
+            size: data.len() as u64,
+            cid: link.cid,
+            tsize: link.tsize,
+            encoding,
+            plain_size: None,
+        }
     }
 
     /// An image of two layers; `seed` makes it differ.

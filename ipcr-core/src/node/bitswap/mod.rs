@@ -7,6 +7,7 @@
 //! * [`session`]: blocks of one DAG from several peers; [`schedule`]: which peer is asked for what;
 //!   [`reach`]: how they are found and kept connected; [`fellows`]: others who fetch the same, and what is left to whom.
 //! * [`fresh`]: blocks that have just come, for others who wait for them.
+//! * [`lanes`]: several connections to one peer.
 //! * [`rate`]: how fast block bytes go.
 //!
 //! Any number of inbound streams per connection is read at once (Kubo opens one per message). Blocks are hashed on the
@@ -15,6 +16,7 @@
 
 mod fellows;
 mod fresh;
+mod lanes;
 mod ledger;
 mod message;
 mod rate;

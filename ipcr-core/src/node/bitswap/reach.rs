@@ -152,10 +152,14 @@ impl Shared {
                     if !std::mem::replace(&mut told, true) {
                         self.tell(peer).await;
                     }
-                    while hub.epoch(&peer).is_some() {
-                        if changes.changed().await.is_err() {
-                            return;
-                        }
+                    let gone = async { while hub.epoch(&peer).is_some() && changes.changed().await.is_ok() {} };
+                    let widen = async {
+                        self.widen(peer).await;
+                        std::future::pending::<()>().await;
+                    };
+                    tokio::select! {
+                        () = gone => {}
+                        () = widen => {}
                     }
                     tracing::debug!(%peer, "a holder was lost");
                 }

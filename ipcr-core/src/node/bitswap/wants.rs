@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use cid::Cid;
 use cid::multihash::Multihash;
-use futures::AsyncWriteExt as _;
-use ipcr_swarm::Stream;
 use tokio::sync::Notify;
 
+use super::lanes::Lane;
 use super::message::{Message, Want};
-use super::{Bitswap, PROTOCOL, Peer, STREAM_IDLE, lock};
-use crate::node::frame;
+use super::{Bitswap, Peer, STREAM_IDLE, lock};
 
 /// Most entries of one message.
 const BATCH: usize = 512;
@@ -226,7 +224,7 @@ impl Wants {
 
 /// Writes what is queued until nothing comes for a while.
 pub(super) async fn write(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
-    let mut stream: Option<Stream> = None;
+    let mut lane = Lane::default();
     loop {
         peer.wants.linger().await;
         let batch = peer.wants.take();
@@ -238,41 +236,13 @@ pub(super) async fn write(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
             continue;
         }
         let message = Message { wants: batch, ..Message::default() };
-        if !send(&bitswap, &peer, &mut stream, &message).await {
+        if !lane.send(&bitswap, &peer, &message).await {
             peer.wants.give_up();
             bitswap.failed(peer.id);
             break;
         }
     }
-    if let Some(mut stream) = stream {
-        let _ = tokio::time::timeout(STREAM_IDLE, stream.close()).await;
-    }
-}
-
-/// Writes one message, with a new stream if there is none or if the one that there is fails.
-pub(super) async fn send(bitswap: &Bitswap, peer: &Peer, stream: &mut Option<Stream>, message: &Message) -> bool {
-    let parts = message.encode();
-    let parts: Vec<&[u8]> = parts.iter().map(AsRef::as_ref).collect();
-    for attempt in 0..2 {
-        let mut open = match stream.take() {
-            Some(open) => open,
-            None => match bitswap.hub.open(&peer.id, &PROTOCOL).await {
-                Ok(open) => open,
-                Err(error) => {
-                    tracing::debug!(peer = %peer.id, %error, attempt, "no bitswap stream");
-                    continue;
-                }
-            },
-        };
-        match frame::write(&mut open, &parts).await {
-            Ok(()) => {
-                *stream = Some(open);
-                return true;
-            }
-            Err(error) => tracing::debug!(peer = %peer.id, %error, attempt, "a bitswap stream failed"),
-        }
-    }
-    false
+    lane.close().await;
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use crate::shell::{Result, run};
 
 /// 100 Mbit in a second, 50 ms there and back, and one packet of a thousand lost.
 const WEATHER: Weather = Weather { rate: 100_000_000, delay: Duration::from_millis(25), loss: 1000 };
+/// Bytes of the image, and of the file.
+const BYTES: usize = 40_000_000;
 /// What TCP does about loss, unless a host was told otherwise.
 const USUAL: &str = "cubic";
 /// How fast a pull has to be beside one TCP copy.
@@ -19,27 +21,18 @@ const SHARE: f64 = 0.7;
 /// Where the copy is sent from.
 const PORT: u16 = 9000;
 
-/// A small image, once.
-pub(crate) fn short(lab: &Lab) -> Result<Figure> {
-    measure(lab, 8_000_000, 1)
-}
-
-/// The size that the line names, medians of three.
-pub(crate) fn long(lab: &Lab) -> Result<Figure> {
-    measure(lab, 40_000_000, 3)
-}
-
-fn measure(lab: &Lab, bytes: usize, times: usize) -> Result<Figure> {
+/// Medians of three.
+pub(crate) fn lossy(lab: &Lab) -> Result<Figure> {
     let link = Link::new(lab, WEATHER)?;
     link.congestion_control(USUAL)?;
     let mut home = lab.home("lossy-a");
     home.flags = vec!["--network".into(), "lan".into()];
     home.namespace = Some(link.host(0).0.clone());
-    let holder = Holder::start_at(home, &Link::address(0), 412, &[bytes])?;
+    let holder = Holder::start_at(home, &Link::address(0), 412, &[BYTES])?;
     let quic = holder.quic.clone().ok_or("the holder is not reached by QUIC")?;
     let (mut copies, mut pulls) = (Vec::new(), Vec::new());
-    for _ in 0..times {
-        copies.push(copy(lab, &link, bytes)?);
+    for _ in 0..3 {
+        copies.push(copy(lab, &link)?);
         pulls.push(pull(lab, &link, &holder, &quic)?);
     }
     require(link.lost() > 0, || "no packet was lost".into())?;
@@ -51,9 +44,9 @@ fn measure(lab: &Lab, bytes: usize, times: usize) -> Result<Figure> {
 }
 
 /// One file by TCP; the seconds.
-fn copy(lab: &Lab, link: &Link, bytes: usize) -> Result<f64> {
+fn copy(lab: &Lab, link: &Link) -> Result<f64> {
     let (file, copy) = (lab.path("lossy.file"), lab.path("lossy.copy"));
-    fs::write(&file, vec![0x5a; bytes])?;
+    fs::write(&file, vec![0x5a; BYTES])?;
     let socat = lab.peer("socat")?;
     let mut sender = inside(&link.host(0).0, &socat);
     sender.arg("-u").arg(format!("OPEN:{}", file.display())).arg(format!("TCP-LISTEN:{PORT},reuseaddr"));

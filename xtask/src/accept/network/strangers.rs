@@ -6,7 +6,7 @@ use super::Script;
 use crate::accept::Figure;
 use crate::accept::lab::{Home, Lab, inside};
 use crate::accept::namespace::Namespace;
-use crate::accept::site::{DOMAIN, require};
+use crate::accept::site::{DOMAIN, number, require, text};
 use crate::shell::Result;
 
 /// Addresses that nobody may make this machine knock at.
@@ -17,6 +17,8 @@ const OUTSIDE: &str = "11.22.33.45";
 const STRANGER: &str = "11.22.33.44";
 /// A port at which something listens at all these addresses.
 const PORT: u16 = 4999;
+/// Where the router listens.
+const ROUTER_PORT: u16 = 8080;
 /// What nobody holds.
 const WANTED: &str = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354";
 /// Peers that are nobody.
@@ -36,7 +38,7 @@ fn island(lab: &Lab) -> Result<Namespace> {
     Ok(island)
 }
 
-/// Line 8: neither a hint in DNS nor a provider record makes a public node dial what is within.
+/// Line 8: neither a hint in DNS nor a provider record nor a router makes a public node dial what is within.
 pub(crate) fn strangers(lab: &Lab) -> Result<Figure> {
     let island = island(lab)?;
     let all: Vec<&str> = WITHIN.into_iter().chain([OUTSIDE]).collect();
@@ -62,6 +64,17 @@ pub(crate) fn strangers(lab: &Lab) -> Result<Figure> {
     peer.call(&format!("provide {}", addresses.join(" ")))?;
     let told = asks(lab, &island, &["--bootstrap", &peer.address()?], &format!("ipfs/{WANTED}/x:1"))?;
     only_outside(&doors, "a provider record", &told)?;
+
+    // Told by a router.
+    let (router_port, mut args) = (ROUTER_PORT.to_string(), vec![STRANGER]);
+    args.push(&router_port);
+    args.extend(addresses.iter().map(String::as_str));
+    let mut router = Script::start_at(lab, Some(&island.0), "router.mjs", &args)?;
+    let url = text(&router.ready, "url")?;
+    let told = asks(lab, &island, &["--router", &url], &format!("ipfs/{WANTED}/x:1"))?;
+    let asked = number(&router.call("asked")?, "/asked")?;
+    require(asked > 0, || format!("the router was not asked: {told}"))?;
+    only_outside(&doors, "a router", &told)?;
     Ok(Figure::ok(format!("{} addresses within are not dialled, one outside is", WITHIN.len())))
 }
 

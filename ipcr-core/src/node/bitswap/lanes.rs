@@ -1,0 +1,144 @@
+//! Several connections to one peer, for lines that lose packets.
+//!
+//! A sender that takes every lost packet for a sign of congestion (CUBIC, RFC 9438, which libp2p's QUIC has) is slow over a long line that
+//! loses some: 50 ms there and back and one packet of a thousand lost leave one connection 10 Mbit of 100. Several have several times as
+//! much. So whoever fetches opens more of them to a holder for as long as they help ([`Shared::widen`]), and whoever answers uses by turns
+//! all that there are ([`Lanes`]).
+
+use std::time::Duration;
+
+use futures::AsyncWriteExt as _;
+use ipcr_swarm::Stream;
+use libp2p_identity::PeerId;
+use multiaddr::Protocol;
+
+use super::message::Message;
+use super::session::Shared;
+use super::{Bitswap, PROTOCOL, Peer, STREAM_IDLE, lock};
+use crate::node::frame;
+
+/// Most connections to one peer that are used; a node takes no more of one.
+const LANES: usize = 8;
+/// How long what comes is counted before it is decided whether more connections help.
+const WATCH: Duration = Duration::from_secs(1);
+/// How many times as much has to come after the number of connections was doubled.
+const WORTH: f64 = 1.3;
+/// After how many times that were in vain it is left at that.
+const TRIALS: u32 = 2;
+/// Blocks that a holder is asked for, all the time, if the line and not this node is what makes it slow.
+const BUSY: u64 = 4;
+
+/// An outbound stream that is opened when it is needed, by one of the connections.
+#[derive(Default)]
+pub(super) struct Lane {
+    number: usize,
+    stream: Option<Stream>,
+}
+
+impl Lane {
+    /// Writes one message, with a new stream if there is none or if the one that there is fails.
+    pub(super) async fn send(&mut self, bitswap: &Bitswap, peer: &Peer, message: &Message) -> bool {
+        let parts = message.encode();
+        let parts: Vec<&[u8]> = parts.iter().map(AsRef::as_ref).collect();
+        for attempt in 0..2 {
+            let mut open = match self.stream.take() {
+                Some(open) => open,
+                None => match bitswap.hub.open_by(&peer.id, &PROTOCOL, self.number).await {
+                    Ok(open) => open,
+                    Err(error) => {
+                        tracing::debug!(peer = %peer.id, %error, attempt, "no bitswap stream");
+                        continue;
+                    }
+                },
+            };
+            match frame::write(&mut open, &parts).await {
+                Ok(()) => {
+                    self.stream = Some(open);
+                    return true;
+                }
+                Err(error) => tracing::debug!(peer = %peer.id, %error, attempt, "a bitswap stream failed"),
+            }
+        }
+        false
+    }
+
+    /// Ends the stream.
+    pub(super) async fn close(self) {
+        if let Some(mut stream) = self.stream {
+            let _ = tokio::time::timeout(STREAM_IDLE, stream.close()).await;
+        }
+    }
+}
+
+/// A lane for each connection to a peer.
+#[derive(Default)]
+pub(super) struct Lanes {
+    lanes: Vec<Lane>,
+    turn: usize,
+}
+
+impl Lanes {
+    /// The lane whose turn it is. By turns and not where there is room, for a connection takes far more than it can send at once.
+    pub(super) fn next(&mut self, bitswap: &Bitswap, peer: &Peer) -> &mut Lane {
+        let count = bitswap.hub.direct_links(&peer.id).clamp(1, LANES);
+        self.turn = (self.turn + 1) % count;
+        while self.lanes.len() <= self.turn {
+            self.lanes.push(Lane { number: self.lanes.len(), stream: None });
+        }
+        &mut self.lanes[self.turn]
+    }
+
+    /// Ends the streams.
+    pub(super) async fn close(self) {
+        futures::future::join_all(self.lanes.into_iter().map(Lane::close)).await;
+    }
+}
+
+impl Shared {
+    /// Opens more connections to a holder while that makes more come: twice as many each time. Only by QUIC, and not while others fetch the
+    /// same, who would have to do with less for it.
+    pub(super) async fn widen(&self, peer: PeerId) {
+        let hub = &self.bitswap.hub;
+        let seen = || lock(&self.state).schedule.alone(&peer);
+        // In its first moments a connection sends more than it can go on with.
+        tokio::time::sleep(WATCH).await;
+        let (mut last, mut before, mut in_vain) = (seen(), None, 0);
+        loop {
+            tokio::time::sleep(WATCH).await;
+            let Some(link) = hub.link(&peer) else { return };
+            let quic = link.address.iter().any(|part| part == Protocol::QuicV1);
+            if link.relayed || !quic {
+                return;
+            }
+            let now = seen();
+            let then = std::mem::replace(&mut last, now);
+            let (Some((came, asked)), Some((had, had_asked))) = (now, then) else { continue };
+            if asked.min(had_asked) < BUSY {
+                before = None;
+                continue;
+            }
+            let (rate, lanes) = (as_f64(came.saturating_sub(had)), hub.direct_links(&peer));
+            if lanes >= LANES {
+                return;
+            }
+            if before.take().is_some_and(|before: f64| rate < before * WORTH) {
+                in_vain += 1;
+                if in_vain >= TRIALS {
+                    return;
+                }
+                continue;
+            }
+            before = Some(rate);
+            let further = (0..lanes.min(LANES - lanes)).map(|_| hub.dial_further(peer));
+            for failed in futures::future::join_all(further).await.into_iter().filter_map(Result::err) {
+                tracing::debug!(%peer, error = %failed, "no further connection");
+            }
+            tracing::debug!(%peer, rate, lanes = hub.direct_links(&peer), "more connections to a holder");
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
+fn as_f64(bytes: u64) -> f64 {
+    bytes as f64
+}
