@@ -96,6 +96,8 @@ pub const LISTED_FOLDERS: usize = 1 << 16;
 pub const DAG_DEPTH: usize = 64;
 /// Most entries of one image archive.
 pub const ARCHIVE_ENTRIES: usize = 16_384;
+/// Largest `_layers.json` of a tag folder, in bytes.
+pub const LAYERS_JSON_BYTES: u64 = MIB;
 /// Largest JSON file inside an image archive, in bytes.
 pub const ARCHIVE_JSON_BYTES: u64 = 16 * MIB;
 /// Longest tag (OCI distribution-spec, "Pulling manifests").

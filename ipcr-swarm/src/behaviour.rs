@@ -101,7 +101,13 @@ impl Behaviour {
     fn closed(&mut self, peer: PeerId, id: ConnectionId) {
         let mut peers = self.shared.peers();
         if let Some(entry) = peers.get_mut(&peer) {
-            entry.connections.retain(|connection| connection.id != id);
+            let at = entry.connections.iter().position(|connection| connection.id == id);
+            let lost = at.map(|at| entry.connections.remove(at).link);
+            if entry.connections.iter().any(|connection| Some(&connection.link) == lost.as_ref()) {
+                // What was under way by it is lost, although others that lead to the same place are still there.
+                self.epochs += 1;
+                entry.epoch = self.epochs;
+            }
             if entry.connections.is_empty() {
                 entry.protocols.clear();
                 // Others hold the count as long as somebody wants the connection back.

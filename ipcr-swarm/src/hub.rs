@@ -249,13 +249,15 @@ impl Hub {
         peers.get(peer)?.connections.iter().min_by_key(|connection| connection.link.relayed).map(|c| c.link.clone())
     }
 
-    /// How many connections there are to a peer that go through no relay.
-    pub fn direct_links(&self, peer: &PeerId) -> usize {
+    /// How many connections there are to a peer that lead where the best one does.
+    pub fn lanes(&self, peer: &PeerId) -> usize {
+        let Some(best) = self.link(peer) else { return 0 };
         let peers = self.shared.peers();
-        peers.get(peer).map_or(0, |peer| peer.connections.iter().filter(|connection| !connection.link.relayed).count())
+        peers.get(peer).map_or(0, |peer| peer.connections.iter().filter(|connection| connection.link == best).count())
     }
 
-    /// A number that is the same as long as a peer stays connected; `None` if it is not.
+    /// A number that is the same as long as a peer stays connected and no connection is lost beside which there are others that lead to the
+    /// same place; `None` if it is not connected.
     pub fn epoch(&self, peer: &PeerId) -> Option<u64> {
         let peers = self.shared.peers();
         peers.get(peer).filter(|peer| !peer.connections.is_empty()).map(|peer| peer.epoch)
@@ -316,15 +318,17 @@ impl Hub {
         self.open_by(peer, protocol, 0).await
     }
 
-    /// The same by the connection with this number, counted from the best one, or by another if there are fewer or it fails.
+    /// The same by one of the connections that lead where the best one does, counted from 0, or by another if there are fewer or it fails.
     pub async fn open_by(&self, peer: &PeerId, protocol: &StreamProtocol, number: usize) -> Result<Stream, OpenError> {
         let mut connections: Vec<_> = match self.shared.peers().get(peer) {
-            Some(peer) => peer.connections.iter().map(|c| (c.link.relayed, c.requests.clone())).collect(),
+            Some(peer) => peer.connections.iter().map(|c| (c.link.clone(), c.requests.clone())).collect(),
             None => return Err(OpenError::NotConnected),
         };
-        connections.sort_by_key(|(relayed, _)| *relayed);
-        if number < connections.len() {
-            connections[..=number].rotate_right(1);
+        connections.sort_by_key(|(link, _)| link.relayed);
+        let best = connections.first().map(|(link, _)| link.clone());
+        let mut lanes = connections.iter().enumerate().filter(|(_, (link, _))| Some(link) == best.as_ref());
+        if let Some((at, _)) = lanes.nth(number) {
+            connections[..=at].rotate_right(1);
         }
         let mut failure = OpenError::NotConnected;
         for (_, requests) in connections {

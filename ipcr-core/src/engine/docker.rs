@@ -116,6 +116,7 @@ impl Engine for DockerEngine {
         let api = answer::older(&offered, &newest).ok_or_else(unclear)?.to_owned();
         let version_text = version.version.unwrap_or_default();
         Ok(EngineInfo {
+            local: self.endpoint.starts_with("unix://"),
             name: if store == EngineStore::Podman { "Podman".into() } else { "Docker".into() },
             api,
             store,

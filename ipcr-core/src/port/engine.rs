@@ -76,6 +76,8 @@ pub struct EngineInfo {
     pub reads_zstd: bool,
     /// Where it listens, for people.
     pub endpoint: String,
+    /// Whether it runs on this machine, so that bytes cost little on their way to it.
+    pub local: bool,
 }
 
 /// An image in an engine.

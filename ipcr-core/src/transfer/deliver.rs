@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
@@ -34,6 +35,11 @@ use crate::tree::stored::StoredManifest;
 
 /// Blobs that are opened ahead of the one that is being written.
 const AHEAD: usize = 3;
+/// How long it is waited for what a source says of the sizes of its layers, which can be done without.
+const SIZES: Duration = Duration::from_secs(5);
+/// How many times its compressed size a layer is believed to have at most, and the size up to which every claim is.
+const RATIO: u64 = 1 << 14;
+const SMALL: u64 = 1 << 30;
 
 /// What is to be delivered, and how.
 #[derive(Debug)]
@@ -111,7 +117,17 @@ impl Delivery {
             _ => None,
         };
         self.check_platform(platform.as_ref(), &abilities).await?;
-        let plain_sizes = if abilities.keeps_digests { HashMap::new() } else { self.source.plain_sizes().await? };
+        let mut plain_sizes = self.plain_sizes().await;
+        if abilities.keeps_digests {
+            plain_sizes.clear();
+        }
+        let sizes: HashMap<Digest, u64> =
+            images.iter().flat_map(|image| &image.layers).map(|layer| (layer.digest, layer.size)).collect();
+        plain_sizes.retain(|layer, plain| {
+            sizes
+                .get(layer)
+                .is_some_and(|size| *plain <= size.saturating_mul(RATIO).clamp(SMALL, i64::MAX.unsigned_abs()))
+        });
         let parts = ImageParts {
             root: tree.root.clone(),
             name: self.name.clone(),
@@ -123,10 +139,10 @@ impl Delivery {
         let blobs = all_blobs(&parts);
         let manifest_bytes: u64 = tree.manifests.iter().map(|manifest| manifest.descriptor.size).sum();
         let needs = self.sink.plan(&parts).await?;
-        let needed: Vec<Descriptor> = needs.iter().map(|need| need.blob.clone()).collect();
+        let mut handed = Vec::new();
         let source = Arc::clone(&self.source);
         let handed_over = async {
-            self.write(&parts, needs, &blobs).await?;
+            self.write(&parts, needs, &blobs, &mut handed).await?;
             self.events.stage(Stage::Loading).await;
             // An engine looks at what it got only now, for seconds; meanwhile the disk works for what was fetched.
             let keep = self.keep.take();
@@ -143,7 +159,7 @@ impl Delivery {
         };
         let delivered = match handed_over.await {
             Err(error) if is_refusal(&error) => {
-                return Err(reason(source.as_ref(), &needed, &parts).await.unwrap_or(error));
+                return Err(reason(source.as_ref(), &handed, &parts).await.unwrap_or(error));
             }
             delivered => delivered?,
         };
@@ -157,6 +173,22 @@ impl Delivery {
                 .saturating_add(blobs.values().fold(0, |sum: u64, blob| sum.saturating_add(blob.size))),
             delivered,
         })
+    }
+
+    /// How large the layers are once they are decompressed, as far as the source says so. Also read for sinks that do not need it: so
+    /// whoever gets the image from here gets that, too.
+    async fn plain_sizes(&self) -> HashMap<Digest, u64> {
+        match tokio::time::timeout(SIZES, self.source.plain_sizes()).await {
+            Ok(Ok(sizes)) => sizes,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the sizes of the layers could not be read");
+                HashMap::new()
+            }
+            Err(_) => {
+                tracing::debug!("the sizes of the layers did not come in time");
+                HashMap::new()
+            }
+        }
     }
 
     async fn tree(&self, abilities: &Abilities) -> Result<ManifestTree, TransferError> {
@@ -257,12 +289,13 @@ impl Delivery {
         Ok(())
     }
 
-    /// Hands over what is needed, in order.
+    /// Hands over what is needed, in order, and notes what the sink has got.
     async fn write(
         &mut self,
         parts: &ImageParts,
         needs: Vec<Need>,
         blobs: &HashMap<Digest, Descriptor>,
+        handed: &mut Vec<Descriptor>,
     ) -> Result<(), TransferError> {
         self.events.stage(Stage::Fetching).await;
         let needed: HashSet<Digest> = needs.iter().map(|need| need.blob.digest).collect();
@@ -289,13 +322,15 @@ impl Delivery {
             let data: ByteStream = Box::pin(Verified::new(data?, digest, size, ticks));
             match need.form {
                 Form::Plain if !is_plain(&need.blob.media_type) => {
-                    if let (Some(size), Some(diff_id)) = (parts.plain_sizes.get(&digest), diff_ids.get(&digest)) {
-                        let plain = Verified::new(unpacked(data), *diff_id, *size, |_| {});
+                    // Archives need the size before the bytes, so layers of unknown size are read twice.
+                    let known = parts.plain_sizes.get(&digest).zip(diff_ids.get(&digest));
+                    if let Some((size, diff_id)) = known {
+                        let plain = Verified::plain(unpacked(data), &digest, *diff_id, *size);
                         self.sink.write(&need, *size, Box::pin(plain)).await?;
                         progress.done(BlobFate::Delivered).await;
+                        handed.push(need.blob);
                         continue;
                     }
-                    // Archives need the size before the bytes, so they are read twice.
                     let (size, check) = measure(&digest.to_string(), data, Algorithm::Sha256).await?;
                     if let Some(expected) = diff_ids.get(&digest).filter(|expected| **expected != check) {
                         return Err(unpacks_to(&digest, &check, expected));
@@ -307,6 +342,7 @@ impl Delivery {
                 _ => self.sink.write(&need, size, data).await?,
             }
             progress.done(BlobFate::Delivered).await;
+            handed.push(need.blob);
         }
     }
 }

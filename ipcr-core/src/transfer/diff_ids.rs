@@ -41,8 +41,8 @@ const WAITING: usize = 2;
 pub(super) struct Learnt {
     /// The layers that were unpacked.
     pub(super) layers: Vec<KnownLayer>,
-    /// How many of their bytes, as they are stored, hold what layers had before.
-    pub(super) repeated: u64,
+    /// How many of their bytes, as they are stored, hold what layers had before; `None` if none of them is new.
+    pub(super) repeated: Option<u64>,
     /// Bytes of every layer that was looked at once it is decompressed, whether that was known or not.
     plain: HashMap<Digest, u64>,
 }
@@ -131,7 +131,7 @@ pub(super) async fn check(
     let checked: Vec<Checked> = checked.buffer_unordered(AT_ONCE).try_collect().await?;
     let mut learnt = Learnt::default();
     for checked in checked {
-        let Unpacked { layer, plain } = match checked {
+        let Unpacked { layer, plain, again } = match checked {
             Checked::Known(known) => {
                 learnt.plain.extend(known.blob.plain().map(|plain| (known.blob.digest, plain)));
                 continue;
@@ -139,11 +139,11 @@ pub(super) async fn check(
             Checked::Unpacked(unpacked) => unpacked,
         };
         learnt.plain.insert(layer.blob.digest, plain.size);
-        if let Some(pieces) = pieces {
+        if let (Some(pieces), false) = (pieces, again) {
             // What repeats compresses as well as the rest, for want of better knowledge.
             let repeated = u128::from(pieces.survey(&plain.pieces, &layer.blob.cid).await?);
             let share = repeated * u128::from(layer.blob.size) / u128::from(plain.size.max(1));
-            learnt.repeated += u64::try_from(share).unwrap_or(layer.blob.size);
+            *learnt.repeated.get_or_insert(0) += u64::try_from(share).unwrap_or(layer.blob.size);
         }
         learnt.layers.push(layer);
     }
@@ -160,6 +160,8 @@ enum Checked {
 struct Unpacked {
     layer: KnownLayer,
     plain: Plain,
+    /// Whether that was known, but not how large it is.
+    again: bool,
 }
 
 /// Whether it is an image that an engine would unpack, and not something else in the clothes of one (a signature, an attestation).
@@ -210,7 +212,9 @@ async fn one(
     surveys: &Surveys,
     ledger: &Ledger,
 ) -> Result<Checked, TransferError> {
-    match ledger.unpacked(&layer.digest).await? {
+    let known = ledger.unpacked(&layer.digest).await?;
+    let again = known.is_some();
+    match known {
         Some(known) if known.diff_id != diff_id => {
             return Err(unpacks_to(&layer.digest, &known.diff_id, &diff_id));
         }
@@ -225,5 +229,6 @@ async fn one(
         return Err(unpacks_to(&layer.digest, &plain.digest, &diff_id));
     }
     blob.plain_size = blob.encoding.is_none().then_some(plain.size);
-    Ok(Checked::Unpacked(Unpacked { layer: KnownLayer { blob, media_type: layer.media_type, diff_id }, plain }))
+    let layer = KnownLayer { blob, media_type: layer.media_type, diff_id };
+    Ok(Checked::Unpacked(Unpacked { layer, plain, again }))
 }

@@ -193,14 +193,13 @@ impl Intake {
         let pieces = self.workshop.pieces();
         let learnt = diff_ids::check(named, &blobs, &surveys, &self.ledger, Some(pieces)).await?;
         learnt.note(&mut blobs);
-        let repeated = Some(learnt.repeated).filter(|_| !learnt.layers.is_empty());
         Ok(Ingested {
             image: StoredImage { root: tree.root, manifests: tree.manifests, blobs },
             name: source.name(),
             ref_name: source.ref_name(),
             image_id,
             stored_bytes: new.iter().map(|blob| blob.size).sum(),
-            repeated,
+            repeated: learnt.repeated,
             pending: Pending { blobs: new, unpacked: learnt.layers, pieces: pieces.take_new(), ..Pending::default() },
         })
     }

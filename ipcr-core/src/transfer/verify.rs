@@ -7,6 +7,14 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::digest::{Digest, Hasher};
+/// What is wrong with what passed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    Longer,
+    Shorter,
+    Bytes,
+}
+
 /// A reader whose end will be checked.
 type Inner<'a> = Pin<Box<dyn AsyncRead + Send + 'a>>;
 
@@ -19,17 +27,33 @@ pub(crate) struct Verified<'a> {
     expected: Digest,
     hasher: Option<Hasher>,
     progress: Box<dyn FnMut(u64) + Send + 'a>,
+    /// The layer that is decompressed, if one is.
+    layer: Option<Digest>,
 }
 
 impl<'a> Verified<'a> {
     /// A reader of `inner` that calls `progress` with the number of bytes that have just passed.
     pub(crate) fn new(inner: Inner<'a>, digest: Digest, size: u64, progress: impl FnMut(u64) + Send + 'a) -> Self {
         let hasher = Some(Hasher::new(digest.algorithm()));
-        Self { inner, left: size, expected: digest, hasher, progress: Box::new(progress) }
+        Self { inner, left: size, expected: digest, hasher, progress: Box::new(progress), layer: None }
     }
 
-    fn refuse(&self, what: &str) -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidData, format!("{} {what}", self.expected))
+    /// A reader of what a layer is decompressed to, with the size that the tag folder's `_layers.json` says.
+    pub(crate) fn plain(inner: Inner<'a>, layer: &Digest, diff_id: Digest, size: u64) -> Self {
+        Self { layer: Some(*layer), ..Self::new(inner, diff_id, size, |_| {}) }
+    }
+
+    fn refuse(&self, wrong: Wrong) -> io::Error {
+        let (expected, says) = (&self.expected, if wrong == Wrong::Longer { "more" } else { "fewer" });
+        let reason = match (&self.layer, wrong) {
+            (Some(layer), Wrong::Bytes) => {
+                format!("layer {layer} does not unpack to {expected}, as its configuration says")
+            }
+            (Some(layer), _) => format!("layer {layer} unpacks to {says} bytes than _layers.json of its folder says"),
+            (None, Wrong::Bytes) => format!("{expected} does not match its bytes"),
+            (None, _) => format!("{expected} has {says} bytes than its descriptor says"),
+        };
+        io::Error::new(io::ErrorKind::InvalidData, reason)
     }
 }
 
@@ -45,7 +69,7 @@ impl AsyncRead for Verified<'_> {
         let count = u64::try_from(new.len()).expect("buffer sizes fit 64 bits");
         if count > this.left {
             buf.set_filled(before);
-            return Poll::Ready(Err(this.refuse("has more bytes than its descriptor says")));
+            return Poll::Ready(Err(this.refuse(Wrong::Longer)));
         }
         if count > 0 {
             this.left -= count;
@@ -59,12 +83,12 @@ impl AsyncRead for Verified<'_> {
             return Poll::Ready(Ok(()));
         }
         if this.left > 0 {
-            return Poll::Ready(Err(this.refuse("has fewer bytes than its descriptor says")));
+            return Poll::Ready(Err(this.refuse(Wrong::Shorter)));
         }
         match this.hasher.take() {
             Some(hasher) if hasher.clone().finish() != this.expected => {
                 this.hasher = Some(hasher);
-                Poll::Ready(Err(this.refuse("does not match its bytes")))
+                Poll::Ready(Err(this.refuse(Wrong::Bytes)))
             }
             _ => Poll::Ready(Ok(())),
         }

@@ -197,6 +197,7 @@ async fn check_folder(
             Some(_) => {}
         }
     }
+    let _ = report.note(path, layout.plain_sizes(blocks).await);
     for (descriptor, parsed) in report.note(path, layout.manifests(blocks).await)? {
         report.manifests += 1;
         let Parsed::Manifest(manifest) = parsed else { continue };

@@ -211,9 +211,6 @@ pub struct LayersDocument {
     pub format: u64,
     /// Bytes of compressed layers once they are decompressed, by the digest under which they lie in the folder.
     pub plain_sizes: BTreeMap<Digest, u64>,
-    /// Unknown members.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
 }
 
 /// A tag that was moved away or removed.
@@ -288,6 +285,7 @@ pub fn fuzz(bytes: &[u8]) {
     round_trip::<HandoversDocument>(bytes);
     round_trip::<CatalogueShard>(bytes);
     round_trip::<ImageDocument>(bytes);
+    round_trip::<LayersDocument>(bytes);
 }
 
 /// Times as the format spells them: `2026-11-23T12:00:00Z`.

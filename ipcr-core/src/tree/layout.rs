@@ -128,7 +128,7 @@ impl Layout {
         let Some(link) = blocks::lookup(blocks, &path, &self.folder, LAYERS_FILE).await? else {
             return Ok(BTreeMap::new());
         };
-        let bytes = blocks::read_file(blocks, &path, &link.cid, limits::ARCHIVE_JSON_BYTES).await?;
+        let bytes = blocks::read_file(blocks, &path, &link.cid, limits::LAYERS_JSON_BYTES).await?;
         Ok(document::parse::<LayersDocument>(&path, &bytes)?.plain_sizes)
     }
 

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 /// How long a source is watched, while it has something to do, before its rate is taken anew.
 const SAMPLE: Duration = Duration::from_millis(250);
-/// Bytes after which a source that is faster than was thought counts as fast at once: its first block may have been small and long in
-/// coming, and one that is not asked again because of that would never be watched for long enough.
+/// Bytes after which a source that has sent all that it was asked for, and is faster than was thought, counts as fast at once: its first
+/// block may have been small and long in coming, and one that is not asked again because of that would never be watched for long enough.
 const ENOUGH: u64 = 1 << 20;
 /// How long a source that was never measured may send nothing before it counts as slow.
 const SILENT: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ impl Pace {
             Some(rate) if rate <= FLOOR && self.in_flight == 0 && now.saturating_duration_since(self.last) >= AGAIN => {
                 self.rate = None;
             }
-            Some(rate) if self.busy >= SAMPLE || (self.sample >= ENOUGH && self.sampled() > rate) => {
+            Some(rate) if self.busy >= SAMPLE || self.is_faster(rate) => {
                 let sampled = self.sampled();
                 let weight = if sampled > rate { FASTER } else { SLOWER };
                 self.rate = Some((rate * (1.0 - weight) + sampled * weight).max(FLOOR));
@@ -85,6 +85,11 @@ impl Pace {
             _ => return,
         }
         (self.sample, self.busy) = (0, Duration::ZERO);
+    }
+
+    /// Whether it has shown, and has nothing left to do, that it is faster than was thought.
+    fn is_faster(&self, rate: f64) -> bool {
+        self.in_flight == 0 && self.sample >= ENOUGH && self.sampled() > rate
     }
 
     fn sampled(&self) -> f64 {

@@ -104,6 +104,13 @@ impl FetchSession for Session {
         };
         shares.map(share).collect()
     }
+
+    fn sources(&self) -> usize {
+        let state = self.shared.state();
+        let gateways = state.sources[PEERS + 1..].iter().filter(|source| source.blocks > 0).count();
+        drop(state);
+        self.shared.peers.sources() + gateways
+    }
 }
 
 impl Shared {

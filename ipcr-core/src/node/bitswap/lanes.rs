@@ -11,14 +11,16 @@ use futures::AsyncWriteExt as _;
 use ipcr_swarm::Stream;
 use libp2p_identity::PeerId;
 use multiaddr::Protocol;
+use tokio::time::Instant;
 
 use super::message::Message;
 use super::session::Shared;
 use super::{Bitswap, PROTOCOL, Peer, STREAM_IDLE, lock};
 use crate::node::frame;
 
-/// Most connections to one peer that are used; a node takes no more of one.
-const LANES: usize = 8;
+/// Most connections to one peer that are used. A node takes twice as many of one, so that there is room for new ones while old ones are
+/// dead and nobody knows it yet.
+const LANES: usize = 4;
 /// How long what comes is counted before it is decided whether more connections help.
 const WATCH: Duration = Duration::from_secs(1);
 /// How many times as much has to come after the number of connections was doubled.
@@ -80,7 +82,7 @@ pub(super) struct Lanes {
 impl Lanes {
     /// The lane whose turn it is. By turns and not where there is room, for a connection takes far more than it can send at once.
     pub(super) fn next(&mut self, bitswap: &Bitswap, peer: &Peer) -> &mut Lane {
-        let count = bitswap.hub.direct_links(&peer.id).clamp(1, LANES);
+        let count = bitswap.hub.lanes(&peer.id).clamp(1, LANES);
         self.turn = (self.turn + 1) % count;
         while self.lanes.len() <= self.turn {
             self.lanes.push(Lane { number: self.lanes.len(), stream: None });
@@ -99,42 +101,56 @@ impl Shared {
     /// same, who would have to do with less for it.
     pub(super) async fn widen(&self, peer: PeerId) {
         let hub = &self.bitswap.hub;
-        let seen = || lock(&self.state).schedule.alone(&peer);
+        let look = || {
+            let state = lock(&self.state);
+            state.schedule.alone(&peer).map(|asked| Look { at: Instant::now(), bytes: state.bytes, asked })
+        };
         // In its first moments a connection sends more than it can go on with.
         tokio::time::sleep(WATCH).await;
-        let (mut last, mut before, mut in_vain) = (seen(), None, 0);
-        loop {
+        let (mut last, mut before, mut in_vain) = (look(), None, 0);
+        while in_vain < TRIALS {
             tokio::time::sleep(WATCH).await;
             let Some(link) = hub.link(&peer) else { return };
-            let quic = link.address.iter().any(|part| part == Protocol::QuicV1);
-            if link.relayed || !quic {
-                return;
-            }
-            let now = seen();
+            let quic = !link.relayed && link.address.iter().any(|part| part == Protocol::QuicV1);
+            let now = look();
             let then = std::mem::replace(&mut last, now);
-            let (Some((came, asked)), Some((had, had_asked))) = (now, then) else { continue };
-            if asked.min(had_asked) < BUSY {
+            let rate = now.zip(then).filter(|_| quic).and_then(|(now, then)| now.rate(&then));
+            let Some(rate) = rate else {
                 before = None;
                 continue;
-            }
-            let (rate, lanes) = (as_f64(came.saturating_sub(had)), hub.direct_links(&peer));
+            };
+            let lanes = hub.lanes(&peer);
             if lanes >= LANES {
                 return;
             }
             if before.take().is_some_and(|before: f64| rate < before * WORTH) {
                 in_vain += 1;
-                if in_vain >= TRIALS {
-                    return;
-                }
                 continue;
             }
-            before = Some(rate);
             let further = (0..lanes.min(LANES - lanes)).map(|_| hub.dial_further(peer));
-            for failed in futures::future::join_all(further).await.into_iter().filter_map(Result::err) {
-                tracing::debug!(%peer, error = %failed, "no further connection");
-            }
-            tracing::debug!(%peer, rate, lanes = hub.direct_links(&peer), "more connections to a holder");
+            let failed = futures::future::join_all(further).await.into_iter().find_map(Result::err);
+            tracing::debug!(%peer, rate, lanes = hub.lanes(&peer), ?failed, "more connections to a holder");
+            in_vain += u32::from(failed.is_some());
+            (before, last) = (Some(rate), look());
         }
+    }
+}
+
+/// What has come to a session at one time.
+#[derive(Clone, Copy)]
+struct Look {
+    at: Instant,
+    bytes: u64,
+    /// Blocks that the holder is asked for.
+    asked: u64,
+}
+
+impl Look {
+    /// Bytes in a second since another look, if the holder was asked for enough all the time.
+    fn rate(&self, then: &Self) -> Option<f64> {
+        let seconds = self.at.saturating_duration_since(then.at).as_secs_f64();
+        let busy = self.asked.min(then.asked) >= BUSY && seconds > 0.0;
+        busy.then(|| as_f64(self.bytes.saturating_sub(then.bytes)) / seconds)
     }
 }
 

@@ -173,11 +173,10 @@ impl Schedule {
         self.members.iter()
     }
 
-    /// Bytes that a holder has sent and blocks that it is asked for, if it is the only kind of member there is.
-    pub(super) fn alone(&self, peer: &PeerId) -> Option<(u64, u64)> {
-        let member =
-            self.members.get(peer).filter(|member| member.standing == Standing::Holder && !self.is_shared())?;
-        Some((member.bytes, member.in_flight))
+    /// How many blocks a holder is asked for, while there are holders only.
+    pub(super) fn alone(&self, peer: &PeerId) -> Option<u64> {
+        let member = self.members.get(peer).filter(|member| member.standing == Standing::Holder && !self.is_shared());
+        member.map(|member| member.in_flight)
     }
 
     pub(super) fn contains(&self, peer: &PeerId) -> bool {

@@ -153,6 +153,10 @@ impl FetchSession for Session {
         });
         shares.collect()
     }
+
+    fn sources(&self) -> usize {
+        lock(&self.0.state).schedule.members().filter(|(_, member)| member.blocks > 0).count()
+    }
 }
 
 fn stopped() -> ExchangeError {

@@ -203,7 +203,7 @@ async fn several_connections_to_one_holder_are_used_by_turns() {
     futures::future::join_all(further).await.into_iter().for_each(|dialled| dialled.unwrap());
     let all_there = async {
         let mut changes = theirs.changes();
-        while ours.direct_links(&theirs.local()) < 4 || theirs.direct_links(&ours.local()) < 4 {
+        while ours.lanes(&theirs.local()) < 4 || theirs.lanes(&ours.local()) < 4 {
             tokio::select! {
                 changed = changes.changed() => changed.unwrap(),
                 () = tokio::time::sleep(Duration::from_millis(10)) => {}

@@ -147,6 +147,7 @@ impl State {
 impl Engine for MemoryEngine {
     async fn info(&self) -> Result<EngineInfo, EngineError> {
         Ok(EngineInfo {
+            local: true,
             name: "Memory".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             api: "1.41".into(),

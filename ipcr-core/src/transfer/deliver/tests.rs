@@ -18,6 +18,8 @@ use crate::transfer::engine::sink::EngineSink;
 struct Claims {
     image: Arc<dyn Blobs>,
     sizes: HashMap<Digest, u64>,
+    /// Whether it fails to say so.
+    broken: bool,
     opened: AtomicUsize,
 }
 
@@ -35,7 +37,7 @@ impl Claims {
         }
         image.set_root(manifest.clone(), None);
         let Opened::Blobs(image) = image.open().await.unwrap() else { panic!("it has manifests") };
-        Arc::new(Self { image, sizes, opened: AtomicUsize::new(0) })
+        Arc::new(Self { image, sizes, broken: false, opened: AtomicUsize::new(0) })
     }
 }
 
@@ -61,7 +63,8 @@ impl Blobs for Claims {
     }
 
     async fn plain_sizes(&self) -> Result<HashMap<Digest, u64>, ImageError> {
-        Ok(self.sizes.clone())
+        let broken = ImageError::Unfit { place: "memory".into(), reason: "broken".into(), kind: ErrorKind::Integrity };
+        if self.broken { Err(broken) } else { Ok(self.sizes.clone()) }
     }
 }
 
@@ -94,11 +97,28 @@ async fn layers_of_known_size_are_decompressed_on_the_way() {
 #[tokio::test]
 async fn a_wrong_size_is_seen_before_the_engine_has_the_image() {
     let sample = Sample::new("lies");
-    for wrong in [|size| size - 1, |size| size + 1, |_| 0, |_| u64::MAX] as [fn(u64) -> u64; 4] {
+    for wrong in [|size| size - 1, |size| size + 1, |_| 0] as [fn(u64) -> u64; 3] {
         let engine = Arc::new(MemoryEngine::new());
         let sink = Box::new(EngineSink::new(engine.clone(), Some("lies:1".into()), "memory"));
         let error = deliver(&Claims::new(&sample, wrong).await, sink).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Integrity, "{error:?}");
+        let said = crate::kind::in_one_line(&error);
+        let layer = sample.parts(None).images[0].layers[0].digest.to_string();
+        assert!(said.contains("_layers.json") && said.contains(&layer), "{said}");
         assert!(engine.image(&sample.id().to_string()).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn sizes_that_cannot_be_read_or_believed_are_done_without() {
+    let sample = Sample::new("without");
+    for broken in [true, false] {
+        let mut claims = Arc::into_inner(Claims::new(&sample, |_| u64::MAX).await).unwrap();
+        claims.broken = broken;
+        let engine = Arc::new(MemoryEngine::new());
+        let sink = Box::new(EngineSink::new(engine.clone(), Some("app:1".into()), "memory"));
+        let delivered = deliver(&Arc::new(claims), sink).await.unwrap();
+        assert_eq!(delivered.delivered.image_id, Some(sample.id()));
+        assert!(engine.image(&sample.id().to_string()).await.unwrap().is_some());
     }
 }

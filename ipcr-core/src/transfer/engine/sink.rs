@@ -198,8 +198,8 @@ impl ImageSink for EngineSink {
         let mut options = ArchiveOptions::docker();
         options.skip_chains = self.engine.known_chains().await?;
         options.zstd = info.reads_zstd;
-        // It would decompress them itself, and take much longer for it.
-        options.plain = info.store == EngineStore::Classic;
+        // It would decompress them itself, and take much longer for it; but on a line they shall not take more room.
+        options.plain = info.store == EngineStore::Classic && info.local;
         options.layers = limits::ENGINE_LAYERS;
         options.platform = Some(info.platform);
         let (writer, reader) = pipe(PIPE);

@@ -32,6 +32,8 @@ pub(super) struct Folder {
     pub(super) rows: BTreeMap<Digest, ManifestRow>,
     /// Descriptors of the folder's manifests that have a subject, as the referrers API lists them.
     pub(super) referrers: Vec<(Digest, Descriptor)>,
+    /// What its `_layers.json` says.
+    pub(super) plain_sizes: BTreeMap<Digest, u64>,
 }
 
 impl<'a> Checked<'a> {
@@ -126,14 +128,16 @@ impl<'a> Checked<'a> {
             archive.repo_tags.extend(name.map(|(image, tag)| format!("{image}:{tag}")));
             entries.push(overlay.add_file(ARCHIVE_FILE, &write_archive(&[archive])));
         }
-        if let Some(layers) = self.layers(&root.digest) {
+        let layers = self.layers(&root.digest);
+        let plain_sizes = layers.as_ref().map(|layers| layers.plain_sizes.clone()).unwrap_or_default();
+        if let Some(layers) = layers {
             entries.push(overlay.add_file(LAYERS_FILE, &document::write(&layers)));
         }
         let mut rows = layout.rows(overlay).await?;
         for (digest, row) in &mut rows {
             self.add_encodings(digest, row);
         }
-        Ok(Folder { link: overlay.add_directory("", entries)?, rows, referrers })
+        Ok(Folder { link: overlay.add_directory("", entries)?, rows, referrers, plain_sizes })
     }
 
     /// The link to a blob; `None` for one that is not meant to be handed on and was not stored.
@@ -169,7 +173,7 @@ impl<'a> Checked<'a> {
             }
         }
         let some = !plain_sizes.is_empty();
-        some.then(|| LayersDocument { format: FORMAT, plain_sizes, ..LayersDocument::default() })
+        some.then_some(LayersDocument { format: FORMAT, plain_sizes })
     }
 
     fn add_encodings(&self, digest: &Digest, row: &mut ManifestRow) {

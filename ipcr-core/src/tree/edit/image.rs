@@ -17,6 +17,7 @@ use crate::reference::{ImageName, Tag};
 use crate::tree::blocks::{self, Overlay};
 use crate::tree::document::{self, FORMAT, ImageDocument, Left, ManifestRow, TagRow};
 use crate::tree::error::TreeError;
+use crate::tree::layout::Layout;
 use crate::tree::read::{self, IMAGE_FILE, MANIFESTS, REFERRERS, TAGS};
 use crate::tree::stored::StoredImage;
 
@@ -108,7 +109,13 @@ impl<'a> ImageEdit<'a> {
         let old = self.document.tags.get(tag.as_str()).cloned();
         let old_folder = self.tag_folder(tag.as_str()).await?;
         let cid = match &old_folder {
-            Some(folder) if old.as_ref().is_some_and(|row| row.digest == digest) && self.holds_all(&new) => folder.cid,
+            Some(folder)
+                if old.as_ref().is_some_and(|row| row.digest == digest)
+                    && self.holds_all(&new)
+                    && self.says_all(folder, &new).await =>
+            {
+                folder.cid
+            }
             _ => {
                 if let (Some(row), Some(folder)) = (&old, &old_folder)
                     && row.digest != digest
@@ -130,6 +137,13 @@ impl<'a> ImageEdit<'a> {
             self.put(&checked, referrer, pushed).await?;
         }
         Ok(cid)
+    }
+
+    /// Whether a folder that is there says of its layers what a new one would say.
+    async fn says_all(&self, folder: &Link, new: &Folder) -> bool {
+        let said =
+            async { Layout::open_unchecked(self.overlay, "", &folder.cid).await?.plain_sizes(self.overlay).await };
+        said.await.is_ok_and(|said| new.plain_sizes.iter().all(|(layer, size)| said.get(layer) == Some(size)))
     }
 
     /// Whether everything in a new folder is in the image's folders already.

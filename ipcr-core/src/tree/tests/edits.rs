@@ -6,6 +6,7 @@ use crate::naming::handover::{Handover, leads};
 use crate::tree::edit::NewKey;
 use crate::tree::edit::folders;
 use crate::tree::handover::handovers;
+use crate::tree::read::Contents;
 
 #[tokio::test]
 async fn a_pushed_tag_is_found() {
@@ -61,6 +62,37 @@ async fn what_a_tag_holds_already_changes_nothing() {
     hub.edit(&[describe("app", "", "")]).await.unwrap();
     assert!(hub.at("app/README.md").await.is_none() && hub.at("app/README-short.txt").await.is_none());
     hub.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_tag_learns_how_large_its_layers_are() {
+    let mut hub = Hub::new().await;
+    // As homes wrote it that did not know.
+    let mut unknown = hub.image("linux/amd64", "1");
+    unknown.blobs.iter_mut().for_each(|blob| blob.encoding = None);
+    hub.push("app", "1", &unknown, 0).await;
+    assert!(hub.at("app/tags/1/_layers.json").await.is_none());
+    let mut known = unknown.clone();
+    for (blob, size) in known.blobs[1..].iter_mut().zip([4, 7]) {
+        blob.plain_size = Some(size);
+    }
+    assert!(!hub.push("app", "1", &known, 100).await.unchanged);
+    assert_eq!(hub.document("app").await.unwrap().tags["1"].pushed, time(0), "the tag holds what it held");
+    let Contents::Layout(layout) = hub.find("app", "1").await.unwrap().contents else { panic!("it is a layout") };
+    let sizes = layout.plain_sizes(&hub.reader).await.unwrap();
+    assert_eq!(sizes, known.blobs[1..].iter().zip([4, 7]).map(|(blob, size)| (blob.digest, size)).collect());
+    hub.assert_sound().await;
+    assert!(hub.push("app", "1", &known, 200).await.unchanged);
+    assert!(hub.push("app", "1", &unknown, 200).await.unchanged, "what is known stays known");
+    let mut fresh = Hub::new().await;
+    fresh.image("linux/amd64", "1");
+    let pushed = fresh.push("app", "1", &known, 300).await;
+    assert_eq!(pushed.folders, [Some(*layout.folder())]);
+    // A file that is none is told.
+    let nonsense = hub.add_file(b"{}");
+    hub.tamper("app/tags/1/_layers.json", Some(nonsense)).await;
+    let report = check(&hub.reader, &hub.root).await.unwrap();
+    assert!(report.problems.iter().any(|problem| format!("{problem:?}").contains("_layers.json")), "{report:?}");
 }
 
 #[tokio::test]
