@@ -263,6 +263,13 @@ impl Hub {
         peers.get(peer).filter(|peer| !peer.connections.is_empty()).map(|peer| peer.epoch)
     }
 
+    /// Waits until a peer is connected, for so long at most. A stream may be accepted a moment before its connection is known here.
+    pub async fn await_link(&self, peer: &PeerId, most: Duration) {
+        let mut changes = self.changes();
+        let linked = async { while self.link(peer).is_none() && changes.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(most, linked).await;
+    }
+
     /// Keeps connections to a peer open until the hold is dropped.
     pub fn hold(&self, peer: PeerId) -> Hold {
         let mut peers = self.shared.peers();

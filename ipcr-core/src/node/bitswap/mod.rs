@@ -77,6 +77,8 @@ const INBOUND_BYTES: usize = 112 << 20;
 const INBOUND_UNASKED_BYTES: usize = 16 << 20;
 /// Most bytes of blocks that are read from the store and not yet written to their peers.
 const OUTBOUND_BYTES: usize = 32 * limits::QUEUED_BYTES_PER_PEER;
+/// How long a connection may take to become known after a stream of it.
+const LINK: Duration = Duration::from_secs(5);
 /// Wrong things that a peer may send before it is dropped.
 const STRIKES: u32 = 3;
 /// How long such a peer is remembered when it has gone.
@@ -384,6 +386,8 @@ impl Bitswap {
 
     async fn receive(self: Arc<Self>, inbound: Inbound) -> std::io::Result<()> {
         let Inbound { peer, mut stream, slot: _slot } = inbound;
+        // Otherwise what is asked first could not be answered, and would be forgotten.
+        self.hub.await_link(&peer, LINK).await;
         let peer = self.peer(peer);
         // Nothing of a peer that misbehaved too often is looked at any more.
         while !peer.is_bad()
