@@ -1,18 +1,18 @@
 //! The disk store under conditions that a process cannot show to itself: `kill -9`, and a disk that is full.
 
-#![expect(clippy::unwrap_used, clippy::cast_precision_loss, reason = "helpers of tests fail and tell like tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail and tell like tests")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipcr_core::dag::block::Block;
 use ipcr_core::kind::ErrorKind;
 use ipcr_core::limits;
 use ipcr_core::port::blocks::{BlockStore as _, Live};
 use ipcr_core::port::table::{Change, Space, Table as _};
-use ipcr_core::store::{DiskStore, Home};
+use ipcr_core::store::Home;
 
 const CHILD: &str = "IPCR_TEST_STORE_CHILD";
 
@@ -38,7 +38,7 @@ fn live<'b>(blocks: impl IntoIterator<Item = &'b Block>) -> Live {
 
 /// Not a test by itself: what the killed process of the next test does.
 #[tokio::test]
-#[ignore = "run by kill_nine_loses_nothing_that_was_committed"]
+#[ignore = "a child process that kill_nine_loses_nothing_that_was_committed starts and kills"]
 async fn writes_until_killed() {
     let Some(folder) = std::env::var_os(CHILD) else { return };
     let home = Home::open(Path::new(&folder), Duration::ZERO).unwrap();
@@ -189,51 +189,4 @@ async fn full_disks_are_told_and_survived() {
 async fn reopen(path: &Path) -> Home {
     let path = path.to_owned();
     tokio::task::spawn_blocking(move || Home::open(&path, Duration::from_secs(10)).unwrap()).await.unwrap()
-}
-
-/// Figures, not a check: `cargo test --release --test store speed -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "prints figures"]
-async fn speed() {
-    const COUNT: u64 = 1024;
-    let folder = tempfile::tempdir().unwrap();
-    let store = DiskStore::open(folder.path()).unwrap();
-    let blocks: Vec<Block> = (0..COUNT).map(|seed| block(seed, 1 << 20)).collect();
-    let rate = |begun: Instant| (COUNT as f64) / begun.elapsed().as_secs_f64();
-    let session = store.begin(limits::LEASE).await.unwrap();
-    for what in ["put", "put again"] {
-        let begun = Instant::now();
-        for batch in blocks.chunks(8) {
-            session.put(batch.to_vec()).await.unwrap();
-        }
-        println!("{what}: {:.0} MiB/s", rate(begun));
-        session.commit().await.unwrap();
-        println!("{what}, committed: {:.0} MiB/s", rate(begun));
-    }
-    let begun = Instant::now();
-    for block in &blocks {
-        store.get(block.cid()).await.unwrap().unwrap();
-    }
-    println!("get: {:.0} MiB/s", rate(begun));
-    let small: Vec<Block> = (0..100_000).map(|seed| block(1 << 32 | seed, 200)).collect();
-    let begun = Instant::now();
-    for batch in small.chunks(256) {
-        session.put(batch.to_vec()).await.unwrap();
-    }
-    session.commit().await.unwrap();
-    println!("100,000 blocks of 200 bytes: {:?}", begun.elapsed());
-    drop((session, store));
-    let begun = Instant::now();
-    let store = loop {
-        if let Ok(store) = DiskStore::open(folder.path()) {
-            break store;
-        }
-    };
-    println!("open: {:?}", begun.elapsed());
-    let begun = Instant::now();
-    store.check(true).await.unwrap();
-    println!("check: {:.0} MiB/s", rate(begun));
-    let begun = Instant::now();
-    store.sweep(&live(&blocks[..512]), true).await.unwrap();
-    println!("sweep of half: {:?}", begun.elapsed());
 }

@@ -16,6 +16,7 @@ mod line;
 mod measure;
 mod peers;
 mod shell;
+mod splitmix;
 mod test;
 
 use std::path::{Path, PathBuf};

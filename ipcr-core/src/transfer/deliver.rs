@@ -93,19 +93,13 @@ impl Delivery {
         let abilities = self.sink.abilities().await?;
         let root = self.source.root().clone();
         let tree = self.tree(&abilities).await?;
-        let mut images = Vec::new();
-        let mut absent = HashSet::new();
-        let mut documents: u64 = tree.manifests.iter().map(|manifest| manifest.descriptor.size).sum();
-        for (manifest, parsed) in tree.manifests.iter().zip(&tree.parsed) {
-            if let Parsed::Manifest(image) = parsed {
-                documents = documents.saturating_add(image.config.size);
-                if documents > limits::IMAGE_DOCUMENT_BYTES {
-                    return Err(too_large(&tree.root));
-                }
-                images.push(self.part(manifest, image, &abilities).await?);
-                self.look_for(&image.layers, &mut absent).await?;
-            }
+        // Side by side: over a long line each is a way there and back.
+        let sizes = async { Ok(self.plain_sizes().await) };
+        let ((images, absent), mut plain_sizes) = tokio::try_join!(self.images(&tree, &abilities), sizes)?;
+        if abilities.keeps_digests {
+            plain_sizes.clear();
         }
+        retain_credible(&mut plain_sizes, &images);
         let single = match &tree.parsed[..] {
             [Parsed::Manifest(manifest)] => Some((manifest.is_image(), images[0].config.clone())),
             _ => None,
@@ -117,17 +111,6 @@ impl Delivery {
             _ => None,
         };
         self.check_platform(platform.as_ref(), &abilities).await?;
-        let mut plain_sizes = self.plain_sizes().await;
-        if abilities.keeps_digests {
-            plain_sizes.clear();
-        }
-        let sizes: HashMap<Digest, u64> =
-            images.iter().flat_map(|image| &image.layers).map(|layer| (layer.digest, layer.size)).collect();
-        plain_sizes.retain(|layer, plain| {
-            sizes
-                .get(layer)
-                .is_some_and(|size| *plain <= size.saturating_mul(RATIO).clamp(SMALL, i64::MAX.unsigned_abs()))
-        });
         let parts = ImageParts {
             root: tree.root.clone(),
             name: self.name.clone(),
@@ -189,6 +172,27 @@ impl Delivery {
                 HashMap::new()
             }
         }
+    }
+
+    /// The images of the manifests, and their layers that must not be handed on and that the source does not have.
+    async fn images(
+        &self,
+        tree: &ManifestTree,
+        abilities: &Abilities,
+    ) -> Result<(Vec<ImagePart>, HashSet<Digest>), TransferError> {
+        let (mut images, mut absent) = (Vec::new(), HashSet::new());
+        let mut documents: u64 = tree.manifests.iter().map(|manifest| manifest.descriptor.size).sum();
+        for (manifest, parsed) in tree.manifests.iter().zip(&tree.parsed) {
+            if let Parsed::Manifest(image) = parsed {
+                documents = documents.saturating_add(image.config.size);
+                if documents > limits::IMAGE_DOCUMENT_BYTES {
+                    return Err(too_large(&tree.root));
+                }
+                images.push(self.part(manifest, image, abilities).await?);
+                self.look_for(&image.layers, &mut absent).await?;
+            }
+        }
+        Ok((images, absent))
     }
 
     async fn tree(&self, abilities: &Abilities) -> Result<ManifestTree, TransferError> {
@@ -345,6 +349,14 @@ impl Delivery {
             handed.push(need.blob);
         }
     }
+}
+
+/// Leaves only sizes that layers of the images can have. What an archive cannot express is no such size.
+fn retain_credible(plain_sizes: &mut HashMap<Digest, u64>, images: &[ImagePart]) {
+    let layers = images.iter().flat_map(|image| &image.layers);
+    let sizes: HashMap<Digest, u64> = layers.map(|layer| (layer.digest, layer.size)).collect();
+    let most = |size: &u64| size.saturating_mul(RATIO).clamp(SMALL, i64::MAX.unsigned_abs());
+    plain_sizes.retain(|layer, plain| sizes.get(layer).is_some_and(|size| *plain <= most(size)));
 }
 
 /// Whether an engine took everything and then did not want it.

@@ -23,6 +23,7 @@ use crate::line::{Line, Quality};
 use crate::measure::{self, Helpers};
 use crate::peers;
 use crate::shell::{self, Result};
+use crate::splitmix::SplitMix64;
 
 /// Bytes of the file.
 const BYTES: u64 = 1 << 30;
@@ -362,19 +363,16 @@ fn sync_blocks(repo: &Path) -> Result {
 }
 
 /// Waits until the disk has everything that was written so far.
-fn settle() -> Result {
+pub(super) fn settle() -> Result {
     shell::output(&mut Command::new("sync")).map(drop)
 }
 
 /// Writes a file that does not compress, the same every time (`SplitMix64`).
 fn write_noise(path: &Path, bytes: u64) -> Result {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    let mut state = 0_u64;
+    let mut numbers = SplitMix64(0);
     for _ in 0..bytes / 8 {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        out.write_all(&(word ^ (word >> 31)).to_le_bytes())?;
+        out.write_all(&numbers.next().to_le_bytes())?;
     }
     out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
     Ok(())

@@ -222,7 +222,7 @@ pub(crate) fn run_hub(root: &Path, quick: bool) -> Result<bool> {
     hub::run(root, quick)
 }
 
-fn median<T>(costs: &[T], of: impl Fn(&T) -> f64) -> f64 {
+pub(crate) fn median<T>(costs: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = costs.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

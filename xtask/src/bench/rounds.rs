@@ -113,7 +113,7 @@ impl Round<'_> {
     /// The same, but what is done with the output is the caller's affair.
     fn note_output(&mut self, operation: Operation, command: &mut Command, helpers: Helpers<'_>) -> Result {
         // What was written before is not written at the cost of this.
-        output(&mut Command::new("sync"))?;
+        super::blocks::settle()?;
         let cost = measure::run(command, helpers)?;
         eprintln!("  {operation:?}: {:.2} s", cost.seconds);
         self.results.entry(operation).or_default().push(cost);

@@ -80,9 +80,10 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// The lane whose turn it is. By turns and not where there is room, for a connection takes far more than it can send at once.
-    pub(super) fn next(&mut self, bitswap: &Bitswap, peer: &Peer) -> &mut Lane {
-        let count = bitswap.hub.lanes(&peer.id).clamp(1, LANES);
+    /// The lane whose turn it is, of so many connections. By turns and not where there is room, for a connection takes far more than it can
+    /// send at once.
+    pub(super) fn next(&mut self, connections: usize) -> &mut Lane {
+        let count = connections.clamp(1, LANES);
         self.turn = (self.turn + 1) % count;
         while self.lanes.len() <= self.turn {
             self.lanes.push(Lane { number: self.lanes.len(), stream: None });
@@ -157,4 +158,31 @@ impl Look {
 #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
 fn as_f64(bytes: u64) -> f64 {
     bytes as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_connection_has_its_turn() {
+        let mut lanes = Lanes::default();
+        let mut turns = |connections: &[usize]| -> Vec<usize> {
+            connections.iter().map(|connections| lanes.next(*connections).number).collect()
+        };
+        assert_eq!(turns(&[0, 1, 1]), [0, 0, 0]);
+        assert_eq!(turns(&[3; 6]), [1, 2, 0, 1, 2, 0]);
+        assert_eq!(turns(&[3, 3, 1, 2]), [1, 2, 0, 1], "those that are lost are left out");
+        assert_eq!(turns(&[9; 5]), [2, 3, 0, 1, 2], "and no more than are used");
+    }
+
+    #[test]
+    fn what_comes_while_little_is_asked_for_says_nothing() {
+        let begin = Instant::now();
+        let look = |millis, bytes, asked| Look { at: begin + Duration::from_millis(millis), bytes, asked };
+        assert_eq!(look(2000, 3000, BUSY).rate(&look(0, 1000, BUSY)), Some(1000.0));
+        assert_eq!(look(2000, 3000, BUSY - 1).rate(&look(0, 1000, BUSY)), None);
+        assert_eq!(look(2000, 3000, BUSY).rate(&look(0, 1000, BUSY - 1)), None);
+        assert_eq!(look(0, 3000, BUSY).rate(&look(0, 1000, BUSY)), None);
+    }
 }

@@ -265,7 +265,7 @@ pub(super) async fn answer(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
             hold.get_or_insert_with(|| bitswap.hub.hold(peer.id));
             let begun = Instant::now();
             let (written, next) = tokio::join!(
-                write(&bitswap, &peer, lanes.next(&bitswap, &peer), batch),
+                write(&bitswap, &peer, lanes.next(bitswap.hub.lanes(&peer.id)), batch),
                 prepare(&bitswap, &peer, blocks)
             );
             ready = next;

@@ -190,7 +190,7 @@ async fn large_blocks_cross_tcp_and_quic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_connections_to_one_holder_are_used_by_turns() {
+async fn each_block_comes_once_by_several_connections() {
     let (server, store) = start(config(&[QUIC])).await;
     let (client, _) = start(config(&[QUIC])).await;
     let all = blocks(200, 64 << 10);

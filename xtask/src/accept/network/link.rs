@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::accept::lab::{Lab, Process, inside, wait_for};
 use crate::accept::namespace::Namespace;
 use crate::shell::Result;
+use crate::splitmix::SplitMix64;
 
 /// The name of the device of either host.
 const DEVICE: &str = "link";
@@ -105,15 +106,12 @@ impl Link {
         let (sender, under_way) = mpsc::channel::<(Instant, Vec<u8>)>();
         thread::spawn(move || {
             let longest = Duration::from_secs_f64(f64::from(QUEUE) * seconds(MTU, weather.rate));
-            let (mut free, mut state) = (Instant::now(), seed);
+            // Every run loses the same packets.
+            let (mut free, mut numbers) = (Instant::now(), SplitMix64(seed));
             let mut packet = vec![0; 64 << 10];
             while !ended.load(Ordering::Acquire) {
                 let Ok(length) = from.recv(&mut packet) else { continue };
-                // SplitMix64, so that every run loses the same packets.
-                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                if (mixed ^ (mixed >> 31)) % weather.loss == 0 {
+                if numbers.next().is_multiple_of(weather.loss) {
                     lost.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }

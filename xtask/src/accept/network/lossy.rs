@@ -8,6 +8,7 @@ use super::link::{Link, Weather};
 use crate::accept::Figure;
 use crate::accept::lab::{Lab, Process, inside};
 use crate::accept::site::{require, same, text};
+use crate::bench::median;
 use crate::shell::{Result, run};
 
 /// 100 Mbit in a second, 50 ms there and back, and one packet of a thousand lost.
@@ -36,7 +37,7 @@ pub(crate) fn lossy(lab: &Lab) -> Result<Figure> {
         pulls.push(pull(lab, &link, &holder, &quic)?);
     }
     require(link.lost() > 0, || "no packet was lost".into())?;
-    let (copy, pull) = (middle(&mut copies), middle(&mut pulls));
+    let (copy, pull) = (median(&copies, |seconds| *seconds), median(&pulls, |seconds| *seconds));
     let share = copy / pull;
     let found = format!("{share:.2} of one TCP copy ({USUAL}): {pull:.1} s, {copy:.1} s");
     require(share >= SHARE, || format!("{found}, limit {SHARE}"))?;
@@ -76,9 +77,4 @@ fn pull(lab: &Lab, link: &Link, holder: &Holder<'_>, quic: &str) -> Result<f64> 
     holder.check(&home, &pulled)?;
     fs::remove_dir_all(&home.dir)?;
     Ok(seconds)
-}
-
-fn middle(seconds: &mut [f64]) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
 }

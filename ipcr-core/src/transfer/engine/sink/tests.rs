@@ -34,6 +34,17 @@ async fn only_what_is_missing_is_asked_for() {
 }
 
 #[tokio::test]
+async fn layers_whose_size_is_known_are_asked_for_plain() {
+    let sample = Sample::new("sizes");
+    let mut parts = sample.parts(None);
+    let layers = parts.images[0].layers.clone();
+    parts.plain_sizes.insert(layers[1].digest, sample.layers[1].len() as u64);
+    let needs = sink(&Arc::new(MemoryEngine::new()), None).plan(&parts).await.unwrap();
+    let forms: Vec<Form> = needs.iter().map(|need| need.form).collect();
+    assert_eq!(forms, [Form::Stored, Form::Plain, Form::Stored]);
+}
+
+#[tokio::test]
 async fn names_that_others_gave_meanwhile_stay() {
     let (engine, sample) = (Arc::new(MemoryEngine::new()), Sample::new("sample"));
     let names = ["hub.test/app:1", "hub.test/app:latest"];
