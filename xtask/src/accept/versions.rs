@@ -61,7 +61,7 @@ impl Versions {
             fs::write(folder.join("version"), version)?;
         }
         for folder in [&old, &new] {
-            copy(&lab.peer("busybox")?, folder, Path::new("tools/busybox"))?;
+            copy(&lab.peer("busybox")?, folder, Path::new("var/busybox"))?;
         }
         let versions = Self {
             old: old.with_extension("tar"),
@@ -86,7 +86,7 @@ impl Versions {
 
     /// What the container of an image says of its version.
     pub(crate) fn run(lab: &Lab, name: &str) -> Result<String> {
-        lab.docker_output(&["run", "--rm", "--network", "none", name, "/tools/busybox", "cat", "/version"])
+        lab.docker_output(&["run", "--rm", "--network", "none", name, "/var/busybox", "cat", "/version"])
     }
 
     /// Imports a version into the engine; its image ID.
