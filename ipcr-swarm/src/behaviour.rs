@@ -67,7 +67,12 @@ impl Behaviour {
             return Err(ConnectionDenied::new(Refused(address.clone())));
         }
         let (sender, receiver) = mpsc::channel(OUTBOUND_REQUESTS);
-        self.prepared.insert(id, (Link { address: address.clone(), relayed }, sender));
+        // Whoever was dialled has it, whoever dialled has not; the place is the same.
+        let mut place = address.clone();
+        if place.iter().last() == Some(Protocol::P2p(peer)) {
+            place.pop();
+        }
+        self.prepared.insert(id, (Link { address: place, relayed }, sender));
         let holds = self.shared.peers().entry(peer).or_default().holds.clone();
         Ok(Handler::new(peer, self.shared.clone(), receiver, holds))
     }
@@ -242,5 +247,61 @@ fn ip(address: &Multiaddr) -> Option<IpAddr> {
         Some(Protocol::Ip4(ip)) => Some(ip.into()),
         Some(Protocol::Ip6(ip)) => Some(ip.into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{Gate, Hub};
+
+    struct Open;
+
+    impl Gate for Open {
+        fn allows(&self, _: &Multiaddr) -> bool {
+            true
+        }
+
+        fn allows_learned(&self, _: &Multiaddr) -> bool {
+            true
+        }
+
+        fn allows_ip(&self, _: IpAddr) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_lost_beside_others_to_the_same_place_is_noticed() {
+        let (hub, mut behaviour) = Hub::new(PeerId::random(), Arc::new(Open), Vec::new(), false);
+        let peer = PeerId::random();
+        let mut connect = |id: usize, address: &str| {
+            let id = ConnectionId::new_unchecked(id);
+            drop(behaviour.admit(id, peer, &address.parse().unwrap()).unwrap());
+            behaviour.established(peer, id);
+        };
+        // Both may dial at once, and by something else first.
+        connect(4, "/ip4/192.0.2.1/tcp/4001");
+        connect(1, "/ip4/192.0.2.1/udp/4001/quic-v1");
+        connect(2, &format!("/ip4/192.0.2.1/udp/4001/quic-v1/p2p/{peer}"));
+        connect(3, "/ip4/192.0.2.1/udp/4001/quic-v1");
+        assert_eq!(hub.lanes(&peer), 3);
+        assert_eq!(hub.link(&peer).unwrap().address, "/ip4/192.0.2.1/udp/4001/quic-v1".parse().unwrap());
+        let mut close = |id| {
+            behaviour.closed(peer, ConnectionId::new_unchecked(id));
+            (hub.lanes(&peer), hub.epoch(&peer))
+        };
+        let (lanes, first) = close(4);
+        assert_eq!(lanes, 3);
+        assert!(first.is_some());
+        // The answers to what was asked may have been under way by the one that is lost.
+        let (lanes, second) = close(2);
+        assert_eq!(lanes, 2);
+        assert!(second.is_some() && second != first);
+        assert_eq!(close(2), (2, second), "the same is lost once only");
+        let (lanes, third) = close(1);
+        assert_eq!(lanes, 1);
+        assert!(third.is_some() && third != second);
+        assert_eq!(close(3), (0, None));
     }
 }

@@ -8,6 +8,7 @@
 //! survives with one; inbound streams are never queued (each is handed to its acceptor at once, at most
 //! [`INBOUND_STREAMS`] per connection); all channels are bounded.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -131,7 +132,7 @@ pub enum DialError {
 /// One connection as the node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The other end.
+    /// The other end, without its peer id.
     pub address: Multiaddr,
     /// Whether it goes through a relay.
     pub relayed: bool,
@@ -176,6 +177,22 @@ pub(crate) struct Shared {
     pub(crate) acceptors: Vec<(StreamProtocol, Acceptor)>,
     peers: Mutex<HashMap<PeerId, Peer>>,
     changes: watch::Sender<u64>,
+}
+
+impl Peer {
+    /// The connections in the order in which they are used, and how many of the first lead to the same place: direct before relayed, then
+    /// where most lead, for somebody opened them on purpose, then the oldest.
+    fn ranked(&self) -> (Vec<&Connection>, usize) {
+        let beside = |link: &Link| self.connections.iter().filter(|connection| connection.link == *link).count();
+        let best = |link: &Link| (link.relayed, Reverse(beside(link)));
+        let Some(first) = self.connections.iter().map(|connection| &connection.link).min_by_key(|link| best(link))
+        else {
+            return (Vec::new(), 0);
+        };
+        let mut ranked: Vec<_> = self.connections.iter().collect();
+        ranked.sort_by_key(|connection| (connection.link != *first, best(&connection.link)));
+        (ranked, beside(first))
+    }
 }
 
 impl fmt::Debug for Hub {
@@ -243,17 +260,15 @@ impl Hub {
         speakers.map(|(id, _)| *id).collect()
     }
 
-    /// The best connection to a peer: direct before relayed, old before new.
+    /// The best connection to a peer: direct before relayed, then where most lead, then the oldest.
     pub fn link(&self, peer: &PeerId) -> Option<Link> {
         let peers = self.shared.peers();
-        peers.get(peer)?.connections.iter().min_by_key(|connection| connection.link.relayed).map(|c| c.link.clone())
+        peers.get(peer)?.ranked().0.first().map(|connection| connection.link.clone())
     }
 
     /// How many connections there are to a peer that lead where the best one does.
     pub fn lanes(&self, peer: &PeerId) -> usize {
-        let Some(best) = self.link(peer) else { return 0 };
-        let peers = self.shared.peers();
-        peers.get(peer).map_or(0, |peer| peer.connections.iter().filter(|connection| connection.link == best).count())
+        self.shared.peers().get(peer).map_or(0, |peer| peer.ranked().1)
     }
 
     /// A number that is the same as long as a peer stays connected and no connection is lost beside which there are others that lead to the
@@ -327,18 +342,15 @@ impl Hub {
 
     /// The same by one of the connections that lead where the best one does, counted from 0, or by another if there are fewer or it fails.
     pub async fn open_by(&self, peer: &PeerId, protocol: &StreamProtocol, number: usize) -> Result<Stream, OpenError> {
-        let mut connections: Vec<_> = match self.shared.peers().get(peer) {
-            Some(peer) => peer.connections.iter().map(|c| (c.link.clone(), c.requests.clone())).collect(),
+        let (mut connections, lanes) = match self.shared.peers().get(peer).map(Peer::ranked) {
+            Some((ranked, lanes)) => (ranked.iter().map(|c| c.requests.clone()).collect::<Vec<_>>(), lanes),
             None => return Err(OpenError::NotConnected),
         };
-        connections.sort_by_key(|(link, _)| link.relayed);
-        let best = connections.first().map(|(link, _)| link.clone());
-        let mut lanes = connections.iter().enumerate().filter(|(_, (link, _))| Some(link) == best.as_ref());
-        if let Some((at, _)) = lanes.nth(number) {
-            connections[..=at].rotate_right(1);
+        if number < lanes {
+            connections[..=number].rotate_right(1);
         }
         let mut failure = OpenError::NotConnected;
-        for (_, requests) in connections {
+        for requests in connections {
             let (reply, answer) = oneshot::channel();
             let request = OpenRequest { protocol: protocol.clone(), reply };
             let opened = tokio::time::timeout(OPEN_TIMEOUT, async {

@@ -1,6 +1,7 @@
 //! Messages on a stream: an unsigned varint (multiformats) with the length, then the bytes.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -39,23 +40,36 @@ pub(super) async fn read_length<R: AsyncRead + Unpin>(reader: &mut R, limit: usi
     }
 }
 
-/// Reads the bytes of a message; a sender that pauses longer than [`PROGRESS`], or is slower than [`SLOWEST`], is an error.
-pub(super) async fn read_body<R: AsyncRead + Unpin>(reader: &mut R, length: usize) -> io::Result<Vec<u8>> {
-    read_body_within(longest(length), reader, length).await
+/// Reads the bytes of a message, and counts them as they come; a sender that pauses longer than [`PROGRESS`], or is slower than
+/// [`SLOWEST`], is an error.
+pub(super) async fn read_body<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    length: usize,
+    came: &AtomicU64,
+) -> io::Result<Vec<u8>> {
+    read_body_within(longest(length), reader, length, came).await
 }
 
-async fn read_body_within<R: AsyncRead + Unpin>(limit: Duration, reader: &mut R, length: usize) -> io::Result<Vec<u8>> {
+async fn read_body_within<R: AsyncRead + Unpin>(
+    limit: Duration,
+    reader: &mut R,
+    length: usize,
+    came: &AtomicU64,
+) -> io::Result<Vec<u8>> {
     let mut body = vec![0; length];
-    within(limit, fill(reader, &mut body)).await?;
+    within(limit, fill(reader, &mut body, came)).await?;
     Ok(body)
 }
 
-async fn fill<R: AsyncRead + Unpin>(reader: &mut R, body: &mut [u8]) -> io::Result<()> {
+async fn fill<R: AsyncRead + Unpin>(reader: &mut R, body: &mut [u8], came: &AtomicU64) -> io::Result<()> {
     let mut filled = 0;
     while filled < body.len() {
         match read_some(reader, &mut body[filled..]).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => filled += count,
+            count => {
+                filled += count;
+                came.fetch_add(count as u64, Ordering::Relaxed);
+            }
         }
     }
     Ok(())
@@ -73,7 +87,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
 /// Reads one message of at most `limit` bytes.
 pub(super) async fn read<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> io::Result<Option<Vec<u8>>> {
     match read_length(reader, limit).await? {
-        Some(length) => Ok(Some(read_body(reader, length).await?)),
+        Some(length) => Ok(Some(read_body(reader, length, &AtomicU64::new(0)).await?)),
         None => Ok(None),
     }
 }
@@ -141,6 +155,7 @@ mod tests {
         // A byte each 29 seconds is progress, and would hold a message of 4 MiB for years.
         assert_eq!(longest(4 << 20), PROGRESS + Duration::from_secs(256));
         let (ours, mut theirs) = tokio::io::duplex(64);
+        let came = AtomicU64::new(0);
         let dripping = async {
             while tokio::io::AsyncWriteExt::write_all(&mut theirs, &[0]).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -148,11 +163,12 @@ mod tests {
         };
         let mut reader = tokio_util::compat::TokioAsyncReadCompatExt::compat(ours);
         let reading = async {
-            let read = read_body_within(Duration::from_millis(100), &mut reader, 4 << 20).await;
+            let read = read_body_within(Duration::from_millis(100), &mut reader, 4 << 20, &came).await;
             drop(reader);
             read
         };
         let (read, ()) = tokio::join!(reading, dripping);
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(came.into_inner() > 0, "what came of it is counted all the same");
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! A sender that takes every lost packet for a sign of congestion (CUBIC, RFC 9438, which libp2p's QUIC has) is slow over a long line that
 //! loses some: 50 ms there and back and one packet of a thousand lost leave one connection 10 Mbit of 100. Several have several times as
-//! much. So whoever fetches opens more of them to a holder for as long as they help ([`Shared::widen`]), and whoever answers uses by turns
-//! all that there are ([`Lanes`]).
+//! much. So whoever fetches more than a little opens more of them to a holder ([`Shared::widen`]), and whoever answers uses by turns all
+//! that there are ([`Lanes`]).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::AsyncWriteExt as _;
@@ -21,11 +22,11 @@ use crate::node::frame;
 /// Most connections to one peer that are used. A node takes twice as many of one, so that there is room for new ones while old ones are
 /// dead and nobody knows it yet.
 const LANES: usize = 4;
-/// How long what comes is counted before it is decided whether more connections help.
+/// How long what comes is counted before it is decided whether more connections are opened.
 const WATCH: Duration = Duration::from_secs(1);
-/// How many times as much has to come after the number of connections was doubled.
-const WORTH: f64 = 1.3;
-/// After how many times that were in vain it is left at that.
+/// Bytes in a second of a line that loses next to nothing, so that one connection is enough.
+const FAST: f64 = 32e6;
+/// After how many times that some could not be opened it is left at that.
 const TRIALS: u32 = 2;
 /// Blocks that a holder is asked for, all the time, if the line and not this node is what makes it slow.
 const BUSY: u64 = 4;
@@ -98,46 +99,38 @@ impl Lanes {
 }
 
 impl Shared {
-    /// Opens more connections to a holder while that makes more come: twice as many each time. Only by QUIC, and not while others fetch the
-    /// same, who would have to do with less for it.
+    /// Opens more connections to a holder that this node waits for. Only by QUIC, and not while others fetch the same, who would have to do
+    /// with less for it.
     pub(super) async fn widen(&self, peer: PeerId) {
         let hub = &self.bitswap.hub;
         let look = || {
-            let state = lock(&self.state);
-            state.schedule.alone(&peer).map(|asked| Look { at: Instant::now(), bytes: state.bytes, asked })
+            // What came of messages, and not only whole ones: there may be one in a second.
+            let bytes = self.bitswap.came.load(Ordering::Relaxed);
+            lock(&self.state).schedule.alone(&peer).map(|asked| Look { at: Instant::now(), bytes, asked })
         };
-        // In its first moments a connection sends more than it can go on with.
-        tokio::time::sleep(WATCH).await;
-        let (mut last, mut before, mut in_vain) = (look(), None, 0);
-        while in_vain < TRIALS {
+        let (mut last, mut failures) = (look(), 0);
+        while failures < TRIALS {
             tokio::time::sleep(WATCH).await;
-            let Some(link) = hub.link(&peer) else { return };
-            let quic = !link.relayed && link.address.iter().any(|part| part == Protocol::QuicV1);
             let now = look();
             let then = std::mem::replace(&mut last, now);
-            let rate = now.zip(then).filter(|_| quic).and_then(|(now, then)| now.rate(&then));
-            let Some(rate) = rate else {
-                before = None;
+            let Some(rate) = now.zip(then).and_then(|(now, then)| now.rate(&then)) else { continue };
+            let Some(link) = hub.link(&peer) else { return };
+            if rate > FAST || link.relayed || !link.address.iter().any(|part| part == Protocol::QuicV1) {
                 continue;
-            };
+            }
             let lanes = hub.lanes(&peer);
             if lanes >= LANES {
                 return;
             }
-            if before.take().is_some_and(|before: f64| rate < before * WORTH) {
-                in_vain += 1;
-                continue;
-            }
-            let further = (0..lanes.min(LANES - lanes)).map(|_| hub.dial_further(peer));
+            let further = (lanes..LANES).map(|_| hub.dial_further(peer));
             let failed = futures::future::join_all(further).await.into_iter().find_map(Result::err);
             tracing::debug!(%peer, rate, lanes = hub.lanes(&peer), ?failed, "more connections to a holder");
-            in_vain += u32::from(failed.is_some());
-            (before, last) = (Some(rate), look());
+            failures += u32::from(failed.is_some());
         }
     }
 }
 
-/// What has come to a session at one time.
+/// What has come to a node at one time.
 #[derive(Clone, Copy)]
 struct Look {
     at: Instant,

@@ -28,6 +28,7 @@ mod wants;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -100,6 +101,8 @@ pub(super) struct Bitswap {
     /// The same as `inbound` for those who were asked for no block.
     unasked: Arc<Semaphore>,
     outbound: Arc<Semaphore>,
+    /// Bytes of messages of all peers that were read, also of those that have not come whole.
+    came: AtomicU64,
     /// Messages whose blocks are verified at the same time: as many as there are processors.
     hashing: Arc<Semaphore>,
     /// Blocks that sessions have just received.
@@ -183,6 +186,7 @@ impl Bitswap {
             inbound: Arc::new(Semaphore::new(INBOUND_BYTES)),
             unasked: Arc::new(Semaphore::new(INBOUND_UNASKED_BYTES)),
             outbound: Arc::new(Semaphore::new(OUTBOUND_BYTES)),
+            came: AtomicU64::new(0),
             hashing: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, NonZeroUsize::get))),
             fresh: Mutex::default(),
             withheld: Mutex::default(),
@@ -400,7 +404,7 @@ impl Bitswap {
             }
             let (all, cost) = (if asked { &self.inbound } else { &self.unasked }, length + MESSAGE_COST);
             let budget = (budget(&peer.inbound, cost).await?, budget(all, cost).await?);
-            let body = Bytes::from(frame::read_body(&mut stream, length).await?);
+            let body = Bytes::from(frame::read_body(&mut stream, length, &self.came).await?);
             // Whoever sends waits meanwhile, because nothing more is taken off the connection.
             self.terms.download.take(length).await;
             let Ok(message) = Message::decode(&body) else {

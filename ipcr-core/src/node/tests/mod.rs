@@ -1,6 +1,7 @@
 mod terms;
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -214,6 +215,23 @@ async fn each_block_comes_once_by_several_connections() {
     let longest = fetch_all(&session, &all[20..]).await;
     assert!(longest < STALL, "{longest:?}");
     assert_eq!(client.traffic().received_blocks, all.len() as u64, "each came once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_holder_is_connected_more_often_by_quic_alone() {
+    for (listen, connections) in [(QUIC, 4), (TCP, 1)] {
+        // Slow enough that it cannot be told from a line that loses packets.
+        let mut slow = config(&[listen]);
+        slow.upload = NonZeroU64::new(2 << 20);
+        let (server, store) = start(slow).await;
+        let (client, _) = start(config(&[listen])).await;
+        let all = blocks(64, 128 << 10);
+        all.iter().for_each(|block| store.insert(block.clone()));
+        let session = client.open(request(all[0].cid(), vec![address(&server).await])).await.unwrap();
+        fetch_all(&session, &all).await;
+        let hub = client.online.as_ref().unwrap().hub.clone();
+        assert_eq!(hub.lanes(&server.online.as_ref().unwrap().hub.local()), connections, "{listen}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
