@@ -202,7 +202,7 @@ pub(crate) struct Global {
     )]
     pub(crate) upload_limit: Option<String>,
 
-    /// The most bytes of blocks that are taken in a second, from all peers together
+    /// The most bytes of blocks that are taken in a second, from all peers and gateways together
     #[arg(
         long,
         global = true,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ipcr_core::control::builder::Builder;
 use ipcr_core::engine::discovery::Discovery;
+use ipcr_core::limits;
 use ipcr_core::media::registry::credentials::Credentials;
 use ipcr_core::naming::dns::DnsServer;
 use ipcr_core::net::addresses::{self, NetworkMode, SwarmKey};
@@ -218,10 +219,16 @@ fn cache_limit(option: &str, text: Option<&str>) -> Result<CacheSize, Failure> {
 
 fn rate(option: &str, text: Option<&str>) -> Result<Option<NonZeroU64>, Failure> {
     let Some(text) = text else { return Ok(None) };
-    size(text).and_then(NonZeroU64::new).map(Some).ok_or_else(|| {
+    let rate = size(text).and_then(NonZeroU64::new).ok_or_else(|| {
         Failure::usage(format!("`{text}` is no number of bytes in a second"))
             .with_hint(format!("{option} takes rates such as 500KiB or 2M; leave it out for none"))
-    })
+    })?;
+    if rate.get() < limits::LEAST_RATE {
+        let least = limits::LEAST_RATE >> 10;
+        return Err(Failure::usage(format!("`{text}` in a second is too little: others take it for a standstill"))
+            .with_hint(format!("{option} takes {least}KiB and more; leave it out for none")));
+    }
+    Ok(Some(rate))
 }
 
 fn share(option: &str, text: &str, no_share: bool) -> Result<Share, Failure> {
@@ -273,6 +280,8 @@ mod tests {
         assert!(
             cache_limit("x", Some("101%")).is_err()
                 && rate("x", Some("0")).is_err()
+                && rate("x", Some("63KiB")).is_err()
+                && rate("x", Some("64KiB")).is_ok()
                 && share("x", "some", false).is_err()
         );
     }

@@ -130,7 +130,8 @@ impl Builder {
         self
     }
 
-    /// The most bytes of blocks that are sent and taken in a second, each by all peers together (default: as many as can be).
+    /// The most bytes of blocks that are sent to all peers together, and taken from all peers and gateways together, in a second (default: as
+    /// many as can be). Less than [`limits::LEAST_RATE`](crate::limits::LEAST_RATE) looks like a standstill to others, who then end it.
     pub fn rates(mut self, upload: Option<NonZeroU64>, download: Option<NonZeroU64>) -> Self {
         (self.config.node.upload, self.config.node.download) = (upload, download);
         self

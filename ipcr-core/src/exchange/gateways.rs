@@ -23,7 +23,7 @@ use async_trait::async_trait;
 
 use self::gateway::Gateway;
 use self::session::Session;
-use crate::net::HttpClient;
+use crate::net::{HttpClient, Rate};
 use crate::port::exchange::{Exchange, ExchangeError, FetchRequest, FetchSession};
 
 /// An exchange and gateways beside it. The client must let their hosts be asked.
@@ -34,9 +34,10 @@ pub struct GatewayExchange {
 }
 
 impl GatewayExchange {
-    /// Asks these gateways, given as base URLs, beside those whom `peers` reaches.
-    pub fn new(peers: Arc<dyn Exchange>, client: &HttpClient, gateways: &[String]) -> Self {
-        let gateways = gateways.iter().map(|url| Arc::new(Gateway::new(client.clone(), url))).collect();
+    /// Asks these gateways, given as base URLs, beside those whom `peers` reaches; what they send is counted against `download`.
+    pub fn new(peers: Arc<dyn Exchange>, client: &HttpClient, gateways: &[String], download: &Arc<Rate>) -> Self {
+        let gateway = |url: &String| Arc::new(Gateway::new(client.clone(), url, Arc::clone(download)));
+        let gateways = gateways.iter().map(gateway).collect();
         Self { peers, gateways }
     }
 }

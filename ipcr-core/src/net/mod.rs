@@ -4,14 +4,17 @@
 //! * [`HttpPolicy`] and [`Reach`]: where requests may go.
 //! * [`HttpClient`]: makes requests; [`RequestBuilder`], [`Response`], [`BodyReader`].
 //! * [`HostLookup`]: how host names become addresses; the addresses are checked after that, and those are connected to.
+//! * [`Rate`]: how fast bytes may go one way, by whatever they come; `bucket`: what it counts with.
 //!
 //! Guarantees: no connection outside the policy, also by redirect or by a name that changes its address; no credentials to
 //! another origin than the one that they were given for; no body read without a bound, no wait without a limit on the time
 //! without progress; TLS by rustls with `ring`; no proxy and no other environment.
 
 pub mod addresses;
+pub(crate) mod bucket;
 mod client;
 mod policy;
+mod rate;
 mod response;
 
 use std::fmt::Debug;
@@ -22,6 +25,7 @@ use async_trait::async_trait;
 
 pub use client::{HttpClient, RequestBuilder};
 pub use policy::{HttpPolicy, Reach, is_global};
+pub use rate::Rate;
 pub use reqwest::{Method, StatusCode};
 pub use response::{BodyReader, Response};
 

@@ -84,7 +84,8 @@ pub struct NodeConfig {
     pub share: Share,
     /// The most bytes of blocks that are sent in a second, to all peers together.
     pub upload: Option<NonZeroU64>,
-    /// The most bytes of messages with blocks that are taken in a second, from all peers together.
+    /// The most bytes of messages with blocks that are taken in a second, from all peers together, and from gateways that are given
+    /// [`super::Node::download`].
     pub download: Option<NonZeroU64>,
     /// No network at all: nothing is listened to or dialled, and every question fails at once.
     pub offline: bool,

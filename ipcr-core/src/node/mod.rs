@@ -15,7 +15,6 @@
 
 mod announce;
 mod bitswap;
-mod bucket;
 mod config;
 mod error;
 mod fetch;
@@ -62,8 +61,8 @@ use self::swarm::{AskError, Fellows, MeetingPoint};
 use self::traffic::Counters;
 pub use self::traffic::Traffic;
 use crate::exchange::walk::Seen;
-use crate::net::addresses;
 pub use crate::net::addresses::{NetworkMode, SwarmKey};
+use crate::net::{Rate, addresses};
 #[cfg(doc)]
 use crate::port::announce::Announce;
 use crate::port::blocks::BlockStore;
@@ -91,6 +90,7 @@ pub struct Node {
     /// Whether what is fetched may be shared at all.
     share: bool,
     counters: Arc<Counters>,
+    download: Arc<Rate>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -167,6 +167,7 @@ impl Node {
     ) -> Result<Arc<Self>, NodeError> {
         let local = config.keypair.public().to_peer_id();
         let counters = Arc::new(Counters::default());
+        let download = Arc::new(Rate::new(config.download));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let online = if config.offline {
             None
@@ -179,7 +180,7 @@ impl Node {
                 (ping::PROTOCOL, ping_acceptor(&tasks, &stop)),
             ];
             let (hub, start) = host::prepare(&config, acceptors);
-            let terms = Terms::new(config.share.clone(), config.upload, config.download);
+            let terms = Terms::new(config.share.clone(), config.upload, Arc::clone(&download));
             let bitswap = Bitswap::new(hub.clone(), store, counters.clone(), terms, tasks.clone(), stop.clone());
             let _ = engine.set(Arc::downgrade(&bitswap));
             let host = Arc::new(Host::start(&config, start).await?);
@@ -190,7 +191,8 @@ impl Node {
             let network = Arc::new(Network { hub: hub.clone(), host: host.clone(), kad, dns, peers, routing, mode });
             Some(Online { host, hub, bitswap, network })
         };
-        let node = Arc::new(Self { local, online, share: matches!(config.share, Share::All), counters, tasks, stop });
+        let share = matches!(config.share, Share::All);
+        let node = Arc::new(Self { local, online, share, counters, download, tasks, stop });
         node.keep_peers(config.peers);
         node.keep_relays(config.listen.into_iter().filter(addresses::is_relayed));
         Ok(node)
@@ -208,6 +210,11 @@ impl Node {
     /// The port at which the node listens, when all its listeners share one; to be remembered for the next start.
     pub fn port(&self) -> Option<u16> {
         self.online.as_ref().and_then(|online| online.host.port)
+    }
+
+    /// What all sources of blocks together may take: the node's peers do, and so do others who are given it.
+    pub fn download(&self) -> Arc<Rate> {
+        Arc::clone(&self.download)
     }
 
     /// What was exchanged since the start.

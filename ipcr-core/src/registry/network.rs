@@ -132,7 +132,9 @@ impl LazyNetwork {
         let records = self.records(&node, http.as_ref());
         let peers = Arc::clone(&node) as Arc<dyn Exchange>;
         let exchange = match &http {
-            Some(client) if !gateways.is_empty() => Arc::new(GatewayExchange::new(peers, client, gateways)),
+            Some(client) if !gateways.is_empty() => {
+                Arc::new(GatewayExchange::new(peers, client, gateways, &node.download()))
+            }
             _ => peers,
         };
         let mut options = ResolverOptions::default();

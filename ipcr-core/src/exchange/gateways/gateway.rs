@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::dag::block::{Block, BlockError};
 use crate::dag::car::{CarError, Decoder, Section};
 use crate::kind::ErrorKind;
 use crate::limits;
-use crate::net::{HttpClient, HttpError, Response, StatusCode};
+use crate::net::{HttpClient, HttpError, Rate, Response, StatusCode};
 
 const RAW: &str = "application/vnd.ipld.raw";
 const CAR: &str = "application/vnd.ipld.car";
@@ -105,6 +105,8 @@ pub(super) struct Gateway {
     /// Its base URL, without the slash at its end.
     url: String,
     client: HttpClient,
+    /// What all sources together may take.
+    download: Arc<Rate>,
     standing: Mutex<Standing>,
 }
 
@@ -126,8 +128,8 @@ impl fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    pub(super) fn new(client: HttpClient, url: &str) -> Self {
-        Self { url: url.trim_end_matches('/').to_owned(), client, standing: Mutex::default() }
+    pub(super) fn new(client: HttpClient, url: &str, download: Arc<Rate>) -> Self {
+        Self { url: url.trim_end_matches('/').to_owned(), client, download, standing: Mutex::default() }
     }
 
     /// Its base URL.
@@ -196,7 +198,9 @@ impl Gateway {
         match question {
             Question::Block(cid) => {
                 let one = tokio::time::timeout(stall, self.block(cid)).await;
-                deliver(one.map_err(|_| AskError::Stalled { limit: stall })??);
+                let one = one.map_err(|_| AskError::Stalled { limit: stall })??;
+                self.download.take(one.data().len()).await;
+                deliver(one);
                 Ok(())
             }
             Question::Run { parent, range, leaves } => self.run(parent, *range, leaves.clone(), stall, deliver).await,
@@ -229,6 +233,10 @@ impl Gateway {
         let (mut decoder, mut progress, mut extra) = (Decoder::new(), Instant::now(), 0);
         while let Some(chunk) = timeout_at(progress + stall, chunks.next()).await.map_err(stalled)? {
             let chunk = chunk?;
+            // Nothing more is taken off the connection meanwhile, and it is not the gateway that makes no progress.
+            let waiting = Instant::now();
+            self.download.take(chunk.len()).await;
+            progress += waiting.elapsed();
             let mut bytes = &chunk[..];
             while let Some(Section { cid, data }) = decoder.push(&mut bytes).map_err(AskError::Garbled)? {
                 if leaves.contains(cid.hash()) {

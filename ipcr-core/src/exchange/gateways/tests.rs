@@ -1,3 +1,4 @@
+use std::num::NonZeroU64;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -218,9 +219,13 @@ fn exchange(peers: &MemoryExchange, gateways: &[&Server]) -> GatewayExchange {
 }
 
 fn over(peers: &MemoryExchange, urls: &[String]) -> GatewayExchange {
+    limited(peers, urls, None)
+}
+
+fn limited(peers: &MemoryExchange, urls: &[String], download: Option<NonZeroU64>) -> GatewayExchange {
     let policy = HttpPolicy::new(Reach::Loopback).naming("127.0.0.1");
     let client = HttpClient::new(policy, Arc::new(DnsHosts(Arc::new(MemoryDns::new())))).unwrap();
-    GatewayExchange::new(Arc::new(peers.clone()), &client, urls)
+    GatewayExchange::new(Arc::new(peers.clone()), &client, urls, &Arc::new(Rate::new(download)))
 }
 
 fn request(root: &Cid) -> FetchRequest {
@@ -291,6 +296,21 @@ async fn a_gateway_alone_gives_everything_in_few_requests() {
         }
     }
     assert!(told == 1 && most <= share.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_gateways_send_counts_against_the_limit() {
+    // 3 MiB at 1 MiB a second; what comes at once at the beginning, and what a busy machine adds, is within the bounds.
+    for manner in [Manner::Honest, Manner::RawOnly] {
+        let file = file(48, 64 << 10);
+        let server = Server::start(&file.blocks, manner).await;
+        let exchange = limited(&MemoryExchange::new(), std::slice::from_ref(&server.url), NonZeroU64::new(1 << 20));
+        let session = exchange.open(request(&file.root)).await.unwrap();
+        let begin = Instant::now();
+        read(session.as_ref(), &file).await;
+        let took = begin.elapsed();
+        assert!(took > Duration::from_millis(2300) && took < Duration::from_secs(12), "{manner:?}: {took:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,6 @@
 //!   [`reach`]: how they are found and kept connected; [`fellows`]: others who fetch the same, and what is left to whom.
 //! * [`fresh`]: blocks that have just come, for others who wait for them.
 //! * [`lanes`]: several connections to one peer.
-//! * [`rate`]: how fast block bytes go.
 //!
 //! Any number of inbound streams per connection is read at once (Kubo opens one per message). Blocks are hashed on the
 //! blocking pool and delivered from there; until a block is hashed its frame counts against the budgets of its peer and of
@@ -19,7 +18,6 @@ mod fresh;
 mod lanes;
 mod ledger;
 mod message;
-mod rate;
 mod reach;
 mod schedule;
 mod session;
@@ -48,7 +46,6 @@ use self::ledger::Ledger;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use self::message::fuzz;
 use self::message::{Message, Payload};
-use self::rate::Rate;
 pub(super) use self::reach::Discovery;
 pub(super) use self::session::Session;
 use self::session::Shared as SessionShared;
@@ -59,6 +56,7 @@ use super::traffic::Counters;
 use crate::dag::block::{Block, RAW};
 use crate::exchange::walk::Seen;
 use crate::limits;
+use crate::net::Rate;
 use crate::port::blocks::BlockStore;
 
 /// The protocol.
@@ -123,13 +121,13 @@ pub(super) struct Terms {
     /// What others get.
     pub(super) share: Share,
     upload: Rate,
-    download: Rate,
+    download: Arc<Rate>,
 }
 
 impl Terms {
-    /// Rates are in bytes per second.
-    pub(super) fn new(share: Share, upload: Option<NonZeroU64>, download: Option<NonZeroU64>) -> Self {
-        Self { share, upload: Rate::new(upload), download: Rate::new(download) }
+    /// What is sent, in bytes per second.
+    pub(super) fn new(share: Share, upload: Option<NonZeroU64>, download: Arc<Rate>) -> Self {
+        Self { share, upload: Rate::new(upload), download }
     }
 }
 

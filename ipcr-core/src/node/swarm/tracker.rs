@@ -8,7 +8,7 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use tokio::time::Instant;
 
-use crate::node::bucket::Bucket;
+use crate::net::bucket::Bucket;
 use crate::port::routing::Provider;
 
 /// How long somebody counts as fetching who does not say so again.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// What may be taken at once, as a time at the full rate, and what of it is there.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     burst: Duration,
     /// When everything that was taken will have come back.
     full: Instant,
@@ -14,18 +14,18 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// A full one.
-    pub(super) fn new(burst: Duration, now: Instant) -> Self {
+    pub(crate) fn new(burst: Duration, now: Instant) -> Self {
         Self { burst, full: now }
     }
 
     /// Takes so much, even if it is not there yet; when it will be.
-    pub(super) fn take(&mut self, cost: Duration, now: Instant) -> Instant {
+    pub(crate) fn take(&mut self, cost: Duration, now: Instant) -> Instant {
         self.full = self.full.max(now) + cost;
         self.full.checked_sub(self.burst).unwrap_or(now)
     }
 
     /// Takes so much, if it is there.
-    pub(super) fn try_take(&mut self, cost: Duration, now: Instant) -> bool {
+    pub(crate) fn try_take(&mut self, cost: Duration, now: Instant) -> bool {
         let mut after = *self;
         let there = after.take(cost, now) <= now;
         if there {
@@ -35,7 +35,7 @@ impl Bucket {
     }
 
     /// Whether nothing is missing.
-    pub(super) fn is_full(&self, now: Instant) -> bool {
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
         self.full <= now
     }
 }

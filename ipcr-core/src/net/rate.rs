@@ -1,33 +1,32 @@
 //! How fast block bytes may go one way: [`Rate`].
 
 use std::num::NonZeroU64;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lock;
-use crate::node::bucket::Bucket;
+use super::bucket::Bucket;
 
 /// What may go at once after a pause, as a time at the full rate.
 const BURST: Duration = Duration::from_millis(250);
 
-/// What all peers together may move. Those who take wait in the order in which they came.
+/// What all peers, or all sources, together may move. Those who take wait in the order in which they came.
 #[derive(Debug)]
-pub(super) struct Rate {
-    /// `None`: as fast as it goes.
+pub struct Rate {
     per_second: Option<NonZeroU64>,
     paid: Mutex<Bucket>,
 }
 
 impl Rate {
-    pub(super) fn new(per_second: Option<NonZeroU64>) -> Self {
+    /// So many bytes in a second; `None`: as fast as it goes.
+    pub fn new(per_second: Option<NonZeroU64>) -> Self {
         Self { per_second, paid: Mutex::new(Bucket::new(BURST, Instant::now())) }
     }
 
     /// Takes the right to move so many bytes, and waits until they are paid for. More than a burst may be taken at once: it is the
     /// next one who waits the longer.
-    pub(super) async fn take(&self, bytes: usize) {
+    pub async fn take(&self, bytes: usize) {
         if let Some(until) = self.pay(bytes, Instant::now()) {
             tokio::time::sleep_until(until).await;
         }
@@ -37,7 +36,12 @@ impl Rate {
         let per_second = self.per_second?.get();
         #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact to the byte")]
         let cost = Duration::try_from_secs_f64(bytes as f64 / per_second as f64).unwrap_or(Duration::MAX);
-        Some(lock(&self.paid).take(cost.min(Duration::from_secs(24 * 3600)), now))
+        Some(
+            self.paid
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(cost.min(Duration::from_secs(24 * 3600)), now),
+        )
     }
 }
 
