@@ -1,13 +1,15 @@
 //! Messages on a stream: an unsigned varint (multiformats) with the length, then the bytes.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::dag::varint;
+use crate::net::Rate;
 
 /// How long one read or write may make no progress.
 pub(super) const PROGRESS: Duration = Duration::from_secs(30);
@@ -40,39 +42,63 @@ pub(super) async fn read_length<R: AsyncRead + Unpin>(reader: &mut R, limit: usi
     }
 }
 
-/// Reads the bytes of a message, and counts them as they come; a sender that pauses longer than [`PROGRESS`], or is slower than
-/// [`SLOWEST`], is an error.
+/// What comes, counted and held back as it comes: whoever sends more than may be taken sees progress all the same.
+#[derive(Debug)]
+pub(super) struct Intake {
+    came: AtomicU64,
+    rate: Arc<Rate>,
+}
+
+impl Intake {
+    /// What is taken by this and others together keeps to `rate`.
+    pub(super) fn new(rate: Arc<Rate>) -> Self {
+        Self { came: AtomicU64::new(0), rate }
+    }
+
+    /// Bytes of messages that were read, also of those that have not come whole.
+    pub(super) fn came(&self) -> u64 {
+        self.came.load(Ordering::Relaxed)
+    }
+
+    async fn take(&self, bytes: usize) {
+        self.came.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.rate.take(bytes).await;
+    }
+}
+
+/// Reads the bytes of a message; a sender that pauses longer than [`PROGRESS`], or is slower than [`SLOWEST`], is an error.
 pub(super) async fn read_body<R: AsyncRead + Unpin>(
     reader: &mut R,
     length: usize,
-    came: &AtomicU64,
+    intake: Option<&Intake>,
 ) -> io::Result<Vec<u8>> {
-    read_body_within(longest(length), reader, length, came).await
+    read_body_within(longest(length), reader, length, intake).await
 }
 
 async fn read_body_within<R: AsyncRead + Unpin>(
     limit: Duration,
     reader: &mut R,
     length: usize,
-    came: &AtomicU64,
+    intake: Option<&Intake>,
 ) -> io::Result<Vec<u8>> {
     let mut body = vec![0; length];
-    within(limit, fill(reader, &mut body, came)).await?;
-    Ok(body)
-}
-
-async fn fill<R: AsyncRead + Unpin>(reader: &mut R, body: &mut [u8], came: &AtomicU64) -> io::Result<()> {
-    let mut filled = 0;
+    let (mut filled, mut until) = (0, Instant::now() + limit);
     while filled < body.len() {
-        match read_some(reader, &mut body[filled..]).await? {
+        let read = timeout_at(until, read_some(reader, &mut body[filled..])).await;
+        match read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => {
                 filled += count;
-                came.fetch_add(count as u64, Ordering::Relaxed);
+                if let Some(intake) = intake {
+                    let waiting = Instant::now();
+                    intake.take(count).await;
+                    // That is not the sender's fault.
+                    until += waiting.elapsed();
+                }
             }
         }
     }
-    Ok(())
+    Ok(body)
 }
 
 /// How long a message of this length may take: as long as it does, it holds up others by the budgets that it is counted against.
@@ -87,7 +113,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
 /// Reads one message of at most `limit` bytes.
 pub(super) async fn read<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> io::Result<Option<Vec<u8>>> {
     match read_length(reader, limit).await? {
-        Some(length) => Ok(Some(read_body(reader, length, &AtomicU64::new(0)).await?)),
+        Some(length) => Ok(Some(read_body(reader, length, None).await?)),
         None => Ok(None),
     }
 }
@@ -126,6 +152,8 @@ async fn read_some<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut [u8]) -> i
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use futures::io::Cursor;
 
     use super::*;
@@ -155,7 +183,7 @@ mod tests {
         // A byte each 29 seconds is progress, and would hold a message of 4 MiB for years.
         assert_eq!(longest(4 << 20), PROGRESS + Duration::from_secs(256));
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let came = AtomicU64::new(0);
+        let intake = Intake::new(Arc::new(Rate::new(None)));
         let dripping = async {
             while tokio::io::AsyncWriteExt::write_all(&mut theirs, &[0]).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -163,12 +191,33 @@ mod tests {
         };
         let mut reader = tokio_util::compat::TokioAsyncReadCompatExt::compat(ours);
         let reading = async {
-            let read = read_body_within(Duration::from_millis(100), &mut reader, 4 << 20, &came).await;
+            let read = read_body_within(Duration::from_millis(100), &mut reader, 4 << 20, Some(&intake)).await;
             drop(reader);
             read
         };
         let (read, ()) = tokio::join!(reading, dripping);
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert!(came.into_inner() > 0, "what came of it is counted all the same");
+        assert!(intake.came() > 0, "what came of it is counted all the same");
+    }
+    #[tokio::test]
+    async fn whoever_is_held_back_sees_progress_and_is_not_late() {
+        // Half a second for what may take a tenth of one.
+        let intake = Intake::new(Arc::new(Rate::new(NonZeroU64::new(128 << 10))));
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let mut longest = Duration::ZERO;
+        let sending = async {
+            for _ in 0..96 {
+                let begin = Instant::now();
+                tokio::io::AsyncWriteExt::write_all(&mut theirs, &[7; 1 << 10]).await.unwrap();
+                longest = longest.max(begin.elapsed());
+            }
+        };
+        let mut reader = tokio_util::compat::TokioAsyncReadCompatExt::compat(ours);
+        let begin = Instant::now();
+        let reading = read_body_within(Duration::from_millis(100), &mut reader, 96 << 10, Some(&intake));
+        let (read, ()) = tokio::join!(reading, sending);
+        assert_eq!(read.unwrap(), vec![7; 96 << 10]);
+        assert!(begin.elapsed() > Duration::from_millis(400) && longest < Duration::from_millis(300), "{longest:?}");
+        assert_eq!(intake.came(), 96 << 10);
     }
 }

@@ -5,7 +5,6 @@
 //! much. So whoever fetches more than a little opens more of them to a holder ([`Shared::widen`]), and whoever answers uses by turns all
 //! that there are ([`Lanes`]).
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::AsyncWriteExt as _;
@@ -105,7 +104,7 @@ impl Shared {
         let hub = &self.bitswap.hub;
         let look = || {
             // What came of messages, and not only whole ones: there may be one in a second.
-            let bytes = self.bitswap.came.load(Ordering::Relaxed);
+            let bytes = self.bitswap.intake.came();
             lock(&self.state).schedule.alone(&peer).map(|asked| Look { at: Instant::now(), bytes, asked })
         };
         let (mut last, mut failures) = (look(), 0);

@@ -26,7 +26,6 @@ mod wants;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -51,7 +50,7 @@ pub(super) use self::session::Session;
 use self::session::Shared as SessionShared;
 use self::wants::Wants;
 use super::config::Share;
-use super::frame;
+use super::frame::{self, Intake};
 use super::traffic::Counters;
 use crate::dag::block::{Block, RAW};
 use crate::exchange::walk::Seen;
@@ -99,8 +98,8 @@ pub(super) struct Bitswap {
     /// The same as `inbound` for those who were asked for no block.
     unasked: Arc<Semaphore>,
     outbound: Arc<Semaphore>,
-    /// Bytes of messages of all peers that were read, also of those that have not come whole.
-    came: AtomicU64,
+    /// What comes of all peers.
+    intake: Intake,
     /// Messages whose blocks are verified at the same time: as many as there are processors.
     hashing: Arc<Semaphore>,
     /// Blocks that sessions have just received.
@@ -177,6 +176,7 @@ impl Bitswap {
             hub,
             store,
             counters,
+            intake: Intake::new(Arc::clone(&terms.download)),
             terms,
             peers: Mutex::default(),
             bad: Mutex::default(),
@@ -184,7 +184,6 @@ impl Bitswap {
             inbound: Arc::new(Semaphore::new(INBOUND_BYTES)),
             unasked: Arc::new(Semaphore::new(INBOUND_UNASKED_BYTES)),
             outbound: Arc::new(Semaphore::new(OUTBOUND_BYTES)),
-            came: AtomicU64::new(0),
             hashing: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, NonZeroUsize::get))),
             fresh: Mutex::default(),
             withheld: Mutex::default(),
@@ -402,9 +401,7 @@ impl Bitswap {
             }
             let (all, cost) = (if asked { &self.inbound } else { &self.unasked }, length + MESSAGE_COST);
             let budget = (budget(&peer.inbound, cost).await?, budget(all, cost).await?);
-            let body = Bytes::from(frame::read_body(&mut stream, length, &self.came).await?);
-            // Whoever sends waits meanwhile, because nothing more is taken off the connection.
-            self.terms.download.take(length).await;
+            let body = Bytes::from(frame::read_body(&mut stream, length, Some(&self.intake)).await?);
             let Ok(message) = Message::decode(&body) else {
                 self.strike(&peer, "it sent a message that is not Bitswap");
                 return Ok(());
