@@ -106,8 +106,8 @@ pub const TAG_CHARS: usize = 128;
 pub const NAME_CHARS: usize = 255;
 /// Largest file of keys, in bytes.
 pub const KEY_FILE_BYTES: usize = 64 << 10;
-/// The fewest bytes in a second to which what is sent or taken may be limited: a block of a mebibyte takes 16 s then, and others wait 30 s for
-/// progress.
+/// The fewest bytes in a second to which what is sent or taken may be limited. A block of a mebibyte takes 16 s then, which is already more than
+/// others wait before they ask again; at a fraction of it nobody would get one before [`STALL`].
 pub const LEAST_RATE: u64 = 64 << 10;
 /// The longest time without progress in one stage, unless told otherwise.
 pub const STALL: Duration = Duration::from_secs(60);

@@ -19,7 +19,7 @@ use std::time::Duration;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Stream, StreamProtocol};
 use libp2p_identity::PeerId;
-use multiaddr::Multiaddr;
+use multiaddr::{Multiaddr, Protocol};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::behaviour::Behaviour;
@@ -136,6 +136,13 @@ pub struct Link {
     pub address: Multiaddr,
     /// Whether it goes through a relay.
     pub relayed: bool,
+}
+
+impl Link {
+    /// Whether it is by QUIC, and direct.
+    pub fn is_quic(&self) -> bool {
+        !self.relayed && self.address.iter().any(|part| part == Protocol::QuicV1)
+    }
 }
 
 /// A dial that the swarm is to make.

@@ -22,6 +22,18 @@ pub const SHA2_256: u64 = 0x12;
 /// Multihash code of SHA-512.
 pub const SHA2_512: u64 = 0x13;
 
+/// Longest CID in binary form: a version, a codec and a multihash code of at most 9 bytes each, a length, and 64 bytes of digest.
+pub(super) const CID_BYTES: usize = 3 * 9 + 1 + 64;
+
+/// Takes a CID from the front. There is one way to write it: the library drops those bits of a number that are too many.
+pub(crate) fn read_cid(bytes: &mut &[u8]) -> Result<Cid, cid::Error> {
+    let given = *bytes;
+    let cid = Cid::read_bytes(&mut *bytes)?;
+    let mut written = [0; CID_BYTES];
+    let length = cid.write_bytes(&mut written[..])?;
+    if given[..given.len() - bytes.len()] == written[..length] { Ok(cid) } else { Err(cid::Error::VarIntDecodeError) }
+}
+
 /// Bytes that were checked against, or made, their CID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {

@@ -9,6 +9,7 @@
 use bytes::Bytes;
 use cid::Cid;
 
+use super::block::{CID_BYTES, read_cid};
 use super::cbor::{ARRAY, Items, MAP, TEXT, UNSIGNED, put_cid, put_head};
 use super::varint;
 use crate::kind::ErrorKind;
@@ -16,8 +17,6 @@ use crate::limits;
 
 /// The version that is read.
 const VERSION: u64 = 1;
-/// Longest CID in binary form: a version, a codec and a multihash code of at most 9 bytes each, a length, and 64 bytes of digest.
-const CID_BYTES: usize = 3 * 9 + 1 + 64;
 
 /// A block as the stream has it, not verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,7 +162,7 @@ impl Decoder {
 
 fn section(content: Bytes) -> Result<Section, CarError> {
     let mut rest = &content[..];
-    let cid = Cid::read_bytes(&mut rest).map_err(|source| CarError::Cid { source })?;
+    let cid = read_cid(&mut rest).map_err(|source| CarError::Cid { source })?;
     if rest.len() > limits::BLOCK_BYTES {
         return Err(CarError::SectionTooLarge { size: u64::try_from(content.len()).expect("lengths fit 64 bits") });
     }

@@ -4,6 +4,8 @@
 
 use cid::Cid;
 
+use super::block::read_cid;
+
 /// Major types.
 pub(crate) const UNSIGNED: u8 = 0;
 pub(crate) const NEGATIVE: u8 = 1;
@@ -70,7 +72,7 @@ impl<'a> Items<'a> {
         self.expect(TAG).filter(|tag| *tag == u64::from(CID_TAG))?;
         // The prefix is what remains of multibase.
         let mut bytes = self.content(BYTES)?.strip_prefix(&[0])?;
-        Cid::read_bytes(&mut bytes).ok().filter(|_| bytes.is_empty())
+        read_cid(&mut bytes).ok().filter(|_| bytes.is_empty())
     }
 }
 

@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use cid::Cid;
 
-use super::block::{DAG_PB, RAW};
+use super::block::{DAG_PB, RAW, read_cid};
 use super::protobuf::{Fields, Malformed, Value, put_bytes, put_number};
 use super::varint;
 use crate::kind::ErrorKind;
@@ -284,7 +284,7 @@ fn decode_link(data: &[u8]) -> Result<Link, NodeError> {
         let (field, value) = field?;
         match (field, value) {
             (1, Value::Bytes(mut rest)) if cid.is_none() => {
-                cid = Some(Cid::read_bytes(&mut rest).map_err(|source| NodeError::Cid { source })?);
+                cid = Some(read_cid(&mut rest).map_err(|source| NodeError::Cid { source })?);
                 if !rest.is_empty() {
                     return Err(NodeError::Malformed { what: "bytes after a CID" });
                 }

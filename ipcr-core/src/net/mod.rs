@@ -4,7 +4,7 @@
 //! * [`HttpPolicy`] and [`Reach`]: where requests may go.
 //! * [`HttpClient`]: makes requests; [`RequestBuilder`], [`Response`], [`BodyReader`].
 //! * [`HostLookup`]: how host names become addresses; the addresses are checked after that, and those are connected to.
-//! * [`Rate`]: how fast bytes may go one way, by whatever they come; `bucket`: what it counts with.
+//! * [`Rate`] and [`Charge`]: how fast bytes may go one way, by whatever they come; `bucket`: what it counts with.
 //!
 //! Guarantees: no connection outside the policy, also by redirect or by a name that changes its address; no credentials to
 //! another origin than the one that they were given for; no body read without a bound, no wait without a limit on the time
@@ -25,7 +25,7 @@ use async_trait::async_trait;
 
 pub use client::{HttpClient, RequestBuilder};
 pub use policy::{HttpPolicy, Reach, is_global};
-pub use rate::Rate;
+pub use rate::{Charge, Rate};
 pub use reqwest::{Method, StatusCode};
 pub use response::{BodyReader, Response};
 

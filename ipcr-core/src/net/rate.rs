@@ -24,12 +24,20 @@ impl Rate {
         Self { per_second, paid: Mutex::new(Bucket::new(BURST, Instant::now())) }
     }
 
+    /// Bytes in a second; `None`: as many as can be.
+    pub fn per_second(&self) -> Option<NonZeroU64> {
+        self.per_second
+    }
+
     /// Takes the right to move so many bytes, and waits until they are paid for. More than a burst may be taken at once: it is the
     /// next one who waits the longer.
     pub async fn take(&self, bytes: usize) {
-        if let Some(until) = self.pay(bytes, Instant::now()) {
-            tokio::time::sleep_until(until).await;
-        }
+        self.charge(bytes).wait().await;
+    }
+
+    /// The same for bytes that have come already: they count at once, and may be used before they are waited for.
+    pub fn charge(&self, bytes: usize) -> Charge {
+        Charge(self.pay(bytes, Instant::now()))
     }
 
     fn pay(&self, bytes: usize, now: Instant) -> Option<Instant> {
@@ -42,6 +50,20 @@ impl Rate {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take(cost.min(Duration::from_secs(24 * 3600)), now),
         )
+    }
+}
+
+/// What was taken of a [`Rate`] and is not waited for yet.
+#[derive(Debug)]
+#[must_use = "nothing is held back by it otherwise"]
+pub struct Charge(Option<Instant>);
+
+impl Charge {
+    /// Waits until it is paid for.
+    pub async fn wait(self) {
+        if let Some(until) = self.0 {
+            tokio::time::sleep_until(until).await;
+        }
     }
 }
 

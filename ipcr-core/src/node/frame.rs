@@ -1,6 +1,7 @@
 //! Messages on a stream: an unsigned varint (multiformats) with the length, then the bytes.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -55,6 +56,17 @@ impl Intake {
         Self { came: AtomicU64::new(0), rate }
     }
 
+    /// How much is read at once, so that whoever is held back is so for a moment each time; everything, where nothing holds back.
+    fn step(&self) -> usize {
+        let quarter = |rate: NonZeroU64| usize::try_from(rate.get() / 4).unwrap_or(usize::MAX);
+        self.rate.per_second().map_or(usize::MAX, quarter)
+    }
+
+    /// Whether less is taken than so many bytes in a second, whatever comes.
+    pub(super) fn keeps_below(&self, rate: u64) -> bool {
+        self.rate.per_second().is_some_and(|own| own.get() < rate)
+    }
+
     /// Bytes of messages that were read, also of those that have not come whole.
     pub(super) fn came(&self) -> u64 {
         self.came.load(Ordering::Relaxed)
@@ -83,8 +95,10 @@ async fn read_body_within<R: AsyncRead + Unpin>(
 ) -> io::Result<Vec<u8>> {
     let mut body = vec![0; length];
     let (mut filled, mut until) = (0, Instant::now() + limit);
+    let step = intake.map_or(usize::MAX, Intake::step);
     while filled < body.len() {
-        let read = timeout_at(until, read_some(reader, &mut body[filled..])).await;
+        let end = body.len().min(filled.saturating_add(step));
+        let read = timeout_at(until, read_some(reader, &mut body[filled..end])).await;
         match read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => {
@@ -152,8 +166,6 @@ async fn read_some<R: AsyncRead + Unpin>(reader: &mut R, buffer: &mut [u8]) -> i
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU64;
-
     use futures::io::Cursor;
 
     use super::*;
@@ -201,23 +213,27 @@ mod tests {
     }
     #[tokio::test]
     async fn whoever_is_held_back_sees_progress_and_is_not_late() {
-        // Half a second for what may take a tenth of one.
+        // Half a second for what may take a tenth of one, and all of it is there at once.
         let intake = Intake::new(Arc::new(Rate::new(NonZeroU64::new(128 << 10))));
-        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
-        let mut longest = Duration::ZERO;
-        let sending = async {
-            for _ in 0..96 {
-                let begin = Instant::now();
-                tokio::io::AsyncWriteExt::write_all(&mut theirs, &[7; 1 << 10]).await.unwrap();
-                longest = longest.max(begin.elapsed());
-            }
-        };
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, &vec![7; 96 << 10]).await.unwrap();
         let mut reader = tokio_util::compat::TokioAsyncReadCompatExt::compat(ours);
         let begin = Instant::now();
-        let reading = read_body_within(Duration::from_millis(100), &mut reader, 96 << 10, Some(&intake));
-        let (read, ()) = tokio::join!(reading, sending);
+        let mut read =
+            std::pin::pin!(read_body_within(Duration::from_millis(100), &mut reader, 96 << 10, Some(&intake)));
+        let mut steps = vec![0];
+        let read = loop {
+            tokio::select! {
+                read = &mut read => break read,
+                () = tokio::time::sleep(Duration::from_millis(10)) => {
+                    steps.push(intake.came());
+                    steps.dedup();
+                }
+            }
+        };
         assert_eq!(read.unwrap(), vec![7; 96 << 10]);
-        assert!(begin.elapsed() > Duration::from_millis(400) && longest < Duration::from_millis(300), "{longest:?}");
+        assert!(begin.elapsed() > Duration::from_millis(400), "{:?}", begin.elapsed());
+        assert!(steps.len() > 2, "it comes in steps: {steps:?}");
         assert_eq!(intake.came(), 96 << 10);
     }
 }

@@ -180,8 +180,9 @@ impl Node {
                 (ping::PROTOCOL, ping_acceptor(&tasks, &stop)),
             ];
             let (hub, start) = host::prepare(&config, acceptors);
-            let terms = Terms::new(config.share.clone(), config.upload, Arc::clone(&download));
-            let bitswap = Bitswap::new(hub.clone(), store, counters.clone(), terms, tasks.clone(), stop.clone());
+            let terms = Terms::new(config.share.clone(), config.upload);
+            let (own, rate) = (counters.clone(), Arc::clone(&download));
+            let bitswap = Bitswap::new(hub.clone(), store, own, terms, rate, tasks.clone(), stop.clone());
             let _ = engine.set(Arc::downgrade(&bitswap));
             let host = Arc::new(Host::start(&config, start).await?);
             let entrances = config.bootstrap.iter().chain(&config.peers).cloned().collect();

@@ -16,7 +16,7 @@ use crate::dag::block::{Block, BlockError};
 use crate::dag::car::{CarError, Decoder, Section};
 use crate::kind::ErrorKind;
 use crate::limits;
-use crate::net::{HttpClient, HttpError, Rate, Response, StatusCode};
+use crate::net::{Charge, HttpClient, HttpError, Rate, Response, StatusCode};
 
 const RAW: &str = "application/vnd.ipld.raw";
 const CAR: &str = "application/vnd.ipld.car";
@@ -188,7 +188,8 @@ impl Gateway {
         false
     }
 
-    /// Asks; what comes is verified and then given to `deliver`. No block of it takes longer than `stall`.
+    /// Asks; what comes is verified and then given to `deliver`. No block of it takes longer than `stall`, but for what is waited to keep to
+    /// the limit.
     pub(super) async fn ask(
         &self,
         question: &Question,
@@ -198,23 +199,25 @@ impl Gateway {
         match question {
             Question::Block(cid) => {
                 let one = tokio::time::timeout(stall, self.block(cid)).await;
-                let one = one.map_err(|_| AskError::Stalled { limit: stall })??;
-                self.download.take(one.data().len()).await;
-                deliver(one);
+                let (block, charge) = one.map_err(|_| AskError::Stalled { limit: stall })??;
+                deliver(block);
+                charge.wait().await;
                 Ok(())
             }
             Question::Run { parent, range, leaves } => self.run(parent, *range, leaves.clone(), stall, deliver).await,
         }
     }
 
-    async fn block(&self, cid: &Cid) -> Result<Block, AskError> {
+    /// A block, and what is to be waited for before the next is asked for.
+    async fn block(&self, cid: &Cid) -> Result<(Block, Charge), AskError> {
         let response = self.get(&format!("{}/ipfs/{cid}?format=raw", self.url), RAW, RAW).await?;
         let limit = u64::try_from(limits::BLOCK_BYTES).expect("a small constant");
         let data = response.bytes_at_most(limit).await.map_err(|error| match error {
             HttpError::TooLarge { .. } => AskError::Oversize,
             error => error.into(),
         })?;
-        verify(*cid, data).await
+        let charge = self.download.charge(data.len());
+        Ok((verify(*cid, data).await?, charge))
     }
 
     async fn run(
@@ -233,10 +236,7 @@ impl Gateway {
         let (mut decoder, mut progress, mut extra) = (Decoder::new(), Instant::now(), 0);
         while let Some(chunk) = timeout_at(progress + stall, chunks.next()).await.map_err(stalled)? {
             let chunk = chunk?;
-            // Nothing more is taken off the connection meanwhile, and it is not the gateway that makes no progress.
-            let waiting = Instant::now();
-            self.download.take(chunk.len()).await;
-            progress += waiting.elapsed();
+            let charge = self.download.charge(chunk.len());
             let mut bytes = &chunk[..];
             while let Some(Section { cid, data }) = decoder.push(&mut bytes).map_err(AskError::Garbled)? {
                 if leaves.contains(cid.hash()) {
@@ -251,6 +251,10 @@ impl Gateway {
                     }
                 }
             }
+            // Whoever needs what came has it. Nothing more is taken off the connection, and it is not the gateway that makes no progress.
+            let waiting = Instant::now();
+            charge.wait().await;
+            progress += waiting.elapsed();
             if leaves.is_empty() {
                 return Ok(());
             }

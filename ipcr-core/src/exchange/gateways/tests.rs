@@ -300,7 +300,8 @@ async fn a_gateway_alone_gives_everything_in_few_requests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_gateways_send_counts_against_the_limit() {
-    // 3 MiB at 1 MiB a second; what comes at once at the beginning, and what a busy machine adds, is within the bounds.
+    // 3 MiB at 1 MiB a second. What comes at once, at the beginning and of the last requests, which nothing has to wait for, and what a
+    // busy machine adds, is within the bounds.
     for manner in [Manner::Honest, Manner::RawOnly] {
         let file = file(48, 64 << 10);
         let server = Server::start(&file.blocks, manner).await;
@@ -309,7 +310,7 @@ async fn what_gateways_send_counts_against_the_limit() {
         let begin = Instant::now();
         read(session.as_ref(), &file).await;
         let took = begin.elapsed();
-        assert!(took > Duration::from_millis(2300) && took < Duration::from_secs(12), "{manner:?}: {took:?}");
+        assert!(took > Duration::from_millis(1500) && took < Duration::from_secs(12), "{manner:?}: {took:?}");
     }
 }
 
@@ -323,7 +324,8 @@ async fn forms_that_are_not_spoken_are_done_without() {
         read(session.as_ref(), &file).await;
         assert!(server.asked("format=raw") > 10, "{manner:?}");
         if manner == Manner::RawOnly {
-            assert!(server.asked("format=car") <= 4, "it is asked again and again");
+            // So many may be under way before the first of them is answered.
+            assert!(server.asked("format=car") <= 16, "it is asked again and again");
         }
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures::AsyncWriteExt as _;
 use ipcr_swarm::Stream;
 use libp2p_identity::PeerId;
-use multiaddr::Protocol;
 use tokio::time::Instant;
 
 use super::message::Message;
@@ -24,9 +23,9 @@ const LANES: usize = 4;
 /// How long what comes is counted before it is decided whether more connections are opened.
 const WATCH: Duration = Duration::from_secs(1);
 /// Bytes in a second of a line that loses next to nothing, so that one connection is enough.
-const FAST: f64 = 32e6;
-/// After how many times that some could not be opened it is left at that.
-const TRIALS: u32 = 2;
+const FAST: u64 = 32_000_000;
+/// How many times more connections are opened, if not all stay.
+const ROUNDS: u32 = 2;
 /// Blocks that a holder is asked for, all the time, if the line and not this node is what makes it slow.
 const BUSY: u64 = 4;
 
@@ -103,28 +102,29 @@ impl Shared {
     pub(super) async fn widen(&self, peer: PeerId) {
         let hub = &self.bitswap.hub;
         let look = || {
-            // What came of messages, and not only whole ones: there may be one in a second.
+            // What came of messages to the whole node, and not only of whole ones: there may be one in a second.
             let bytes = self.bitswap.intake.came();
             lock(&self.state).schedule.alone(&peer).map(|asked| Look { at: Instant::now(), bytes, asked })
         };
-        let (mut last, mut failures) = (look(), 0);
-        while failures < TRIALS {
+        let (mut last, mut rounds) = (look(), 0);
+        // Whoever takes them and closes them again is not asked without end.
+        while rounds < ROUNDS && !self.bitswap.intake.keeps_below(FAST) {
             tokio::time::sleep(WATCH).await;
             let now = look();
             let then = std::mem::replace(&mut last, now);
             let Some(rate) = now.zip(then).and_then(|(now, then)| now.rate(&then)) else { continue };
             let Some(link) = hub.link(&peer) else { return };
-            if rate > FAST || link.relayed || !link.address.iter().any(|part| part == Protocol::QuicV1) {
+            if rate > as_f64(FAST) || !link.is_quic() {
                 continue;
             }
             let lanes = hub.lanes(&peer);
             if lanes >= LANES {
                 return;
             }
+            rounds += 1;
             let further = (lanes..LANES).map(|_| hub.dial_further(peer));
             let failed = futures::future::join_all(further).await.into_iter().find_map(Result::err);
             tracing::debug!(%peer, rate, lanes = hub.lanes(&peer), ?failed, "more connections to a holder");
-            failures += u32::from(failed.is_some());
         }
     }
 }

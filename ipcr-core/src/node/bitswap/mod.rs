@@ -98,7 +98,7 @@ pub(super) struct Bitswap {
     /// The same as `inbound` for those who were asked for no block.
     unasked: Arc<Semaphore>,
     outbound: Arc<Semaphore>,
-    /// What comes of all peers.
+    /// What comes of all peers that were asked for something.
     intake: Intake,
     /// Messages whose blocks are verified at the same time: as many as there are processors.
     hashing: Arc<Semaphore>,
@@ -120,13 +120,12 @@ pub(super) struct Terms {
     /// What others get.
     pub(super) share: Share,
     upload: Rate,
-    download: Arc<Rate>,
 }
 
 impl Terms {
-    /// What is sent, in bytes per second.
-    pub(super) fn new(share: Share, upload: Option<NonZeroU64>, download: Arc<Rate>) -> Self {
-        Self { share, upload: Rate::new(upload), download }
+    /// The rate is in bytes per second.
+    pub(super) fn new(share: Share, upload: Option<NonZeroU64>) -> Self {
+        Self { share, upload: Rate::new(upload) }
     }
 }
 
@@ -169,6 +168,7 @@ impl Bitswap {
         store: Arc<dyn BlockStore>,
         counters: Arc<Counters>,
         terms: Terms,
+        download: Arc<Rate>,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
@@ -176,7 +176,7 @@ impl Bitswap {
             hub,
             store,
             counters,
-            intake: Intake::new(Arc::clone(&terms.download)),
+            intake: Intake::new(download),
             terms,
             peers: Mutex::default(),
             bad: Mutex::default(),
@@ -401,7 +401,9 @@ impl Bitswap {
             }
             let (all, cost) = (if asked { &self.inbound } else { &self.unasked }, length + MESSAGE_COST);
             let budget = (budget(&peer.inbound, cost).await?, budget(all, cost).await?);
-            let body = Bytes::from(frame::read_body(&mut stream, length, Some(&self.intake)).await?);
+            // What nobody asked for is no download, and must not use up what others may send.
+            let intake = asked.then_some(&self.intake);
+            let body = Bytes::from(frame::read_body(&mut stream, length, intake).await?);
             let Ok(message) = Message::decode(&body) else {
                 self.strike(&peer, "it sent a message that is not Bitswap");
                 return Ok(());
