@@ -187,18 +187,19 @@ pub(crate) struct Shared {
 }
 
 impl Peer {
-    /// The connections in the order in which they are used, and how many of the first lead to the same place: direct before relayed, then
-    /// where most lead, for somebody opened them on purpose, then the oldest.
-    fn ranked(&self) -> (Vec<&Connection>, usize) {
-        let beside = |link: &Link| self.connections.iter().filter(|connection| connection.link == *link).count();
-        let best = |link: &Link| (link.relayed, Reverse(beside(link)));
-        let Some(first) = self.connections.iter().map(|connection| &connection.link).min_by_key(|link| best(link))
-        else {
-            return (Vec::new(), 0);
-        };
-        let mut ranked: Vec<_> = self.connections.iter().collect();
-        ranked.sort_by_key(|connection| (connection.link != *first, best(&connection.link)));
-        (ranked, beside(first))
+    /// How good a connection is, the best first: direct before relayed, then where most lead, for somebody opened them on purpose.
+    fn rank(&self, link: &Link) -> (bool, Reverse<usize>) {
+        (link.relayed, Reverse(self.beside(link)))
+    }
+
+    /// How many connections lead to a place.
+    fn beside(&self, link: &Link) -> usize {
+        self.connections.iter().filter(|connection| connection.link == *link).count()
+    }
+
+    /// The best place; of several the oldest.
+    fn best(&self) -> Option<&Link> {
+        self.connections.iter().map(|connection| &connection.link).min_by_key(|link| self.rank(link))
     }
 }
 
@@ -270,12 +271,13 @@ impl Hub {
     /// The best connection to a peer: direct before relayed, then where most lead, then the oldest.
     pub fn link(&self, peer: &PeerId) -> Option<Link> {
         let peers = self.shared.peers();
-        peers.get(peer)?.ranked().0.first().map(|connection| connection.link.clone())
+        peers.get(peer)?.best().cloned()
     }
 
     /// How many connections there are to a peer that lead where the best one does.
     pub fn lanes(&self, peer: &PeerId) -> usize {
-        self.shared.peers().get(peer).map_or(0, |peer| peer.ranked().1)
+        let peers = self.shared.peers();
+        peers.get(peer).and_then(|peer| peer.best().map(|best| peer.beside(best))).unwrap_or_default()
     }
 
     /// A number that is the same as long as a peer stays connected and no connection is lost beside which there are others that lead to the
@@ -349,13 +351,17 @@ impl Hub {
 
     /// The same by one of the connections that lead where the best one does, counted from 0, or by another if there are fewer or it fails.
     pub async fn open_by(&self, peer: &PeerId, protocol: &StreamProtocol, number: usize) -> Result<Stream, OpenError> {
-        let (mut connections, lanes) = match self.shared.peers().get(peer).map(Peer::ranked) {
-            Some((ranked, lanes)) => (ranked.iter().map(|c| c.requests.clone()).collect::<Vec<_>>(), lanes),
-            None => return Err(OpenError::NotConnected),
+        let connections: Vec<_> = {
+            let peers = self.shared.peers();
+            let Some(peer) = peers.get(peer) else { return Err(OpenError::NotConnected) };
+            let best = peer.best();
+            let mut ranked: Vec<_> = peer.connections.iter().collect();
+            ranked.sort_by_key(|connection| (Some(&connection.link) != best, peer.rank(&connection.link)));
+            if number < best.map_or(0, |best| peer.beside(best)) {
+                ranked[..=number].rotate_right(1);
+            }
+            ranked.into_iter().map(|connection| connection.requests.clone()).collect()
         };
-        if number < lanes {
-            connections[..=number].rotate_right(1);
-        }
         let mut failure = OpenError::NotConnected;
         for requests in connections {
             let (reply, answer) = oneshot::channel();

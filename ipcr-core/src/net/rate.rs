@@ -44,12 +44,8 @@ impl Rate {
         let per_second = self.per_second?.get();
         #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact to the byte")]
         let cost = Duration::try_from_secs_f64(bytes as f64 / per_second as f64).unwrap_or(Duration::MAX);
-        Some(
-            self.paid
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(cost.min(Duration::from_secs(24 * 3600)), now),
-        )
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(paid.take(cost.min(Duration::from_secs(24 * 3600)), now))
     }
 }
 

@@ -58,7 +58,7 @@ impl Intake {
 
     /// How much is read at once, so that whoever is held back is so for a moment each time; everything, where nothing holds back.
     fn step(&self) -> usize {
-        let quarter = |rate: NonZeroU64| usize::try_from(rate.get() / 4).unwrap_or(usize::MAX);
+        let quarter = |rate: NonZeroU64| usize::try_from(rate.get().div_ceil(4)).unwrap_or(usize::MAX);
         self.rate.per_second().map_or(usize::MAX, quarter)
     }
 
@@ -98,7 +98,7 @@ async fn read_body_within<R: AsyncRead + Unpin>(
     let step = intake.map_or(usize::MAX, Intake::step);
     while filled < body.len() {
         let end = body.len().min(filled.saturating_add(step));
-        let read = timeout_at(until, read_some(reader, &mut body[filled..end])).await;
+        let read = timeout_at(until.min(Instant::now() + PROGRESS), reader.read(&mut body[filled..end])).await;
         match read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => {

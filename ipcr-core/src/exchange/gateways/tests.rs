@@ -315,6 +315,20 @@ async fn what_gateways_send_counts_against_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_waited_for_by_the_limit_is_not_fetched_elsewhere() {
+    // The last has to wait for four seconds, longer than anybody's patience.
+    let file = file(16, 256 << 10);
+    let servers =
+        [Server::start(&file.blocks, Manner::RawOnly).await, Server::start(&file.blocks, Manner::RawOnly).await];
+    let urls = servers.each_ref().map(|server| server.url.clone());
+    let exchange = limited(&MemoryExchange::new(), &urls, NonZeroU64::new(1 << 20));
+    let session = exchange.open(request(&file.root)).await.unwrap();
+    read(session.as_ref(), &file).await;
+    let asked: usize = servers.iter().map(|server| server.asked("format=raw")).sum();
+    assert!(asked <= file.leaves.len() + 1 + 2, "{asked} requests for {} blocks", file.leaves.len() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn forms_that_are_not_spoken_are_done_without() {
     for manner in [Manner::RawOnly, Manner::WholeFiles] {
         // Larger than what a gateway may send besides.

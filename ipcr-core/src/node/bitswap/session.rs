@@ -508,8 +508,9 @@ impl Shared {
     pub(super) fn follow_connections(&self, state: &mut State) {
         let members: Vec<PeerId> = state.schedule.members().map(|(peer, _)| *peer).collect();
         for peer in members {
-            let by_quic = self.bitswap.hub.link(&peer).is_some_and(|link| link.is_quic());
-            if state.schedule.follow(&peer, self.bitswap.hub.epoch(&peer), !by_quic) {
+            let hub = &self.bitswap.hub;
+            let multiplexed = || !hub.link(&peer).is_some_and(|link| link.is_quic());
+            if state.schedule.follow(&peer, hub.epoch(&peer), multiplexed) {
                 self.take_back(state, peer, false);
                 self.forget_fellow(state, peer);
                 // Whoever comes back is asked again: it has forgotten the question.
