@@ -11,6 +11,7 @@
 //!   engine, which sees an unfinished request, discards what it has got.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -25,12 +26,13 @@ use tokio::sync::oneshot;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::answer;
+use super::in_place::InPlace;
 use crate::digest::Digest;
 use crate::image::config::chain_ids;
 use crate::image::platform::Platform;
 use crate::limits;
 use crate::port::engine::{Engine, EngineError, EngineImage, EngineInfo, EngineStore, Loaded};
-use crate::port::image::ByteStream;
+use crate::port::image::{ByteStream, Export};
 
 /// Bytes of an archive that travel to an engine in one piece.
 const PIECE: usize = 256 << 10;
@@ -75,6 +77,11 @@ impl DockerEngine {
         self.store
     }
 
+    /// Whether it runs on this machine, as far as its address tells.
+    fn is_local(&self) -> bool {
+        self.endpoint.starts_with("unix://")
+    }
+
     async fn call<T>(
         &self,
         doing: &'static str,
@@ -116,7 +123,7 @@ impl Engine for DockerEngine {
         let api = answer::older(&offered, &newest).ok_or_else(unclear)?.to_owned();
         let version_text = version.version.unwrap_or_default();
         Ok(EngineInfo {
-            local: self.endpoint.starts_with("unix://"),
+            local: self.is_local(),
             name: if store == EngineStore::Podman { "Podman".into() } else { "Docker".into() },
             api,
             store,
@@ -187,6 +194,22 @@ impl Engine for DockerEngine {
         };
         let chunks = stream::iter([Ok(first)]).chain(chunks).map_err(EngineError::into_io);
         Ok(Box::pin(StreamReader::new(chunks)))
+    }
+
+    async fn in_place(&self, image: &EngineImage) -> Option<Box<dyn Export>> {
+        if self.store != EngineStore::Classic || !self.is_local() {
+            return None;
+        }
+        // The engine may be in a container or behind a tunnel, where its folders are others: what is there says what it is.
+        let info = self.call("tell its folders", self.client.info()).await.ok()?;
+        let (root, driver, image) = (PathBuf::from(info.docker_root_dir?), info.driver?, image.clone());
+        match tokio::task::spawn_blocking(move || InPlace::open(&root, &driver, &image)).await.ok()? {
+            Ok(found) => Some(Box::new(found)),
+            Err(error) => {
+                tracing::debug!(%error, "the engine's folders are not read");
+                None
+            }
+        }
     }
 
     async fn load(&self, archive: ByteStream) -> Result<Loaded, EngineError> {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use crate::digest::Digest;
 use crate::image::platform::Platform;
 use crate::kind::{Cause, ErrorKind};
-use crate::port::image::ByteStream;
+use crate::port::image::{ByteStream, Export};
 
 /// Docker or Podman, behind its API socket.
 #[async_trait]
@@ -25,6 +25,14 @@ pub trait Engine: Debug + Send + Sync + 'static {
 
     /// The image as an archive (`docker save`). Failures in the middle end the stream with an error.
     async fn export(&self, name: &str) -> Result<ByteStream, EngineError>;
+
+    /// The image as it lies in the engine's own folders, if this process can read them: without the engine's work, and of each layer only
+    /// what is read. `None` otherwise, for whatever reason; [`Engine::export`] is always there. What is wrong with a layer shows when
+    /// it is read.
+    async fn in_place(&self, image: &EngineImage) -> Option<Box<dyn Export>> {
+        let _ = image;
+        None
+    }
 
     /// Loads an archive (`docker load`) and returns the image IDs and names that the engine says it loaded. Errors inside
     /// the engine's answer stream are errors; an error of `archive` itself is returned as [`EngineError::Archive`].

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures::future::Either;
+
 use super::Registry;
 use super::error::RegistryError;
 use super::options::CopyOptions;
@@ -44,20 +46,25 @@ pub(super) async fn copy(
     );
     let copied = async {
         let failed = |error| RegistryError::from_transfer("opening the source", error);
-        let opened = source.open().await.map_err(failed)?;
-        let (blobs, name, ref_name): (Arc<dyn Blobs>, Option<String>, Option<String>) = match opened {
-            Opened::Blobs(blobs) => {
+        let intake = Intake::new(
+            ledger.clone(),
+            Arc::clone(&session),
+            events.clone(),
+            IngestOptions { encoding, recompress: false, platform: options.platform.clone() },
+        );
+        let contents = match source.take_in_place(&intake).await {
+            Some(taken) => Either::Right(taken),
+            None => match source.open().await.map_err(failed)? {
+                Opened::Blobs(blobs) => Either::Left(blobs),
+                export @ Opened::Export(_) => Either::Right(intake.ingest(export).await),
+            },
+        };
+        let (blobs, name, ref_name): (Arc<dyn Blobs>, Option<String>, Option<String>) = match contents {
+            Either::Left(blobs) => {
                 let (name, ref_name) = (blobs.name(), blobs.ref_name());
                 (blobs, name, ref_name)
             }
-            export @ Opened::Export(_) => {
-                let intake = Intake::new(
-                    ledger.clone(),
-                    Arc::clone(&session),
-                    events.clone(),
-                    IngestOptions { encoding, recompress: false, platform: options.platform.clone() },
-                );
-                let taken = intake.ingest(export).await;
+            Either::Right(taken) => {
                 let taken = taken.map_err(|error| RegistryError::from_transfer("reading the source", error))?;
                 let reader = Reader::local(this.holder.blocks());
                 (Arc::new(StoredSource::new(source.describe(), taken.image, reader)), taken.name, taken.ref_name)

@@ -37,6 +37,7 @@ use crate::reference::{EngineName, Reference};
 use crate::transfer::engine::sink::EngineSink;
 use crate::transfer::engine::source::EngineSource;
 use crate::transfer::error::TransferError;
+use crate::transfer::ingest::{Ingested, Intake};
 
 /// What the library needs to know of the process and machine that it runs in.
 #[derive(Clone, Debug)]
@@ -231,6 +232,20 @@ impl OpenedSource {
                 image.repo_digests.iter().filter_map(|name| RegistryRef::of_engine(name)).collect()
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// Takes an engine's image in where the engine keeps it. `None` where that is not possible, or where something is not as it should be:
+    /// then it is for [`OpenedSource::open`].
+    pub(super) async fn take_in_place(&self, intake: &Intake) -> Option<Result<Ingested, TransferError>> {
+        let From_::Engine { source, .. } = &self.from else { return None };
+        let export = source.open_in_place().await.ok().flatten()?;
+        match intake.ingest(Contents::Export(export)).await {
+            Err(error @ (TransferError::Source { .. } | TransferError::Invalid { .. } | TransferError::Image(_))) => {
+                tracing::debug!(%error, "the image is exported instead");
+                None
+            }
+            taken => Some(taken),
         }
     }
 

@@ -111,12 +111,17 @@ async fn take_in(
         session.commit().await.map_err(|error| storing(error.into()))?;
         return Ok(Taken { target, ingested: Ingested::known(image, image_id), new_bytes: 0 });
     }
-    let opened = source.open().await.map_err(|error| step("opening the source", error))?;
-    let known_name = match (known_name, &opened) {
-        (None, Opened::Blobs(blobs)) => Some(named_by_source(blobs.name().as_deref(), source)?),
-        (known_name, _) => known_name,
+    let (known_name, ingested) = if let Some(taken) = source.take_in_place(&intake).await {
+        (known_name, taken)
+    } else {
+        let opened = source.open().await.map_err(|error| step("opening the source", error))?;
+        let known_name = match (known_name, &opened) {
+            (None, Opened::Blobs(blobs)) => Some(named_by_source(blobs.name().as_deref(), source)?),
+            (known_name, _) => known_name,
+        };
+        (known_name, intake.ingest(opened).await)
     };
-    let ingested = intake.ingest(opened).await.map_err(storing)?;
+    let ingested = ingested.map_err(storing)?;
     let target = match known_name {
         Some(target) => target,
         None => named_by_source(ingested.name.as_deref(), source)?,

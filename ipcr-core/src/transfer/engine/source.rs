@@ -15,7 +15,7 @@ use crate::port::image::{Blobs, Export, ExportedImage, ExportedLayer, ImageError
 
 /// One image of an engine.
 ///
-/// The engine's archive is read as it comes. Layers that the engine has listed by their uncompressed digests are recognised
+/// [`ImageSource::open`] reads the engine's archive as it comes; [`EngineSource::open_in_place`] does without it. Layers that the engine has listed by their uncompressed digests are recognised
 /// before they are read wherever the engine's names for them can be foretold. An engine that keeps compressed blobs gives
 /// them out with its manifests (see [`Export::manifests`]).
 #[derive(Debug)]
@@ -52,12 +52,21 @@ impl ImageSource for EngineSource {
         let exported = if by_manifest { self.name.clone() } else { image.id.to_string() };
         let stream = self.engine.export(&exported).await?;
         let hints = Self::hints(&image);
-        let inner = StreamExport::new(stream, self.place.clone(), None, hints);
+        let inner = Box::new(StreamExport::new(stream, self.place.clone(), None, hints));
         Ok(Opened::Export(Box::new(EngineExport { inner, image, by_manifest, place: self.place.clone() })))
     }
 }
 
 impl EngineSource {
+    /// The image where the engine keeps it; `None` where it has to be exported (see [`Engine::in_place`]).
+    pub async fn open_in_place(&self) -> Result<Option<Box<dyn Export>>, ImageError> {
+        let image = self.inspect().await?;
+        let inner = self.engine.in_place(&image).await;
+        Ok(inner.map(|inner| -> Box<dyn Export> {
+            Box::new(EngineExport { inner, image, by_manifest: false, place: self.place.clone() })
+        }))
+    }
+
     /// Uncompressed digests by the names of the folders in which Docker up to 24 puts layers. Below the top layer these
     /// depend on nothing but the digests; for the top one the configuration would be needed.
     fn hints(image: &EngineImage) -> HashMap<String, Digest> {
@@ -69,10 +78,10 @@ impl EngineSource {
     }
 }
 
-/// The archive of an engine. Failures of the engine come out as such.
+/// An image as it comes out of an engine. Failures of the engine come out as such.
 #[derive(Debug)]
 struct EngineExport {
-    inner: StreamExport,
+    inner: Box<dyn Export>,
     image: EngineImage,
     by_manifest: bool,
     place: Place,
