@@ -91,7 +91,7 @@ impl Lab {
 
     /// A home with a name of its own.
     pub(crate) fn home(&self, name: &str) -> Home<'_> {
-        let engine = self.path("d.sock");
+        let engine = at(&self.path("d.sock"));
         let flags = vec!["--network".into(), "loopback".into()];
         Home { lab: self, dir: self.dir.join(name), engine, flags, namespace: None }
     }
@@ -277,7 +277,7 @@ impl Drop for Engine {
 /// The docker client, aimed at the engine behind a socket.
 fn docker_at(socket: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("docker");
-    command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
+    command.env("DOCKER_HOST", at(socket));
     command.env("DOCKER_API_VERSION", API).env("DOCKER_BUILDKIT", "0");
     command.env("DOCKER_CONFIG", socket.with_extension("docker"));
     command.args(args);
@@ -289,8 +289,8 @@ fn docker_at(socket: &Path, args: &[&str]) -> Command {
 pub(crate) struct Home<'a> {
     pub(crate) lab: &'a Lab,
     pub(crate) dir: PathBuf,
-    /// The engine's socket.
-    pub(crate) engine: PathBuf,
+    /// Where its engine is: what `DOCKER_HOST` says.
+    pub(crate) engine: String,
     /// Flags of every call.
     pub(crate) flags: Vec<String>,
     /// The network namespace in which every call runs.
@@ -305,8 +305,8 @@ impl Home<'_> {
         home
     }
 
-    /// The same home with its engine at another socket.
-    pub(crate) fn through(&self, engine: &Path) -> Self {
+    /// The same home with its engine elsewhere.
+    pub(crate) fn through(&self, engine: &str) -> Self {
         Self { engine: engine.to_owned(), ..self.clone() }
     }
 
@@ -319,7 +319,7 @@ impl Home<'_> {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.lab.path("nobody")).env("IPCR_HOME", &self.dir);
         command.env("TMPDIR", self.lab.temporary());
-        command.env("DOCKER_HOST", format!("unix://{}", self.engine.display()));
+        command.env("DOCKER_HOST", &self.engine);
         // Answered while a check runs Podman's service.
         command.env("CONTAINER_HOST", format!("unix://{}", self.lab.path("p.sock").display()));
         command.args(&self.flags).args(args).stdin(Stdio::null());
@@ -382,6 +382,11 @@ impl Home<'_> {
         std::thread::spawn(move || drop(reader.read_to_end(&mut Vec::new())));
         Ok((process, serde_json::from_str(&line)?))
     }
+}
+
+/// The engine behind a socket, as `DOCKER_HOST` says it.
+pub(crate) fn at(socket: &Path) -> String {
+    format!("unix://{}", socket.display())
 }
 
 /// A program in a network namespace.

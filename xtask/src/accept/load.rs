@@ -15,9 +15,12 @@ use crate::shell::{Result, show};
 /// Line 9: an engine that dies while it exports and while it loads.
 pub(crate) fn engine(lab: &Lab) -> Result<Figure> {
     let id = lab.image("small:1", super::exchange::SMALL_MIB)?;
-    let proxy = Proxy::start(&lab.engine()?, lab.path("cut.sock"))?;
-    let home = lab.home("engine").through(&proxy.socket);
+    let proxy = Proxy::start(&lab.engine()?)?;
+    let home = lab.home("engine").through(&proxy.host());
     home.json(&["init"])?;
+    let near = lab.home("near");
+    near.json(&["init"])?;
+    let read = near.json(&["push", "small:1", "--as", "cut:1"])?;
     for (what, command) in [
         ("an export that was cut off", &["push", "small:1", "--as", "cut:1"][..]),
         ("a load that was cut off", &["pull", "cut:1", "--as", "small:1"]),
@@ -34,6 +37,8 @@ pub(crate) fn engine(lab: &Lab) -> Result<Figure> {
         proxy.cut_after(None);
         calm.after(what)?;
         let done = home.json(command).map_err(|error| format!("after {what}: {error}"))?;
+        let in_place = format!("the digest after {what}, and where layers are read from the engine's folders");
+        same(&in_place, text(&done, "digest")?.as_str(), text(&read, "digest")?.as_str())?;
         same(&format!("the image ID after {what}"), text(&done, "image_id")?.as_str(), id.as_str())?;
         home.json(&["check", "--read-data"])?;
     }

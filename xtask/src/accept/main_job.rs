@@ -63,8 +63,8 @@ pub(crate) fn push_serve(lab: &Lab) -> Result<Figure> {
 /// Line 7: what is there already is not moved again.
 pub(crate) fn unchanged(lab: &Lab) -> Result<Figure> {
     let (home, _) = lab.publisher()?;
-    let proxy = Proxy::start(&lab.engine()?, lab.path("p.sock"))?;
-    let home = home.through(&proxy.socket);
+    let proxy = Proxy::start(&lab.engine()?)?;
+    let home = home.through(&proxy.host());
     // Once to let everything settle that is made at first use.
     home.json(&["push", "app:1", "--no-publish"])?;
     proxy.take();

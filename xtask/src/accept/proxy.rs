@@ -1,10 +1,9 @@
 //! Proxies in front of engines and nodes: what passes is noted, cut off, or held up.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -13,9 +12,7 @@ use crate::shell::Result;
 
 /// A proxy. It runs until this program ends.
 pub(crate) struct Proxy {
-    /// Where it listens, in front of a socket; empty in front of a port.
-    pub(crate) socket: PathBuf,
-    /// Where it listens, in front of a port; 0 in front of a socket.
+    /// Where it listens.
     pub(crate) port: u16,
     shared: Arc<Mutex<Shared>>,
 }
@@ -34,36 +31,36 @@ struct Shared {
 }
 
 impl Proxy {
-    /// In front of an engine's socket.
-    pub(crate) fn start(engine: &Path, socket: PathBuf) -> Result<Self> {
-        let _ = fs::remove_file(&socket);
-        let listener = UnixListener::bind(&socket)?;
-        let shared = Arc::new(Mutex::new(Shared::default()));
-        let (state, engine) = (Arc::clone(&shared), engine.to_owned());
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if let Ok(server) = UnixStream::connect(&engine) {
-                    connect(&client, &server, &state);
-                }
-            }
-        });
-        Ok(Self { socket, port: 0, shared })
+    /// In front of an engine's socket. It listens at a port, so that the engine does not pass for one of this machine whose folders
+    /// could be read: everything goes through here.
+    pub(crate) fn start(engine: &Path) -> Result<Self> {
+        let engine = engine.to_owned();
+        Self::in_front(move || UnixStream::connect(&engine))
     }
 
     /// In front of a TCP port of this machine.
     pub(crate) fn start_tcp(target: u16) -> Result<Self> {
+        Self::in_front(move || TcpStream::connect(("127.0.0.1", target)))
+    }
+
+    fn in_front<S: Stream>(server: impl Fn() -> io::Result<S> + Send + 'static) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Mutex::new(Shared::default()));
         let state = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                if let Ok(server) = TcpStream::connect(("127.0.0.1", target)) {
+                if let Ok(server) = server() {
                     connect(&client, &server, &state);
                 }
             }
         });
-        Ok(Self { socket: PathBuf::new(), port, shared })
+        Ok(Self { port, shared })
+    }
+
+    /// The engine behind it, as `DOCKER_HOST` says it.
+    pub(crate) fn host(&self) -> String {
+        format!("tcp://127.0.0.1:{}", self.port)
     }
 
     /// Connections made from now on are cut after so many bytes.
@@ -117,17 +114,20 @@ impl Stream for TcpStream {
     }
 }
 
-fn connect<S: Stream>(client: &S, server: &S, shared: &Arc<Mutex<Shared>>) {
+fn connect(client: &impl Stream, server: &impl Stream, shared: &Arc<Mutex<Shared>>) {
     let cut = lock(shared).cut;
-    for (from, to, is_request) in [(client, server, true), (server, client, false)] {
-        let (Ok(from), Ok(to)) = (from.twin(), to.twin()) else { return };
-        let shared = Arc::clone(shared);
-        thread::spawn(move || pass(from, to, &shared, cut, is_request));
-    }
+    one_way(client, server, shared, cut, true);
+    one_way(server, client, shared, cut, false);
+}
+
+fn one_way(from: &impl Stream, to: &impl Stream, shared: &Arc<Mutex<Shared>>, cut: Option<u64>, is_request: bool) {
+    let (Ok(from), Ok(to)) = (from.twin(), to.twin()) else { return };
+    let shared = Arc::clone(shared);
+    thread::spawn(move || pass(from, to, &shared, cut, is_request));
 }
 
 /// Copies one direction.
-fn pass<S: Stream>(mut from: S, mut to: S, shared: &Mutex<Shared>, cut: Option<u64>, is_request: bool) {
+fn pass(mut from: impl Stream, mut to: impl Stream, shared: &Mutex<Shared>, cut: Option<u64>, is_request: bool) {
     let mut buffer = vec![0; 64 << 10];
     let mut passed = 0;
     while let Ok(count @ 1..) = from.read(&mut buffer) {

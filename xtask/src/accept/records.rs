@@ -1,7 +1,7 @@
 //! Names and what they point to over time; what is refused.
 
 use super::Figure;
-use super::lab::Lab;
+use super::lab::{Lab, at};
 use super::site::{DOMAIN, number, require, same, text};
 use crate::shell::Result;
 
@@ -129,7 +129,7 @@ pub(crate) fn names(lab: &Lab) -> Result<Figure> {
     for dry in [&["--dry-run"][..], &[]] {
         home.fails(3, &[&["push", "small:1", "--as", "n:9", "--platform", "linux/s390x"], dry].concat())?;
     }
-    home.through(&lab.path("nobody.sock")).fails(7, &["push", "small:1", "--as", "n:2"])?;
+    home.through(&at(&lab.path("nobody.sock"))).fails(7, &["push", "small:1", "--as", "n:2"])?;
     home.json(&["check", "--read-data"])?;
     Ok(Figure::ok(format!("{} refusals", cases.len() + 9)))
 }

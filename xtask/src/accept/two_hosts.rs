@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Figure;
-use super::lab::{Engine, Home, Lab, inside};
+use super::lab::{Engine, Home, Lab, at, inside};
 use super::namespace::Namespace;
 use super::site::{DOMAIN, IMAGE_MIB, number, require, same, text};
 use super::watched::{self, STALL};
@@ -36,7 +36,7 @@ impl Host {
             fs::remove_dir_all(&dir)?;
         }
         let flags = vec!["--network".to_owned(), "lan".to_owned()];
-        Ok(Home { lab, dir, engine: engine.to_owned(), flags, namespace: Some(self.namespace.0.clone()) })
+        Ok(Home { lab, dir, engine: at(engine), flags, namespace: Some(self.namespace.0.clone()) })
     }
 }
 

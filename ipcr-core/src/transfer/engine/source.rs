@@ -63,7 +63,8 @@ impl EngineSource {
         let image = self.inspect().await?;
         let inner = self.engine.in_place(&image).await;
         Ok(inner.map(|inner| -> Box<dyn Export> {
-            Box::new(EngineExport { inner, image, by_manifest: false, place: self.place.clone() })
+            let exported = EngineExport { inner, image, by_manifest: false, place: self.place.clone() };
+            Box::new(StillThere { exported, engine: Arc::clone(&self.engine) })
         }))
     }
 
@@ -108,6 +109,29 @@ impl Export for EngineExport {
 
     async fn manifests(&mut self) -> Result<Option<Arc<dyn Blobs>>, ImageError> {
         self.inner.manifests().await.map_err(of_engine)
+    }
+}
+
+/// An image that was read without the engine, which has to be there at the end, and the image in it: one that dies or loses the image
+/// meanwhile is as much a failure as in an export.
+#[derive(Debug)]
+struct StillThere {
+    exported: EngineExport,
+    engine: Arc<dyn Engine>,
+}
+
+#[async_trait]
+impl Export for StillThere {
+    async fn next_layer(&mut self) -> Result<Option<ExportedLayer<'_>>, ImageError> {
+        self.exported.next_layer().await
+    }
+
+    async fn images(&mut self) -> Result<Vec<ExportedImage>, ImageError> {
+        let id = self.exported.image.id.to_string();
+        match self.engine.image(&id).await? {
+            Some(_) => self.exported.images().await,
+            None => Err(ImageError::NoImage { place: self.exported.place.to_string(), name: id }),
+        }
     }
 }
 

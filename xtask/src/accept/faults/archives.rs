@@ -299,8 +299,8 @@ pub(super) fn layout_cases() -> Vec<(&'static str, Make)> {
 
 /// Line 9: more layers than an engine takes are copied, and no engine sees anything of them.
 pub(crate) fn many_layers(lab: &Lab) -> Result<Figure> {
-    let proxy = Proxy::start(&lab.engine()?, lab.path("many.sock"))?;
-    let home = lab.home("many").through(&proxy.socket);
+    let proxy = Proxy::start(&lab.engine()?)?;
+    let home = lab.home("many").through(&proxy.host());
     home.json(&["init"])?;
     let image = Image::new(4, &[100; 129]);
     let folder = lab.path("many-files");

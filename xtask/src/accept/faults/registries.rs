@@ -17,9 +17,9 @@ use crate::shell::Result;
 /// Line 9: damage inside a published registry.
 pub(crate) fn registries(lab: &Lab) -> Result<Figure> {
     let kubo = Kubo::start(lab, "kubo-wrong")?;
-    let proxy = Proxy::start(&lab.engine()?, lab.path("wrong.sock"))?;
+    let proxy = Proxy::start(&lab.engine()?)?;
     let address = kubo.address()?;
-    let home = lab.home("wrong").with(&["--peer", &address]).through(&proxy.socket);
+    let home = lab.home("wrong").with(&["--peer", &address]).through(&proxy.host());
     let (registry, out) = (lab.path("wrong-registry"), lab.path("wrong-out"));
     let folder = registry.join("app/tags/1");
     fs::create_dir_all(&folder)?;

@@ -110,8 +110,8 @@ impl<'a> Stage<'a> {
         let (port, peer) = rest.split_once('/').ok_or("an address with a peer")?;
         let node = Proxy::start_tcp(port.parse()?)?;
         lab.dns(&[(&format!("_dnslink.{DOMAIN}"), &format!("dnslink=/ipns/{}", site.ipns))])?;
-        let engine = Proxy::start(&lab.engine()?, lab.path(&format!("{name}.sock")))?;
-        let visitor = lab.visitor(&format!("{name}-b"))?.through(&engine.socket);
+        let engine = Proxy::start(&lab.engine()?)?;
+        let visitor = lab.visitor(&format!("{name}-b"))?.through(&engine.host());
         let home = visitor.with(&["--peer", &format!("/ip4/127.0.0.1/tcp/{}/{peer}", node.port)]);
         home.json(&["init"])?;
         let archive = lab.path(&format!("{name}.tar"));

@@ -1,7 +1,7 @@
 //! Two homes behind routers that let nobody in, and a relay that both reach.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::check;
 use crate::accept::Figure;
 use crate::accept::exchange::{Kubo, kubo};
 use crate::accept::forge::Image;
-use crate::accept::lab::{Home, Lab, Process, inside, wait_for};
+use crate::accept::lab::{Home, Lab, Process, at, inside, wait_for};
 use crate::accept::namespace::Namespace;
 use crate::accept::site::{require, text};
 use crate::shell::{Result, output};
@@ -74,7 +74,7 @@ impl Streets {
     fn home<'a>(&self, lab: &'a Lab, number: usize, name: &str, relay: &str) -> Home<'a> {
         let dir = lab.path(name);
         let flags = ["--network", "public", "--bootstrap", relay].map(str::to_owned).to_vec();
-        Home { lab, dir, engine: PathBuf::from("/nowhere"), flags, namespace: Some(self.insides[number].0.clone()) }
+        Home { lab, dir, engine: at(Path::new("/nowhere")), flags, namespace: Some(self.insides[number].0.clone()) }
     }
 }
 
