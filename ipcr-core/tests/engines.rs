@@ -138,7 +138,7 @@ async fn source_and_sink(engine: Arc<dyn Engine>, skips: bool) {
         let source = EngineSource::new(Arc::clone(&engine), name(tag), "the engine");
         let Opened::Export(export) = source.open().await.unwrap() else { panic!("it has no manifests") };
         let mut ways = vec![export];
-        let in_place = source.open_in_place().await.unwrap();
+        let in_place = source.open_in_place(&source.inspect().await.unwrap()).await;
         // Whoever may read the folders of a Docker on this machine does not need its export.
         let must = skips && std::env::var_os("IPCR_TEST_REQUIRE_PEERS").is_some();
         assert!(in_place.is_some() || !must, "nothing was read in place");

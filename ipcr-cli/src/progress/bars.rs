@@ -33,8 +33,10 @@ impl<'a> Bars<'a> {
             Event::Stage { stage } => {
                 self.doing = stage_name(*stage);
                 self.note.clear();
-                if *stage == Stage::Serving {
+                if matches!(stage, Stage::Serving | Stage::Exporting) {
+                    // What was begun before an export begins once more in it.
                     self.clear_blobs();
+                    (self.complete, self.skipped) = (0, 0);
                 }
             }
             Event::Name { name, value, .. } => self.note = format!("{name} → {value}"),

@@ -39,6 +39,10 @@ impl<'a> Lines<'a> {
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::Stage { stage } => {
+                if *stage == Stage::Exporting {
+                    // What was begun before an export begins once more in it.
+                    self.blobs.clear();
+                }
                 self.stage = Some(*stage);
                 self.last = Instant::now();
                 self.ui.progress_line(stage_name(*stage));
@@ -89,11 +93,11 @@ impl<'a> Lines<'a> {
     /// How far it is, `passed` after the last time that this was said.
     fn figures(&mut self, passed: Duration) -> Option<String> {
         let stage = self.stage.filter(|stage| *stage != Stage::Serving)?;
-        let done = self.received.max(self.blobs.values().map(|blob| blob.done).sum());
+        let done = self.received.max(self.blobs.values().map(|blob| blob.done).fold(0, u64::saturating_add));
         let name = stage_name(stage);
         let mut parts = Vec::new();
         if done > 0 {
-            let size: u64 = self.blobs.values().map(|blob| blob.size).sum();
+            let size = self.blobs.values().map(|blob| blob.size).fold(0, u64::saturating_add);
             let of = if size >= done { format!(" of {}", text::bytes(size)) } else { String::new() };
             let millis = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
             let speed = done.saturating_sub(self.last_done).saturating_mul(1000) / millis;

@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::answer;
-use super::in_place::InPlace;
+use super::in_place::{self, InPlace};
 use crate::digest::Digest;
 use crate::image::config::chain_ids;
 use crate::image::platform::Platform;
@@ -197,7 +197,10 @@ impl Engine for DockerEngine {
     }
 
     async fn in_place(&self, image: &EngineImage) -> Option<Box<dyn Export>> {
-        if self.store != EngineStore::Classic || !self.is_local() {
+        if self.store != EngineStore::Classic || !self.is_local() || !in_place::is_possible() {
+            tracing::debug!(
+                "the engine's folders are for root on the same machine, and those of another store are not known"
+            );
             return None;
         }
         // The engine may be in a container or behind a tunnel, where its folders are others: what is there says what it is.

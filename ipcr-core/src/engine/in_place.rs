@@ -9,13 +9,14 @@
 //! * `overlay2/<cache id>/diff/`: the files of that layer. They do not change once the layer has a chain ID.
 //!
 //! **Guarantees.** Files are opened below their layer's folder only, wherever links inside of it point (`openat2(2)`,
-//! `RESOLVE_IN_ROOT`). Memory is bounded by a few reads of 256 KiB. Whoever reads compares digests, as with every [`Export`].
+//! `RESOLVE_IN_ROOT`), and nothing but files: no device notices. Memory is bounded by a few reads of 256 KiB and one part of a record. Whoever
+//! reads compares digests, as with every [`Export`].
 
 mod tar_split;
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -26,7 +27,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
-use self::tar_split::{Part, Parts};
+use self::tar_split::{Part, Parts, length, wrong};
 use crate::digest::Digest;
 use crate::image::config::chain_ids;
 use crate::limits;
@@ -68,17 +69,16 @@ impl InPlace {
     /// The image in the store below `root`, the engine's own folder. Fails where anything of it is missing, cannot be read by this user, or is of
     /// another shape. Reads files: not to be called where others must not wait.
     pub(super) fn open(root: &Path, driver: &str, image: &EngineImage) -> io::Result<Self> {
-        // Files of an image belong to whomever it says: only root reads all of them.
-        if driver != DRIVER || !rustix::process::geteuid().is_root() {
-            return Err(io::ErrorKind::Unsupported.into());
+        if driver != DRIVER || !root.is_absolute() {
+            return Err(wrong("its storage driver is another one"));
         }
         let database = root.join("image").join(DRIVER);
-        let config = read(&database.join("imagedb/content/sha256").join(hex(&image.id)), limits::CONFIG_BYTES)?;
+        let config = read(&database.join("imagedb/content/sha256").join(image.id.hex()), limits::CONFIG_BYTES)?;
         let mut layers: Vec<Layer> = Vec::new();
         for (diff_id, chain_id) in image.diff_ids.iter().zip(chain_ids(&image.diff_ids)) {
             // Empty layers are often there many times.
             if layers.iter().all(|layer| layer.diff_id != *diff_id) {
-                layers.push(Layer::open(root, &database.join("layerdb/sha256").join(hex(&chain_id)), diff_id)?);
+                layers.push(Layer::open(root, &database.join("layerdb/sha256").join(chain_id.hex()), diff_id)?);
             }
         }
         let names = image.diff_ids.iter().map(Digest::to_string).collect();
@@ -98,16 +98,11 @@ impl Layer {
             return Err(wrong("a layer's folder has no name"));
         }
         let files = root.join(DRIVER).join(cache_id).join("diff");
-        let mut layer = Self { diff_id: *diff_id, size: 0, record: row.join("tar-split.json.gz"), files };
         // A system that cannot open below a folder says so now, and not in the middle of a layer.
-        below(&folder(&layer.files)?, b".")?;
-        for part in Parts::open(&layer.record)? {
-            layer.size = layer
-                .size
-                .checked_add(part?.size())
-                .ok_or_else(|| wrong("a layer is longer than there are numbers"))?;
-        }
-        Ok(layer)
+        below(&folder(&files)?, b".")?;
+        let record = row.join("tar-split.json.gz");
+        let size = Parts::new(small_file(&record)?).size()?;
+        Ok(Self { diff_id: *diff_id, size, record, files })
     }
 
     /// Its tar stream. Nothing is opened before it is read.
@@ -129,16 +124,11 @@ impl Layer {
 
     fn write(&self, output: &mut Output) -> io::Result<()> {
         let root = folder(&self.files)?;
-        for part in Parts::open(&self.record)? {
-            match part? {
-                Part::Bytes(bytes) => output.read(&mut &bytes[..], tar_split::length(&bytes))?,
-                Part::File { name, size } => {
-                    let mut file = File::from(below(&root, &name)?);
-                    if !file.metadata()?.is_file() {
-                        return Err(wrong("a layer has something else where a file was"));
-                    }
-                    output.read(&mut file, size)?;
-                }
+        let mut parts = Parts::new(small_file(&self.record)?);
+        while let Some(part) = parts.next()? {
+            match part {
+                Part::Bytes(bytes) => output.read(&mut &bytes[..], length(&bytes))?,
+                Part::File { name, size } => output.read(&mut file_below(&root, &name)?, size)?,
             }
         }
         output.send()
@@ -159,7 +149,7 @@ impl Output {
                 self.send()?;
                 self.buffer.reserve_exact(PIECE);
             }
-            let room = tar_split::length(&self.buffer.spare_capacity_mut()[..]);
+            let room = length(self.buffer.spare_capacity_mut());
             // Never more than there is room for: the buffer does not grow, and there is no read for the end.
             let count = from.take(size.min(room)).read_to_end(&mut self.buffer)?;
             if count == 0 {
@@ -198,30 +188,43 @@ impl Export for InPlace {
     }
 }
 
-fn hex(digest: &Digest) -> String {
-    digest.to_string().split(':').next_back().unwrap_or_default().to_owned()
-}
-
-fn wrong(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+/// Whether this process may read all of an image: files belong to whomever it says.
+pub(super) fn is_possible() -> bool {
+    cfg!(target_os = "linux") && rustix::process::geteuid().is_root()
 }
 
 /// A whole file, if it is not longer than `limit`.
 fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    if tar_split::length(&bytes) > limit { Err(wrong("a file of the store is too long")) } else { Ok(bytes) }
+    small_file(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if length(&bytes) > limit { Err(wrong("a file of the store is too long")) } else { Ok(bytes) }
+}
+
+/// A file of the store. The folders may be anybody's, where what answers is no engine of this machine: nothing is waited for.
+fn small_file(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(wrong("the store has something else where a file belongs")) }
 }
 
 fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Opens what is below a folder, which is the root for all links and `..`.
+/// Opens a file of a layer. An image may have a device where a file was to be, and some do things as soon as they are opened: what it is is
+/// looked at before.
+fn file_below(root: &OwnedFd, name: &[u8]) -> io::Result<File> {
+    let found = File::from(below(root, name)?);
+    if !found.metadata()?.is_file() {
+        return Err(wrong("a layer has something else where a file was"));
+    }
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
+}
+
+/// Finds what is below a folder, which is the root for all links and `..`, without opening it for anything.
 #[cfg(target_os = "linux")]
 fn below(root: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
-    // Whatever else is there is not waited for.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
     Ok(rustix::fs::openat2(root, name, flags, Mode::empty(), rustix::fs::ResolveFlags::IN_ROOT)?)
 }
 
@@ -231,4 +234,5 @@ fn below(_: &OwnedFd, _: &[u8]) -> io::Result<OwnedFd> {
 }
 
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;

@@ -238,8 +238,8 @@ impl OpenedSource {
     /// Takes an engine's image in where the engine keeps it. `None` where that is not possible, or where something is not as it should be:
     /// then it is for [`OpenedSource::open`].
     pub(super) async fn take_in_place(&self, intake: &Intake) -> Option<Result<Ingested, TransferError>> {
-        let From_::Engine { source, .. } = &self.from else { return None };
-        let export = source.open_in_place().await.ok().flatten()?;
+        let From_::Engine { source, image, .. } = &self.from else { return None };
+        let export = source.open_in_place(image).await?;
         match intake.ingest(Contents::Export(export)).await {
             Err(error @ (TransferError::Source { .. } | TransferError::Invalid { .. } | TransferError::Image(_))) => {
                 tracing::debug!(%error, "the image is exported instead");
@@ -444,6 +444,9 @@ pub(super) fn engine_name(text: &str) -> Result<String, RegistryError> {
 fn usage(message: &str) -> RegistryError {
     RegistryError::Usage { message: message.to_owned() }
 }
+
+#[cfg(test)]
+mod in_place_tests;
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,7 @@ use crate::port::engine::{Engine, EngineError, EngineStore};
 use crate::port::image::{ByteStream, Delivered, Form, ImageError, ImagePart, ImageParts, ImageSink};
 
 /// A small image of three layers that nobody else has.
+#[derive(Debug)]
 pub(crate) struct Sample {
     pub(crate) layers: Vec<Vec<u8>>,
     pub(crate) config: Vec<u8>,

@@ -59,13 +59,11 @@ impl ImageSource for EngineSource {
 
 impl EngineSource {
     /// The image where the engine keeps it; `None` where it has to be exported (see [`Engine::in_place`]).
-    pub async fn open_in_place(&self) -> Result<Option<Box<dyn Export>>, ImageError> {
-        let image = self.inspect().await?;
-        let inner = self.engine.in_place(&image).await;
-        Ok(inner.map(|inner| -> Box<dyn Export> {
-            let exported = EngineExport { inner, image, by_manifest: false, place: self.place.clone() };
-            Box::new(StillThere { exported, engine: Arc::clone(&self.engine) })
-        }))
+    /// `image` is what [`EngineSource::inspect`] said.
+    pub async fn open_in_place(&self, image: &EngineImage) -> Option<Box<dyn Export>> {
+        let inner = self.engine.in_place(image).await?;
+        let exported = EngineExport { inner, image: image.clone(), by_manifest: false, place: self.place.clone() };
+        Some(Box::new(StillThere { exported, engine: Arc::clone(&self.engine) }))
     }
 
     /// Uncompressed digests by the names of the folders in which Docker up to 24 puts layers. Below the top layer these
