@@ -181,9 +181,12 @@ fn peak(home: &Home<'_>, args: &[&str], output: Option<&Path>) -> Result<f64> {
     Ok(mib(peak))
 }
 
-/// Whether a large open file is neither part of the home nor the output.
+/// Whether a large open file is neither part of the home nor the output, nor of the engine, whose layers are read where they are.
 fn is_copy(home: &Home<'_>, output: Option<&Path>, path: &Path) -> bool {
-    let kept = path.starts_with(&home.dir) || output.is_some_and(|output| path.starts_with(output));
+    let engine = home.lab.path("d");
+    let kept = path.starts_with(&home.dir)
+        || path.starts_with(engine)
+        || output.is_some_and(|output| path.starts_with(output));
     path.to_string_lossy().ends_with(" (deleted)") || !(kept || path == home.lab.ipcr)
 }
 

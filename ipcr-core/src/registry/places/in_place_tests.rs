@@ -145,7 +145,7 @@ impl StoreSession for Full {
 
 /// What a push takes in, and how often the engine had to export for it.
 async fn take(fault: Fault, full: bool) -> (Result<Ingested, TransferError>, usize) {
-    let sample = Sample::new("in place");
+    let sample = Sample::exactly("in place");
     let engine = Near { inner: MemoryEngine::new(), sample, fault, read: AtomicBool::new(false) };
     engine.load(engine.sample.archive(&["app:1"], &[])).await.unwrap();
     let engine = Arc::new(engine);
@@ -173,7 +173,7 @@ async fn take(fault: Fault, full: bool) -> (Result<Ingested, TransferError>, usi
 async fn what_is_wrong_in_the_folders_is_exported() {
     let (right, exports) = take(Fault::None, false).await;
     let right = right.unwrap();
-    assert_eq!((exports, right.image_id), (0, Some(Sample::new("in place").id())));
+    assert_eq!((exports, right.image_id), (0, Some(Sample::exactly("in place").id())));
     for fault in [Fault::Broken, Fault::Wrong] {
         let (taken, exports) = take(fault, false).await;
         assert_eq!((exports, taken.unwrap().image.root), (1, right.image.root.clone()), "{fault:?}");
