@@ -15,8 +15,9 @@ use crate::port::image::{Blobs, Export, ExportedImage, ExportedLayer, ImageError
 
 /// One image of an engine.
 ///
-/// [`ImageSource::open`] reads the engine's archive as it comes; [`EngineSource::open_in_place`] does without it. Layers that the engine has listed by their uncompressed digests are recognised
-/// before they are read wherever the engine's names for them can be foretold. An engine that keeps compressed blobs gives
+/// [`ImageSource::open`] reads the engine's archive as it comes; [`EngineSource::open_in_place`] does without it. Layers that the
+/// engine has listed by their uncompressed digests are recognised before they are read wherever the engine's names for them can be
+/// foretold. An engine that keeps compressed blobs gives
 /// them out with its manifests (see [`Export::manifests`]).
 #[derive(Debug)]
 pub struct EngineSource {
