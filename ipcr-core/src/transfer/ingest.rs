@@ -4,6 +4,7 @@
 //! ipcr ([`crate::dag::cut`], [`crate::dag::encode`]) and a canonical manifest is written. What this home has stored before is
 //! read past. Everything is verified: blobs against their descriptors, layers against the configuration's diff IDs.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -211,12 +212,12 @@ impl Intake {
         check_platform(&config.platform, self.options.platform.as_ref())
     }
 
-    /// Keeps blobs byte for byte, in the order of their digests; which of them had to be stored. Of those that must not be
+    /// Keeps blobs byte for byte, and gives them in the order of their digests; which of them had to be stored. Of those that must not be
     /// handed on, only what the source has. With `surveys` layers are unpacked on the way.
     pub(super) async fn keep(
         &self,
         source: &dyn Blobs,
-        blobs: Vec<Descriptor>,
+        mut blobs: Vec<Descriptor>,
         kept: &Kept,
         surveys: Option<(&Named, &Surveys)>,
     ) -> Result<Vec<(StoredBlob, bool)>, TransferError> {
@@ -230,6 +231,8 @@ impl Intake {
                 stored => stored.map(Some),
             }
         };
+        // The largest first: one that begins last would be alone in the end.
+        blobs.sort_by_key(|blob| (Reverse(blob.size), blob.digest));
         let stored = stream::iter(blobs).map(keep).buffer_unordered(BLOBS_AT_ONCE);
         let mut stored: Vec<(StoredBlob, bool)> =
             stored.try_filter_map(|blob| async { Ok::<_, TransferError>(blob) }).try_collect().await?;

@@ -160,6 +160,11 @@ impl Lab {
         }
     }
 
+    /// Whether that is where the engine keeps what it has.
+    pub(crate) fn is_engine(&self, path: &Path) -> bool {
+        self.engine.borrow().as_ref().is_some_and(|engine| path.starts_with(&engine.data) || path == self.path("dx"))
+    }
+
     /// The process of the engine, if it runs.
     pub(crate) fn engine_id(&self) -> Option<u32> {
         self.engine.borrow().as_ref().and_then(Engine::id)
