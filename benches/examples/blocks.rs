@@ -11,11 +11,11 @@
 
 #![expect(clippy::print_stdout, reason = "what it prints is what it is for")]
 
-use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipcr_benches::{Result, cpu};
 use ipcr_core::event::Emitter;
 use ipcr_core::exchange::file::File;
 use ipcr_core::exchange::reader::Reader;
@@ -35,8 +35,6 @@ use multiaddr::Multiaddr;
 use serde_json::{Value, json};
 use tikv_jemallocator::Jemalloc;
 
-type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
-
 /// The one that `ipcr` has.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
@@ -47,8 +45,6 @@ const USAGE: &str =
 const STALL: Duration = Duration::from_secs(60);
 /// Bytes of blocks that are fetched at once, as a pull does.
 const IN_FLIGHT: usize = 32 << 20;
-/// Parts of a second in which the kernel counts processor time.
-const TICKS: u32 = 100;
 
 #[tokio::main]
 async fn main() -> Result {
@@ -133,12 +129,4 @@ fn result(cid: impl std::fmt::Display, bytes: u64, new: u64, start: Instant) -> 
     let rate = bytes as f64 / 1e6 / seconds;
     let cid = cid.to_string();
     Ok(json!({"cid": cid, "bytes": bytes, "new": new, "seconds": seconds, "mb_per_s": rate, "cpu": cpu()?}))
-}
-
-/// Processor seconds of this process (proc(5), `stat`).
-fn cpu() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields = stat.rsplit_once(')').ok_or("a stat line names the program")?.1;
-    let ticks: u32 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
-    Ok(f64::from(ticks) / f64::from(TICKS))
 }

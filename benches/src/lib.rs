@@ -1,4 +1,23 @@
-//! Criterion benches of `ipcr-core`: see the `benches` folder. Here is what they share.
+//! Benches of ipcr: see the `benches` and `examples` folders. Here is what they share.
+
+use std::error::Error;
+
+/// What the programs end with.
+pub type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Parts of a second in which the kernel counts processor time.
+const TICKS: u32 = 100;
+
+/// Processor seconds of this process (proc(5), `stat`).
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn cpu() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit_once(')').ok_or("a stat line names the program")?.1;
+    let ticks: u32 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
+    Ok(f64::from(ticks) / f64::from(TICKS))
+}
 
 /// The header of a file in a tar.
 ///

@@ -47,11 +47,12 @@ enum Operation {
     KuboFetch,
     IpcrFetch,
     IpcrFetchShared,
+    Connection,
 }
 
 use Operation::{
-    DiskCopy, IpcrAdd, IpcrAddAgain, IpcrFetch, IpcrFetchShared, KuboAdd, KuboAddUnsynced, KuboFetch, StockAdd,
-    StockFetch,
+    Connection, DiskCopy, IpcrAdd, IpcrAddAgain, IpcrFetch, IpcrFetchShared, KuboAdd, KuboAddUnsynced, KuboFetch,
+    StockAdd, StockFetch,
 };
 
 const OPERATIONS: &[(Operation, &str)] = &[
@@ -65,6 +66,7 @@ const OPERATIONS: &[(Operation, &str)] = &[
     (KuboFetch, "fetch, Kubo from Kubo, synced"),
     (IpcrFetch, "fetch, ipcr from ipcr"),
     (IpcrFetchShared, "fetch, ipcr from 3 seeders of 20 MB/s each"),
+    (Connection, "a connection alone: nothing read, hashed, asked for or stored"),
 ];
 
 /// How many times as fast ipcr has to be.
@@ -100,6 +102,7 @@ pub(super) fn run(root: &Path, quick: bool) -> Result<bool> {
         lab: &lab,
         stock: own.join("release/stock"),
         ipcr: target.join("release/examples/blocks"),
+        wire: target.join("release/examples/wire"),
         file,
         bytes,
         samples: BTreeMap::new(),
@@ -158,6 +161,7 @@ struct Round<'a> {
     lab: &'a Lab,
     stock: PathBuf,
     ipcr: PathBuf,
+    wire: PathBuf,
     file: PathBuf,
     bytes: u64,
     samples: BTreeMap<Operation, Vec<Sample>>,
@@ -254,7 +258,13 @@ impl Round<'_> {
         drop((giver, taker));
 
         let server = self.serve(IPCR[0])?;
-        self.ipcr_fetch(IpcrFetch, IPCR[1], &[&server], vec![server.address.clone()])
+        self.ipcr_fetch(IpcrFetch, IPCR[1], &[&server], vec![server.address.clone()])?;
+        drop(server);
+
+        let server = Server::start(Command::new(&self.wire).args(["serve", &self.bytes.to_string()]), self.lab)?;
+        let mut command = Command::new(&self.wire);
+        command.args(["fetch", "--peer", &server.address]);
+        self.reported(Connection, &mut command, &[server.id()]).map(drop)
     }
 
     fn serve(&self, home: &str) -> Result<Server> {
@@ -298,7 +308,7 @@ impl Round<'_> {
         let before = spent();
         let told: Value = serde_json::from_str(&shell::output(command)?)?;
         let field = |name: &str| told[name].as_f64().ok_or_else(|| format!("no {name} in {told}"));
-        same("the size of the file", &told["bytes"], &self.bytes.into())?;
+        same("the bytes", &told["bytes"], &self.bytes.into())?;
         let sample = Sample { seconds: field("seconds")?, cpu: field("cpu")? + spent() - before };
         self.note(operation, sample);
         match operation {
