@@ -2,8 +2,8 @@
 //!
 //! A sender that takes every lost packet for a sign of congestion (CUBIC, RFC 9438, which libp2p's QUIC has) is slow over a long line that
 //! loses some: 50 ms there and back and one packet of a thousand lost leave one connection 10 Mbit of 100. Several have several times as
-//! much. So whoever fetches more than a little opens more of them to a holder ([`Shared::widen`]), and whoever answers uses by turns all
-//! that there are ([`Lanes`]).
+//! much. So whoever fetches more than a little opens more of them to a holder ([`Shared::widen`]): a few, and many where round trips show that
+//! the line is not full in spite of them ([`RoundTrips`]). Whoever answers uses by turns all that there are ([`Lanes`]).
 
 use std::time::Duration;
 
@@ -15,17 +15,23 @@ use tokio::time::Instant;
 use super::message::Message;
 use super::session::Shared;
 use super::{Bitswap, PROTOCOL, Peer, STREAM_IDLE, lock};
-use crate::node::frame;
+use crate::node::{frame, ping, swarm};
 
-/// Most connections to one peer that are used. A node takes twice as many of one, so that there is room for new ones while old ones are
+/// Most connections to one peer that are used. A node takes half as many again of one, so that there is room for new ones while old ones are
 /// dead and nobody knows it yet.
-const LANES: usize = 4;
+const LANES: usize = 16;
+/// As many are opened without a look at the line.
+const FEW: usize = 4;
+/// Looks at the line of one that has a few.
+const LOOKS: u32 = 8;
+/// By how much a round trip may be longer than the least of all before something waits in front of the line: half of it, and so much.
+const QUEUE: Duration = Duration::from_millis(10);
 /// How long what comes is counted before it is decided whether more connections are opened.
 const WATCH: Duration = Duration::from_secs(1);
 /// Bytes in a second of a line that loses next to nothing, so that one connection is enough.
 const FAST: u64 = 32_000_000;
 /// How many times more connections are opened, if not all stay.
-const ROUNDS: u32 = 2;
+const ROUNDS: u32 = 3;
 /// Blocks that a holder is asked for, all the time, if the line and not this node is what makes it slow.
 const BUSY: u64 = 4;
 
@@ -106,10 +112,18 @@ impl Shared {
             let bytes = self.bitswap.intake.came();
             lock(&self.state).schedule.alone(&peer).map(|asked| Look { at: Instant::now(), bytes, asked })
         };
-        let (mut last, mut rounds) = (look(), 0);
+        let (mut last, mut rounds, mut looks) = (look(), 0, 0);
+        let mut trips = RoundTrips::default();
         // Whoever takes them and closes them again is not asked without end.
-        while rounds < ROUNDS && !self.bitswap.intake.keeps_below(FAST) {
-            tokio::time::sleep(WATCH).await;
+        while rounds < ROUNDS && looks < LOOKS && !self.bitswap.intake.keeps_below(FAST) {
+            // First while the line is empty, then while a few connections send all they can.
+            let few = hub.lanes(&peer) >= FEW;
+            tokio::join!(tokio::time::sleep(WATCH), async {
+                if looks == 0 || few {
+                    trips.add(self.round_trip(&peer).await);
+                    looks += 1;
+                }
+            });
             let now = look();
             let then = std::mem::replace(&mut last, now);
             let Some(rate) = now.zip(then).and_then(|(now, then)| now.rate(&then)) else { continue };
@@ -117,15 +131,50 @@ impl Shared {
             if rate > as_f64(FAST) || !link.is_quic() {
                 continue;
             }
+            let most = if !few {
+                FEW
+            } else if trips.are_short() && hub.speakers(&swarm::PROTOCOL).contains(&peer) {
+                // Nobody else would use them.
+                LANES
+            } else {
+                continue;
+            };
             let lanes = hub.lanes(&peer);
             if lanes >= LANES {
                 return;
             }
             rounds += 1;
-            let further = (lanes..LANES).map(|_| hub.dial_further(peer));
+            let further = (lanes..most).map(|_| hub.dial_further(peer));
             let failed = futures::future::join_all(further).await.into_iter().find_map(Result::err);
-            tracing::debug!(%peer, rate, lanes = hub.lanes(&peer), ?failed, "more connections to a holder");
+            tracing::debug!(%peer, rate, ?trips, lanes = hub.lanes(&peer), ?failed, "more connections to a holder");
         }
+    }
+
+    /// How long it takes to a peer and back, if it answers within [`WATCH`].
+    async fn round_trip(&self, peer: &PeerId) -> Option<Duration> {
+        let hub = &self.bitswap.hub;
+        let timed = async { ping::round_trip(hub.open(peer, &ping::PROTOCOL).await.ok()?).await.ok() };
+        tokio::time::timeout(WATCH, timed).await.ok().flatten()
+    }
+}
+
+/// How long it takes to a peer and back.
+#[derive(Clone, Copy, Debug, Default)]
+struct RoundTrips {
+    least: Option<Duration>,
+    last: Option<Duration>,
+}
+
+impl RoundTrips {
+    /// Notes one; `None` if it took too long.
+    fn add(&mut self, trip: Option<Duration>) {
+        self.last = trip;
+        self.least = self.least.into_iter().chain(trip).min();
+    }
+
+    /// Whether the last one shows that nothing waits in front of the line. Then packets were not lost because it is full.
+    fn are_short(&self) -> bool {
+        self.last.zip(self.least).is_some_and(|(last, least)| last <= least + least / 2 + QUEUE)
     }
 }
 
@@ -165,7 +214,22 @@ mod tests {
         assert_eq!(turns(&[0, 1, 1]), [0, 0, 0]);
         assert_eq!(turns(&[3; 6]), [1, 2, 0, 1, 2, 0]);
         assert_eq!(turns(&[3, 3, 1, 2]), [1, 2, 0, 1], "those that are lost are left out");
-        assert_eq!(turns(&[9; 5]), [2, 3, 0, 1, 2], "and no more than are used");
+        assert_eq!(turns(&[99; LANES]).last(), Some(&1), "and no more than are used");
+    }
+
+    #[test]
+    fn a_line_in_front_of_which_nothing_waits_has_short_round_trips() {
+        let mut trips = RoundTrips::default();
+        assert!(!trips.are_short());
+        trips.add(None);
+        assert!(!trips.are_short(), "nobody answered");
+        for (millis, short) in [(50, true), (85, true), (86, false), (400, false), (60, true), (30, true), (56, false)]
+        {
+            trips.add(Some(Duration::from_millis(millis)));
+            assert_eq!(trips.are_short(), short, "{millis} ms: {trips:?}");
+        }
+        trips.add(None);
+        assert!(!trips.are_short(), "it took too long");
     }
 
     #[test]
