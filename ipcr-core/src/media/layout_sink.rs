@@ -1,6 +1,6 @@
 //! Writing an image into a folder: [`LayoutSink`].
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::parts;
 use super::place::{Place, on_disk};
-use super::temporary::{Temporary, is_temporary};
+use super::temporary::{Temporary, is_temporary, sync_folder};
 use crate::digest::{Digest, Hasher};
 use crate::image::descriptor::Descriptor;
 use crate::image::layout::{
@@ -25,12 +26,14 @@ use crate::port::image::{Abilities, ByteStream, Delivered, Form, ImageError, Ima
 
 /// Bytes that are handed to the writing thread at once.
 const CHUNK: usize = 256 << 10;
+/// Blobs that become durable while the next ones are written; each is an open file.
+const SETTLING: usize = 8;
 
 /// Adds an image to the OCI image layout in a folder, which is made when there is none.
 ///
-/// Blobs that are there are checked and kept; others are written under temporary names, hashed, made durable and renamed.
-/// `index.json` is replaced last: before, the image is not there. Dropped before, the sink takes back what it added, unless
-/// another writer is at work in the layout, which may count on it.
+/// Blobs that are there are checked and kept; others are written under temporary names, made durable while the next ones come,
+/// and renamed. `index.json` is replaced last: before, the image is not there. Dropped before, the sink takes back what it added,
+/// unless another writer is at work in the layout, which may count on it.
 #[derive(Debug)]
 pub struct LayoutSink {
     path: PathBuf,
@@ -38,9 +41,20 @@ pub struct LayoutSink {
     place: Place,
     parts: Option<ImageParts>,
     missing: HashSet<Digest>,
+    /// Blobs that are not durable yet; the oldest first.
+    settling: VecDeque<Settling>,
+    /// Folders in which blobs got names that are not durable yet.
+    unsynced: BTreeSet<PathBuf>,
     undo: Undo,
     /// Whether an image of another name keeps the tag, if it has it.
     keeps_others: bool,
+}
+
+/// A blob that was written whole.
+#[derive(Debug)]
+struct Settling {
+    target: PathBuf,
+    synced: JoinHandle<io::Result<Temporary>>,
 }
 
 impl LayoutSink {
@@ -48,7 +62,17 @@ impl LayoutSink {
     pub fn new(path: impl Into<PathBuf>, tag: Option<String>) -> Self {
         let path = path.into();
         let place = Place::new(path.display().to_string());
-        Self { path, tag, place, parts: None, missing: HashSet::new(), undo: Undo::default(), keeps_others: false }
+        Self {
+            path,
+            tag,
+            place,
+            parts: None,
+            missing: HashSet::new(),
+            settling: VecDeque::new(),
+            unsynced: BTreeSet::new(),
+            undo: Undo::default(),
+            keeps_others: false,
+        }
     }
 
     /// The same where nobody has chosen the tag: if an image of another name has it, that one keeps it, and this one goes by its whole
@@ -82,44 +106,75 @@ impl LayoutSink {
             return Err(self.place.malformed(format_args!("{} is not what was announced", descriptor.digest)));
         }
         let stream = Box::pin(io::Cursor::new(bytes.to_vec()));
-        self.receive(descriptor.digest, descriptor.size, stream).await
+        self.receive(&descriptor.digest, descriptor.size, stream).await
     }
 
-    async fn receive(&mut self, digest: Digest, size: u64, mut data: ByteStream) -> Result<(), ImageError> {
-        let place = self.place.clone();
-        let target = self.blob_path(&digest);
+    /// Writes a blob, whose stream says whether it is the right one when it ends.
+    async fn receive(&mut self, digest: &Digest, size: u64, mut data: ByteStream) -> Result<(), ImageError> {
+        let target = self.blob_path(digest);
+        let folder = target.parent().expect("blobs are in a folder").to_owned();
+        self.undo.folder(&folder).map_err(|error| self.place.io("writing", error))?;
         let (sender, mut chunks) = mpsc::channel::<Vec<u8>>(4);
-        let writer = {
-            let (place, target) = (place.clone(), target.clone());
-            tokio::task::spawn_blocking(move || {
-                let folder = target.parent().expect("blobs are in a folder");
-                let mut temporary = Temporary::create(folder).map_err(|error| place.io("writing", error))?;
-                let mut hasher = Hasher::new(digest.algorithm());
-                let mut written = 0;
-                while let Some(chunk) = chunks.blocking_recv() {
-                    if chunk.is_empty() {
-                        if written != size || hasher.finish() != digest {
-                            return Err(place.malformed(format_args!("the bytes for {digest} are others")));
-                        }
-                        return temporary.persist(&target).map_err(|error| place.io("writing", error));
-                    }
-                    hasher.update(&chunk);
-                    written += chunk.len() as u64;
-                    temporary.file.write_all(&chunk).map_err(|error| place.io("writing", error))?;
+        let writer = spawn_blocking(move || {
+            let mut temporary = Temporary::create(&folder)?;
+            let mut written = 0;
+            while let Some(chunk) = chunks.blocking_recv() {
+                if chunk.is_empty() {
+                    return Ok(Some((temporary, written)));
                 }
-                // The stream broke: the temporary file goes.
-                Ok(())
-            })
-        };
-        let existed = tokio::fs::try_exists(&target).await.unwrap_or(false);
+                written += chunk.len() as u64;
+                temporary.file.write_all(&chunk)?;
+            }
+            // The stream broke: the temporary file goes.
+            Ok(None)
+        });
         let copied = copy(&mut data, size, sender).await;
         // The writer knows better than the sender why it has stopped to listen.
-        writer.await.expect("writing does not panic")?;
-        copied.map_err(|error| place.reading(error))?;
+        let written = writer.await.expect("writing does not panic").map_err(|error| self.place.io("writing", error))?;
+        copied.map_err(|error| self.place.reading(error))?;
+        match written {
+            Some((temporary, written)) if written == size => {
+                let synced = spawn_blocking(move || temporary.file.sync_all().map(|()| temporary));
+                self.settling.push_back(Settling { target, synced });
+            }
+            _ => return Err(self.place.malformed(format_args!("the bytes for {digest} are others"))),
+        }
+        while self.settling.len() > SETTLING {
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    /// Gives the oldest blob its name as soon as it is durable.
+    async fn settle(&mut self) -> Result<(), ImageError> {
+        let Some(Settling { target, synced }) = self.settling.pop_front() else { return Ok(()) };
+        let named = target.clone();
+        let settled = match synced.await.expect("syncing does not panic") {
+            Ok(mut temporary) => {
+                let name = move || {
+                    let existed = named.try_exists().unwrap_or(false);
+                    temporary.rename(&named).map(|()| existed)
+                };
+                on_disk(name).await
+            }
+            Err(error) => Err(error),
+        };
+        let existed = settled.map_err(|error| self.place.io("writing", error))?;
+        self.unsynced.extend(target.parent().map(Path::to_owned));
         if !existed {
             self.undo.files.push(target);
         }
         Ok(())
+    }
+
+    /// Waits until everything that was written is durable, under its name.
+    pub(super) async fn settle_all(&mut self) -> Result<(), ImageError> {
+        while !self.settling.is_empty() {
+            self.settle().await?;
+        }
+        let folders = std::mem::take(&mut self.unsynced);
+        let synced = on_disk(move || folders.iter().try_for_each(|folder| sync_folder(folder))).await;
+        synced.map_err(|error| self.place.io("writing", error))
     }
 
     /// Whether a blob is there and right.
@@ -368,10 +423,7 @@ impl ImageSink for LayoutSink {
     }
 
     async fn write(&mut self, need: &Need, size: u64, data: ByteStream) -> Result<(), ImageError> {
-        let folder = self.blob_path(&need.blob.digest);
-        let folder = folder.parent().expect("blobs are in a folder");
-        self.undo.folder(folder).map_err(|error| self.place.io("writing", error))?;
-        self.receive(need.blob.digest, size, data).await?;
+        self.receive(&need.blob.digest, size, data).await?;
         self.missing.remove(&need.blob.digest);
         Ok(())
     }
@@ -386,12 +438,10 @@ impl ImageSink for LayoutSink {
         let configs = parts.images.iter().map(|image| &image.config);
         for (descriptor, bytes) in configs.chain(&parts.manifests) {
             if !self.holds(descriptor).await? {
-                let folder = self.blob_path(&descriptor.digest);
-                let folder = folder.parent().expect("blobs are in a folder");
-                self.undo.folder(folder).map_err(|error| self.place.io("writing", error))?;
                 self.put(descriptor, bytes).await?;
             }
         }
+        self.settle_all().await?;
         let mut root = Descriptor { annotations: std::collections::BTreeMap::default(), ..parts.root.clone() };
         root.annotations.extend(parts.name.iter().map(|name| (IMAGE_NAME.to_owned(), name.clone())));
         let referrers = parts::referrers(&parts);

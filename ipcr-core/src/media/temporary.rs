@@ -30,6 +30,12 @@ impl Temporary {
     /// Makes it durable under `target`, in place of what is there.
     pub(crate) fn persist(&mut self, target: &Path) -> io::Result<()> {
         self.file.sync_all()?;
+        self.rename(target)?;
+        sync_folder(target.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Puts it under `target`, in place of what is there; that lasts when it and its folder are synced.
+    pub(crate) fn rename(&mut self, target: &Path) -> io::Result<()> {
         if self.path.is_none() {
             // A name can be given, but none can be taken over: that takes a second step.
             self.path = Some(with_name(&self.folder, |path| name(&self.file, path))?.1);
@@ -38,9 +44,13 @@ impl Temporary {
             std::fs::rename(path, target)?;
         }
         self.path = None;
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
+        Ok(())
     }
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all()
 }
 
 impl Drop for Temporary {

@@ -1,9 +1,14 @@
 //! Folders with several images.
 
+use crate::digest::{Algorithm, Digest};
+use crate::image::media_type::{OCI_CONFIG, OCI_LAYER};
 use crate::kind::ErrorKind;
 use crate::media::oci_layout::{LayoutFolder, LayoutSink};
-use crate::port::conformance::image::{assert_same, blobs, deliver, many_platforms, one_platform};
+use crate::port::conformance::image::{
+    assert_same, blobs, config, deliver, layer, manifest, many_platforms, one_platform,
+};
 use crate::port::image::{ImageError, ImageSink, ImageSource, Opened};
+use crate::port::memory::image::MemoryImage;
 
 #[tokio::test]
 async fn a_second_image_is_added_and_a_tag_moves() {
@@ -101,6 +106,7 @@ async fn what_others_count_on_stays_when_a_writer_gives_up() {
             let data = image.blob(&need.blob).await.unwrap();
             sink.write(need, need.blob.size, data).await.unwrap();
         }
+        sink.settle_all().await.unwrap();
         (sink, needs.len())
     };
     let (first, written) = begin().await;
@@ -114,6 +120,32 @@ async fn what_others_count_on_stays_when_a_writer_gives_up() {
     std::fs::remove_dir_all(&layout).unwrap();
     drop(begin().await);
     assert!(!layout.exists());
+}
+
+#[tokio::test]
+async fn more_blobs_than_settle_at_once_come_whole_and_go_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = folder.path().join("layout");
+    let image = MemoryImage::new();
+    let tars: Vec<Vec<u8>> = (0..20).map(|number| layer(&format!("file{number}"), 5000)).collect();
+    let diff_ids: Vec<Digest> = tars.iter().map(|tar| Digest::sha256(tar)).collect();
+    let config = image.add(OCI_CONFIG, Algorithm::Sha256, config(&diff_ids, "amd64"));
+    let layers: Vec<_> = tars.into_iter().map(|tar| image.add(OCI_LAYER, Algorithm::Sha256, tar)).collect();
+    image.set_root(manifest(&image, &config, &layers, None), None);
+    let image = blobs(&image).await;
+    let parts = crate::port::conformance::image::gather(&*image, None).await;
+    let mut sink = LayoutSink::new(&layout, None);
+    let needs = ImageSink::plan(&mut sink, &parts).await.unwrap();
+    for need in &needs {
+        sink.write(need, need.blob.size, image.blob(&need.blob).await.unwrap()).await.unwrap();
+    }
+    let named = std::fs::read_dir(layout.join("blobs/sha256")).unwrap().count();
+    assert!(named >= 20 - 8, "{named}");
+    drop(sink);
+    assert!(!layout.exists());
+    deliver(&*image, Box::new(LayoutSink::new(&layout, None)), None).await.unwrap();
+    let Opened::Blobs(read) = LayoutFolder::new(&layout, None).open().await.unwrap() else { panic!("a layout") };
+    assert_same(&*read, &*image).await;
 }
 
 #[tokio::test]
