@@ -152,6 +152,8 @@ impl EncodeError {
 pub struct Encoder {
     encoding: Encoding,
     machine: Machine,
+    /// What is written to before its length is known. New zeros for each piece would be pages that the kernel clears.
+    out: Vec<u8>,
 }
 
 enum Machine {
@@ -181,7 +183,7 @@ impl Encoder {
             }
             Compression::None => Machine::None,
         };
-        Ok(Self { encoding, machine })
+        Ok(Self { encoding, machine, out: Vec::new() })
     }
 
     /// Its encoding.
@@ -197,11 +199,9 @@ impl Encoder {
         match &mut self.machine {
             Machine::Gzip(machine) => {
                 let compressor = &mut machine.0;
-                let mut out = vec![0; compressor.gzip_compress_bound(piece.len())];
-                let length = compressor.gzip_compress(piece, &mut out).expect("the bound of the output is enough");
-                out.truncate(length);
-                out.shrink_to_fit();
-                Ok(out.into())
+                let out = at_least(&mut self.out, compressor.gzip_compress_bound(piece.len()));
+                let length = compressor.gzip_compress(piece, out).expect("the bound of the output is enough");
+                Ok(Bytes::copy_from_slice(&out[..length]))
             }
             Machine::Zstd(machine) => {
                 let mut out = machine.0.compress(piece).map_err(|source| EncodeError::Compressor { source })?;
@@ -215,14 +215,22 @@ impl Encoder {
     /// Whether `leaf` is what this encoding made of `piece`: whether it decodes to it. Ten times as fast as encoding.
     pub fn made(&mut self, leaf: &[u8], piece: &[u8]) -> bool {
         // One byte more, so that a longer piece is not taken for this one.
-        let mut out = vec![0; piece.len() + 1];
+        let out = &mut at_least(&mut self.out, piece.len() + 1)[..=piece.len()];
         let length = match &mut self.machine {
-            Machine::Gzip(machine) => machine.1.gzip_decompress(leaf, &mut out).ok(),
-            Machine::Zstd(machine) => machine.1.decompress_to_buffer(leaf, &mut out[..]).ok(),
+            Machine::Gzip(machine) => machine.1.gzip_decompress(leaf, out).ok(),
+            Machine::Zstd(machine) => machine.1.decompress_to_buffer(leaf, out).ok(),
             Machine::None => return leaf == piece,
         };
         length == Some(piece.len()) && out[..piece.len()] == *piece
     }
+}
+
+/// A buffer with so many bytes or more.
+fn at_least(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    if buffer.len() < length {
+        buffer.resize(length, 0);
+    }
+    buffer
 }
 
 #[cfg(test)]

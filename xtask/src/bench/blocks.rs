@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::rounds::warm;
 use crate::accept::exchange::{Kubo, kubo};
 use crate::accept::lab::{Lab, Process};
 use crate::accept::site::{require, same, text};
@@ -234,9 +235,10 @@ impl Round<'_> {
         self.lab.path(&format!("{name}.cid"))
     }
 
-    /// From one process to another.
+    /// From one process to another. What is served is in memory: it is the exchange that is measured, not the disk of the server.
     fn fetch(&mut self) -> Result {
         let cid = fs::read_to_string(self.cid_file(STOCK[0]))?;
+        warm(&self.lab.path(STOCK[0]))?;
         let server =
             Server::start(Command::new(&self.stock).args(["serve", "--repo", &self.path(STOCK[0])]), self.lab)?;
         let mut command = Command::new(&self.stock);
@@ -245,6 +247,7 @@ impl Round<'_> {
         drop(server);
 
         let cid = fs::read_to_string(self.cid_file(KUBO[0]))?;
+        warm(&self.lab.path(KUBO[0]))?;
         let giver = Kubo::open(self.lab, KUBO[0])?;
         sync_blocks(&Kubo::init(self.lab, KUBO[1])?)?;
         let taker = Kubo::open(self.lab, KUBO[1])?;
@@ -257,6 +260,7 @@ impl Round<'_> {
         self.note(KuboFetch, Sample { seconds: cost.seconds, cpu: cost.cpu });
         drop((giver, taker));
 
+        warm(&self.lab.path(IPCR[0]))?;
         let server = self.serve(IPCR[0])?;
         self.ipcr_fetch(IpcrFetch, IPCR[1], &[&server], vec![server.address.clone()])?;
         drop(server);

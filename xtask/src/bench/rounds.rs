@@ -400,7 +400,7 @@ fn forget(lab: &Lab, id: &str) -> Result {
 }
 
 /// Reads a file, or all files in a folder, so that they are in memory.
-fn warm(path: &Path) -> Result {
+pub(super) fn warm(path: &Path) -> Result {
     if fs::symlink_metadata(path)?.is_dir() {
         for entry in fs::read_dir(path)? {
             warm(&entry?.path())?;
