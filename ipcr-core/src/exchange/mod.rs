@@ -1,6 +1,7 @@
 //! Reading and editing DAGs whose blocks are stored here or held by others.
 //!
 //! * [`reader`]: [`reader::Reader`], blocks from the store first, then from others, kept as soon as they come.
+//! * `puts`: blocks that come together, stored together.
 //! * [`window`]: [`window::Window`], the memory that files being read share.
 //! * [`file`](mod@file): [`file::File`], a UnixFS file in order, its blocks fetched ahead.
 //! * [`path`]: following names through directories, listing them.
@@ -16,6 +17,7 @@ pub mod directory;
 pub mod file;
 pub mod gateways;
 pub mod path;
+mod puts;
 pub mod reader;
 pub mod routers;
 pub(crate) mod waiters;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 
+use super::puts::Puts;
 use super::window::Window;
 use crate::dag::block::{Block, identity_data, known_data};
 use crate::port::blocks::{BlockStore, ReadBlocks, ReadError, StoreError, StoreSession};
@@ -24,7 +25,7 @@ pub struct Reader(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     store: Arc<dyn BlockStore>,
-    keep: Option<Arc<dyn StoreSession>>,
+    keep: Option<Puts>,
     fetch: Option<Arc<dyn FetchSession>>,
     local: AtomicU64,
     fetched: AtomicU64,
@@ -60,7 +61,7 @@ impl Reader {
     ) -> Self {
         Self(Arc::new(Inner {
             store,
-            keep,
+            keep: keep.map(Puts::new),
             fetch,
             local: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
@@ -93,7 +94,7 @@ impl Reader {
     pub async fn has(&self, cids: &[Cid]) -> Result<Vec<bool>, ReadError> {
         let failed = |source| ReadError::Store { cid: cids.first().copied().unwrap_or_default(), source };
         let held = match &self.0.keep {
-            Some(keep) => keep.hold(cids).await,
+            Some(keep) => keep.session().hold(cids).await,
             None => self.0.store.has(cids).await,
         };
         held.map_err(failed)
@@ -124,22 +125,15 @@ impl Reader {
         first
     }
 
+    /// Fetches what is not stored; to be called by one at a time for each block.
     async fn fetch(&self, session: &dyn FetchSession, cid: &Cid) -> Result<Bytes, ReadError> {
-        let turn = Turn::new(&self.0.pending, *cid);
-        let _first = turn.lock.lock().await;
-        // Another read may have fetched it meanwhile.
-        match self.stored(cid).await {
-            Ok(Some(data)) => return Ok(data),
-            Err(error) if !is_corrupt(&error) => return Err(error),
-            _ => {}
-        }
         let block = match known_data(cid) {
             Some(data) => Block::verify(*cid, data).map_err(|source| ReadError::Wrong { cid: *cid, source })?,
             None => session.fetch(cid).await.map_err(|source| ReadError::Fetch { cid: *cid, source })?,
         };
         let data = block.data().clone();
         if let Some(keep) = &self.0.keep {
-            keep.put(vec![block]).await.map_err(|source| ReadError::Store { cid: *cid, source })?;
+            keep.put(block).await.map_err(|source| ReadError::Store { cid: *cid, source })?;
         }
         if self.count(cid, data.len(), &self.0.fetched) {
             self.0.fetched_blocks.fetch_add(1, Ordering::Relaxed);
@@ -154,8 +148,13 @@ impl ReadBlocks for Reader {
         if let Some(data) = identity_data(cid) {
             return Ok(data);
         }
+        let Some(session) = &self.0.fetch else {
+            return self.stored(cid).await?.ok_or(ReadError::Missing { cid: *cid });
+        };
+        // Whoever waits for its turn finds stored what the one before has fetched.
+        let turn = Turn::new(&self.0.pending, *cid);
+        let _first = turn.lock.lock().await;
         let stored = self.stored(cid).await;
-        let Some(session) = &self.0.fetch else { return stored?.ok_or(ReadError::Missing { cid: *cid }) };
         let damaged = match stored {
             Ok(Some(data)) => return Ok(data),
             Ok(None) => None,

@@ -30,6 +30,16 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// A stored block whose bytes are wrong is [`StoreError::Corrupt`], never returned.
     async fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError>;
 
+    /// The same for each of `cids`, in their order. All of them are in memory at once: it is for a few, which cost a store whose work
+    /// is done by other threads no more than one.
+    async fn get_each(&self, cids: &[Cid]) -> Vec<Result<Option<Bytes>, StoreError>> {
+        let mut found = Vec::with_capacity(cids.len());
+        for cid in cids {
+            found.push(self.get(cid).await);
+        }
+        found
+    }
+
     /// Begins to add blocks. While the session lives its blocks are never collected; afterwards, when it was not
     /// committed and not aborted, they stay for `lease`.
     async fn begin(&self, lease: Duration) -> Result<Box<dyn StoreSession>, StoreError>;

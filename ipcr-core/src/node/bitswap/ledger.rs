@@ -323,7 +323,8 @@ async fn prepare(bitswap: &Bitswap, peer: &Peer, blocks: usize) -> Option<Batch>
     };
     let cids: Vec<Cid> = asked.iter().map(|(cid, _)| *cid).collect();
     let held: HashSet<Cid> = bitswap.held(&cids).await.into_iter().collect();
-    let found = futures::future::join_all(blocks.iter().map(|(cid, _)| bitswap.block(cid))).await;
+    let cids: Vec<Cid> = blocks.iter().map(|(cid, _)| *cid).collect();
+    let found = bitswap.blocks(&cids).await;
     let mut messages = vec![Message::default()];
     let presences = &mut messages[0].presences;
     presences.extend(denied.into_iter().map(|cid| Presence { cid, have: false }));

@@ -276,19 +276,30 @@ impl Bitswap {
         held
     }
 
-    /// A block, if it is here and served.
-    async fn block(&self, cid: &Cid) -> Option<Bytes> {
-        if !self.terms.share.allows(cid) {
-            return None;
+    /// These blocks, as far as they are here and served.
+    async fn blocks(&self, cids: &[Cid]) -> Vec<Option<Bytes>> {
+        let mut found: Vec<Option<Bytes>> = vec![None; cids.len()];
+        let (mut places, mut stored) = (Vec::new(), Vec::new());
+        {
+            let (fresh, withheld) = (lock(&self.fresh), lock(&self.withheld));
+            for (place, cid) in cids.iter().enumerate().filter(|(_, cid)| self.terms.share.allows(cid)) {
+                found[place] = fresh.get(cid);
+                if found[place].is_none() && !withheld.contains(cid.hash()) {
+                    places.push(place);
+                    stored.push(*cid);
+                }
+            }
         }
-        let fresh = lock(&self.fresh).get(cid);
-        if fresh.is_some() || lock(&self.withheld).contains(cid.hash()) {
-            return fresh;
+        if !stored.is_empty() {
+            let got = self.store.get_each(&stored).await;
+            for ((place, cid), got) in places.into_iter().zip(stored).zip(got) {
+                found[place] = got.unwrap_or_else(|error| {
+                    tracing::warn!(%cid, %error, "a wanted block cannot be read");
+                    None
+                });
+            }
         }
-        self.store.get(cid).await.unwrap_or_else(|error| {
-            tracing::warn!(%cid, %error, "a wanted block cannot be read");
-            None
-        })
+        found
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
