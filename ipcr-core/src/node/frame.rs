@@ -22,9 +22,19 @@ const SLOWEST: usize = 16 << 10;
 /// jemalloc has these at hand up to 14 KiB, and for more goes to the kernel each time.
 const WRITE: usize = 14 << 10;
 
-/// Most bytes that are read at once, and made zeros for it. For zeros of a whole message jemalloc would go to the kernel, which
-/// clears page after page when they are written to: a fifth of what a fetch costs.
-const READ: usize = 64 << 10;
+/// How many zeros are written at once.
+const ZEROS: usize = 64 << 10;
+
+/// A buffer of zeros, which are written: for zeros that are only asked for jemalloc goes to the kernel, which clears page after page
+/// when they are first touched. That was a fifth of what a fetch cost.
+fn zeros(length: usize) -> Vec<u8> {
+    let mut zeros = Vec::with_capacity(length);
+    // In steps, so that no compiler takes it for the same.
+    while zeros.len() < length {
+        zeros.resize(length.min(zeros.len() + ZEROS), 0);
+    }
+    zeros
+}
 
 /// Reads the length of the next message; `None` if the stream ends before it. Waits for ever for its first byte.
 pub(super) async fn read_length<R: AsyncRead + Unpin>(reader: &mut R, limit: usize) -> io::Result<Option<usize>> {
@@ -97,14 +107,12 @@ async fn read_body_within<R: AsyncRead + Unpin>(
     length: usize,
     intake: Option<&Intake>,
 ) -> io::Result<Vec<u8>> {
-    let mut body = Vec::with_capacity(length);
+    // All of it is offered to each reading: yamux gives more leave to send to whoever reads in steps, see docs/design/007.
+    let mut body = zeros(length);
     let (mut filled, mut until) = (0, Instant::now() + limit);
-    let step = intake.map_or(usize::MAX, Intake::step).min(READ);
-    while filled < length {
-        let end = length.min(filled.saturating_add(step));
-        if body.len() < end {
-            body.resize(end, 0);
-        }
+    let step = intake.map_or(usize::MAX, Intake::step);
+    while filled < body.len() {
+        let end = body.len().min(filled.saturating_add(step));
         let read = timeout_at(until.min(Instant::now() + PROGRESS), reader.read(&mut body[filled..end])).await;
         match read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
