@@ -77,6 +77,9 @@ async fn blocks_are_readable_at_once(store: &dyn BlockStore) {
     let cids = [*c.cid(), *block(9, 9).cid(), *a.cid()];
     assert_eq!(store.has(&cids).await.unwrap(), [true, false, true]);
     assert!(store.has(&[]).await.unwrap().is_empty());
+    let each = store.get_each(&cids).await.into_iter().map(|found| found.unwrap());
+    assert_eq!(each.collect::<Vec<_>>(), [Some(c.data().clone()), None, Some(a.data().clone())]);
+    assert!(store.get_each(&[]).await.is_empty());
     assert!(holds(store, &a).await && holds(store, &b).await && holds(store, &c).await);
     let usage = store.usage().await.unwrap();
     assert_eq!((usage.blocks, usage.bytes), (3, 10 + (1 << 20)));
@@ -106,6 +109,7 @@ async fn identity_is_never_stored(store: &dyn BlockStore) {
     assert_eq!(store.has(&[inline]).await.unwrap(), [true]);
     assert_eq!(store.sizes(&[inline]).await.unwrap(), [Some(6)]);
     assert_eq!(store.get(&inline).await.unwrap().unwrap(), &b"inline"[..]);
+    assert_eq!(store.get_each(&[inline]).await.remove(0).unwrap().unwrap(), &b"inline"[..]);
     let session = store.begin(limits::LEASE).await.unwrap();
     let block = Block::verify(inline, Bytes::from_static(b"inline")).unwrap();
     assert_eq!(session.put(vec![block]).await.unwrap(), Put::default());
