@@ -30,6 +30,8 @@ pub const INBOUND_STREAMS: usize = 512;
 pub(crate) const OUTBOUND_REQUESTS: usize = 32;
 /// Most commands that wait for the swarm.
 const COMMANDS: usize = 256;
+/// Connections that are tried for one stream: a peer that answers by none of them holds up no longer whoever asks.
+const TRIED: usize = 3;
 /// How long opening a stream may take.
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a dial may take.
@@ -363,7 +365,7 @@ impl Hub {
             ranked.into_iter().map(|connection| connection.requests.clone()).collect()
         };
         let mut failure = OpenError::NotConnected;
-        for requests in connections {
+        for requests in connections.into_iter().take(TRIED) {
             let (reply, answer) = oneshot::channel();
             let request = OpenRequest { protocol: protocol.clone(), reply };
             let opened = tokio::time::timeout(OPEN_TIMEOUT, async {

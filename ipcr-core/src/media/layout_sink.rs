@@ -53,6 +53,7 @@ pub struct LayoutSink {
 /// A blob that was written whole.
 #[derive(Debug)]
 struct Settling {
+    digest: Digest,
     target: PathBuf,
     synced: JoinHandle<io::Result<Temporary>>,
 }
@@ -135,7 +136,7 @@ impl LayoutSink {
         match written {
             Some((temporary, written)) if written == size => {
                 let synced = spawn_blocking(move || temporary.file.sync_all().map(|()| temporary));
-                self.settling.push_back(Settling { target, synced });
+                self.settling.push_back(Settling { digest: *digest, target, synced });
             }
             _ => return Err(self.place.malformed(format_args!("the bytes for {digest} are others"))),
         }
@@ -147,23 +148,25 @@ impl LayoutSink {
 
     /// Gives the oldest blob its name as soon as it is durable.
     async fn settle(&mut self) -> Result<(), ImageError> {
-        let Some(Settling { target, synced }) = self.settling.pop_front() else { return Ok(()) };
-        let named = target.clone();
-        let settled = match synced.await.expect("syncing does not panic") {
-            Ok(mut temporary) => {
-                let name = move || {
-                    let existed = named.try_exists().unwrap_or(false);
-                    temporary.rename(&named).map(|()| existed)
-                };
-                on_disk(name).await
+        let Some(Settling { digest, target, synced }) = self.settling.pop_front() else { return Ok(()) };
+        let folder = target.parent().map(Path::to_owned);
+        let synced = synced.await.expect("syncing does not panic");
+        let mut temporary = synced.map_err(|error| self.place.io("writing", error))?;
+        // If this is dropped in the middle, it is undone when the name has been given.
+        let mut undo = std::mem::take(&mut self.undo);
+        let name = move || {
+            let existed = target.try_exists().unwrap_or(false);
+            let named = temporary.rename(&target);
+            if named.is_ok() && !existed {
+                undo.files.push(target);
             }
-            Err(error) => Err(error),
+            (undo, named)
         };
-        let existed = settled.map_err(|error| self.place.io("writing", error))?;
-        self.unsynced.extend(target.parent().map(Path::to_owned));
-        if !existed {
-            self.undo.files.push(target);
-        }
+        let (undo, named) = on_disk(name).await;
+        self.undo = undo;
+        named.map_err(|error| self.place.io("writing", error))?;
+        self.unsynced.extend(folder);
+        self.missing.remove(&digest);
         Ok(())
     }
 
@@ -177,15 +180,17 @@ impl LayoutSink {
         synced.map_err(|error| self.place.io("writing", error))
     }
 
-    /// Whether a blob is there and right.
-    async fn holds(&self, descriptor: &Descriptor) -> Result<bool, ImageError> {
+    /// Whether a blob is there and right. Whoever wrote it may have been stopped before its name was durable.
+    async fn holds(&mut self, descriptor: &Descriptor) -> Result<bool, ImageError> {
         let (path, digest, size) = (self.blob_path(&descriptor.digest), descriptor.digest, descriptor.size);
+        let folder = path.parent().map(Path::to_owned);
         let check = move || match std::fs::symlink_metadata(&path) {
             Ok(meta) if meta.is_file() && meta.len() == size => hash(&path, digest),
             _ => Ok(false),
         };
-        let checked = on_disk(check).await;
-        checked.map_err(|error| self.place.io("reading", error))
+        let held = on_disk(check).await.map_err(|error| self.place.io("reading", error))?;
+        self.unsynced.extend(folder.filter(|_| held));
+        Ok(held)
     }
 }
 
@@ -276,6 +281,7 @@ fn add_to_index(
     mut root: Descriptor,
     referrers: Vec<Descriptor>,
     place: &Place,
+    undo: &mut Undo,
 ) -> Result<(), ImageError> {
     // Two that add to one layout take turns.
     let marker = File::open(path.with_file_name(OCI_LAYOUT_FILE)).map_err(|error| place.io("locking", error))?;
@@ -321,7 +327,12 @@ fn add_to_index(
         }
     }
     let text = serde_json::to_vec(&index).map_err(|error| place.refused(&error))?;
-    replace(path, &text).map_err(|error| place.io("writing", error))
+    let writing = |error| place.io("writing", error);
+    rename_over(path, &text).map_err(writing)?;
+    // Now it names what was added, whether that is durable already or not.
+    undo.files.clear();
+    undo.folders.clear();
+    sync_folder(path.parent().expect("files are in a folder")).map_err(writing)
 }
 
 /// The name of an image without its tag.
@@ -334,10 +345,17 @@ fn without_tag(name: &str) -> &str {
 
 /// Replaces a file at once, and makes that durable.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    rename_over(path, bytes)?;
+    sync_folder(path.parent().expect("files are in a folder"))
+}
+
+/// Replaces a file at once by a durable one; its name is not yet.
+fn rename_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().expect("files are in a folder");
     let mut temporary = Temporary::create(folder)?;
     temporary.file.write_all(bytes)?;
-    temporary.persist(path)
+    temporary.file.sync_all()?;
+    temporary.rename(path)
 }
 
 /// What was added and goes away again unless the image is completed.
@@ -423,15 +441,14 @@ impl ImageSink for LayoutSink {
     }
 
     async fn write(&mut self, need: &Need, size: u64, data: ByteStream) -> Result<(), ImageError> {
-        self.receive(&need.blob.digest, size, data).await?;
-        self.missing.remove(&need.blob.digest);
-        Ok(())
+        self.receive(&need.blob.digest, size, data).await
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Delivered, ImageError> {
         let Some(parts) = self.parts.take() else {
             return Err(self.place.io("writing", io::Error::other("nothing was planned")));
         };
+        self.settle_all().await?;
         if let Some(digest) = self.missing.iter().next() {
             return Err(ImageError::NoBlob { place: self.place.to_string(), digest: *digest });
         }
@@ -447,10 +464,15 @@ impl ImageSink for LayoutSink {
         let referrers = parts::referrers(&parts);
         let (path, tag, place) = (self.path.join(INDEX_FILE), self.tag.clone(), self.place.clone());
         let keeps_others = self.keeps_others;
-        let complete = move || add_to_index(&path, tag.as_deref(), keeps_others, root, referrers, &place);
-        on_disk(complete).await?;
-        self.undo.files.clear();
-        self.undo.folders.clear();
+        // If this is dropped in the middle, the image is completed or undone, whichever comes of it.
+        let mut undo = std::mem::take(&mut self.undo);
+        let complete = move || {
+            let added = add_to_index(&path, tag.as_deref(), keeps_others, root, referrers, &place, &mut undo);
+            (undo, added)
+        };
+        let (undo, added) = on_disk(complete).await;
+        self.undo = undo;
+        added?;
         Ok(Delivered { place: self.place.to_string(), image_id: None })
     }
 }

@@ -1,5 +1,8 @@
 //! Folders with several images.
 
+use std::fs::File;
+use std::time::Duration;
+
 use crate::digest::{Algorithm, Digest};
 use crate::image::media_type::{OCI_CONFIG, OCI_LAYER};
 use crate::kind::ErrorKind;
@@ -144,6 +147,27 @@ async fn more_blobs_than_settle_at_once_come_whole_and_go_whole() {
     drop(sink);
     assert!(!layout.exists());
     deliver(&*image, Box::new(LayoutSink::new(&layout, None)), None).await.unwrap();
+    let Opened::Blobs(read) = LayoutFolder::new(&layout, None).open().await.unwrap() else { panic!("a layout") };
+    assert_same(&*read, &*image).await;
+}
+
+#[tokio::test]
+async fn whoever_leaves_in_the_last_moment_leaves_all_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = folder.path().join("layout");
+    let image = blobs(&one_platform()).await;
+    let parts = crate::port::conformance::image::gather(&*image, None).await;
+    let mut sink = LayoutSink::new(&layout, None);
+    for need in &ImageSink::plan(&mut sink, &parts).await.unwrap() {
+        sink.write(need, need.blob.size, image.blob(&need.blob).await.unwrap()).await.unwrap();
+    }
+    // Another writer is at work on the index, so that this one waits, and is dropped while it does.
+    let other = File::open(layout.join("oci-layout")).unwrap();
+    other.lock().unwrap();
+    tokio::time::timeout(Duration::from_secs(1), Box::new(sink).finish()).await.unwrap_err();
+    other.unlock().unwrap();
+    // Who writes to a layout holds a lock that is shared.
+    File::open(layout.join("blobs")).unwrap().lock().unwrap();
     let Opened::Blobs(read) = LayoutFolder::new(&layout, None).open().await.unwrap() else { panic!("a layout") };
     assert_same(&*read, &*image).await;
 }

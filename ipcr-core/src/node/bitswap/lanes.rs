@@ -28,6 +28,8 @@ const LOOKS: u32 = 8;
 const QUEUE: Duration = Duration::from_millis(10);
 /// How long what comes is counted before it is decided whether more connections are opened.
 const WATCH: Duration = Duration::from_secs(1);
+/// How long a look at the line may take: several ways there and back.
+const LOOK: Duration = Duration::from_secs(5);
 /// Bytes in a second of a line that loses next to nothing, so that one connection is enough.
 const FAST: u64 = 32_000_000;
 /// How many times more connections are opened, if not all stay.
@@ -150,11 +152,11 @@ impl Shared {
         }
     }
 
-    /// How long it takes to a peer and back, if it answers within [`WATCH`].
+    /// How long it takes to a peer and back, if it answers within [`LOOK`].
     async fn round_trip(&self, peer: &PeerId) -> Option<Duration> {
         let hub = &self.bitswap.hub;
         let timed = async { ping::round_trip(hub.open(peer, &ping::PROTOCOL).await.ok()?).await.ok() };
-        tokio::time::timeout(WATCH, timed).await.ok().flatten()
+        tokio::time::timeout(LOOK, timed).await.ok().flatten()
     }
 }
 
