@@ -162,12 +162,9 @@ mod tests {
         let store = MemoryBlocks::new();
         let first = runtime();
         let puts = Puts::new(first.block_on(store.begin(Duration::ZERO)).unwrap().into());
-        let abandoned = first.block_on(async {
-            let mut put = Box::pin(puts.put(block(1, 10)));
-            // Begun, and left before anything was done.
-            assert!(futures::poll!(&mut put).is_pending());
-            put
-        });
+        let mut abandoned = Box::pin(puts.put(block(1, 10)));
+        // Begun, and left before anything was done.
+        assert!(first.block_on(async { futures::poll!(&mut abandoned) }).is_pending());
         drop(first);
         let second = runtime();
         let error = second.block_on(abandoned).unwrap_err();
