@@ -104,11 +104,13 @@ impl DiskStore {
         work: impl FnOnce(&Arc<Shared>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = self.shared.clone();
-        blocking(move || work(&shared)).await.unwrap_or_else(|| {
-            let source = "the program is shutting down".into();
-            Err(StoreError::Backend { doing: "working on the store", kind: ErrorKind::Interrupted, source })
-        })
+        blocking(move || work(&shared)).await.unwrap_or_else(|| Err(shutting_down()))
     }
+}
+
+fn shutting_down() -> StoreError {
+    let source = "the program is shutting down".into();
+    StoreError::Backend { doing: "working on the store", kind: ErrorKind::Interrupted, source }
 }
 
 #[async_trait]
@@ -153,8 +155,7 @@ impl BlockStore for DiskStore {
             None => shared.get(cid),
         };
         let found = self.read(move |shared| Ok(wanted.iter().map(|cid| get(shared, cid)).collect())).await;
-        // Only while the program shuts down.
-        found.unwrap_or_else(|_| cids.iter().map(|_| Ok(None)).collect())
+        found.unwrap_or_else(|_| cids.iter().map(|_| Err(shutting_down())).collect())
     }
 
     async fn begin(&self, lease: Duration) -> Result<Box<dyn StoreSession>, StoreError> {
