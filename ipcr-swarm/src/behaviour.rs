@@ -106,10 +106,10 @@ impl Behaviour {
     fn closed(&mut self, peer: PeerId, id: ConnectionId) {
         let mut peers = self.shared.peers();
         if let Some(entry) = peers.get_mut(&peer) {
-            let at = entry.connections.iter().position(|connection| connection.id == id);
-            let lost = at.map(|at| entry.connections.remove(at).link);
-            if entry.connections.iter().any(|connection| Some(&connection.link) == lost.as_ref()) {
-                // What was under way by it is lost, although others that lead to the same place are still there.
+            let best = entry.best().is_some_and(|best| best.id == id);
+            entry.connections.retain(|connection| connection.id != id);
+            if best {
+                // What was under way by it is lost, although others are still there.
                 self.epochs += 1;
                 entry.epoch = self.epochs;
             }
@@ -225,9 +225,9 @@ impl NetworkBehaviour for Behaviour {
                 return Poll::Ready(ToSwarm::Dial { opts });
             }
         }
-        while let Poll::Ready(Some(Dial { peer, addresses, further, reply })) = self.commands.poll_recv(cx) {
+        while let Poll::Ready(Some(Dial { peer, addresses, reply })) = self.commands.poll_recv(cx) {
             let mut running = self.dials.values_mut().filter(|dial| dial.peer == peer);
-            match running.find(|dial| !further && addresses.iter().all(|address| dial.addresses.contains(address))) {
+            match running.find(|dial| addresses.iter().all(|address| dial.addresses.contains(address))) {
                 Some(same) => same.replies.push(reply),
                 None => {
                     let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses.clone());
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_lost_beside_others_to_the_same_place_is_noticed() {
+    fn the_best_connection_that_is_lost_beside_others_is_noticed() {
         let (hub, mut behaviour) = Hub::new(PeerId::random(), Arc::new(Open), Vec::new(), false);
         let peer = PeerId::random();
         let mut connect = |id: usize, address: &str| {
@@ -280,28 +280,30 @@ mod tests {
             drop(behaviour.admit(id, peer, &address.parse().unwrap()).unwrap());
             behaviour.established(peer, id);
         };
-        // Both may dial at once, and by something else first.
-        connect(4, "/ip4/192.0.2.1/tcp/4001");
-        connect(1, "/ip4/192.0.2.1/udp/4001/quic-v1");
-        connect(2, &format!("/ip4/192.0.2.1/udp/4001/quic-v1/p2p/{peer}"));
-        connect(3, "/ip4/192.0.2.1/udp/4001/quic-v1");
-        assert_eq!(hub.lanes(&peer), 3);
-        assert_eq!(hub.link(&peer).unwrap().address, "/ip4/192.0.2.1/udp/4001/quic-v1".parse().unwrap());
+        let quic = "/ip4/192.0.2.1/udp/4001/quic-v1";
+        let relayed = format!("/ip4/192.0.2.9/tcp/4001/p2p/{}/p2p-circuit", PeerId::random());
+        connect(4, &relayed);
+        // Both may dial at once; the place is the same.
+        connect(1, quic);
+        connect(2, &format!("{quic}/p2p/{peer}"));
+        connect(3, "/ip4/192.0.2.1/tcp/4001");
+        let link = |address: &str, relayed| Some(Link { address: address.parse().unwrap(), relayed });
+        assert_eq!(hub.link(&peer), link(quic, false), "direct before relayed, old before new");
         let mut close = |id| {
             behaviour.closed(peer, ConnectionId::new_unchecked(id));
-            (hub.lanes(&peer), hub.epoch(&peer))
+            (hub.link(&peer), hub.epoch(&peer))
         };
-        let (lanes, first) = close(4);
-        assert_eq!(lanes, 3);
+        let (best, first) = close(3);
+        assert_eq!(best, link(quic, false));
         assert!(first.is_some());
         // The answers to what was asked may have been under way by the one that is lost.
-        let (lanes, second) = close(2);
-        assert_eq!(lanes, 2);
+        let (best, second) = close(1);
+        assert_eq!(best, link(quic, false));
         assert!(second.is_some() && second != first);
-        assert_eq!(close(2), (2, second), "the same is lost once only");
-        let (lanes, third) = close(1);
-        assert_eq!(lanes, 1);
+        assert_eq!(close(1).1, second, "the same is lost once only");
+        let (best, third) = close(2);
+        assert_eq!(best, link(&relayed, true));
         assert!(third.is_some() && third != second);
-        assert_eq!(close(3), (0, None));
+        assert_eq!(close(4), (None, None));
     }
 }

@@ -8,7 +8,6 @@
 //! survives with one; inbound streams are never queued (each is handed to its acceptor at once, at most
 //! [`INBOUND_STREAMS`] per connection); all channels are bounded.
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -151,8 +150,6 @@ impl Link {
 pub(crate) struct Dial {
     pub(crate) peer: PeerId,
     pub(crate) addresses: Vec<Multiaddr>,
-    /// Whether it is for one more connection, whatever else is dialled.
-    pub(crate) further: bool,
     pub(crate) reply: oneshot::Sender<Result<(), DialError>>,
 }
 
@@ -189,19 +186,9 @@ pub(crate) struct Shared {
 }
 
 impl Peer {
-    /// How good a connection is, the best first: direct before relayed, then where most lead, for somebody opened them on purpose.
-    fn rank(&self, link: &Link) -> (bool, Reverse<usize>) {
-        (link.relayed, Reverse(self.beside(link)))
-    }
-
-    /// How many connections lead to a place.
-    fn beside(&self, link: &Link) -> usize {
-        self.connections.iter().filter(|connection| connection.link == *link).count()
-    }
-
-    /// The best place; of several the oldest.
-    fn best(&self) -> Option<&Link> {
-        self.connections.iter().map(|connection| &connection.link).min_by_key(|link| self.rank(link))
+    /// The connection by which streams are opened: direct before relayed, old before new.
+    pub(crate) fn best(&self) -> Option<&Connection> {
+        self.connections.iter().min_by_key(|connection| connection.link.relayed)
     }
 }
 
@@ -270,20 +257,13 @@ impl Hub {
         speakers.map(|(id, _)| *id).collect()
     }
 
-    /// The best connection to a peer: direct before relayed, then where most lead, then the oldest.
+    /// The best connection to a peer: direct before relayed, old before new.
     pub fn link(&self, peer: &PeerId) -> Option<Link> {
         let peers = self.shared.peers();
-        peers.get(peer)?.best().cloned()
+        peers.get(peer)?.best().map(|best| best.link.clone())
     }
 
-    /// How many connections there are to a peer that lead where the best one does.
-    pub fn lanes(&self, peer: &PeerId) -> usize {
-        let peers = self.shared.peers();
-        peers.get(peer).and_then(|peer| peer.best().map(|best| peer.beside(best))).unwrap_or_default()
-    }
-
-    /// A number that is the same as long as a peer stays connected and no connection is lost beside which there are others that lead to the
-    /// same place; `None` if it is not connected.
+    /// A number that is the same as long as a peer stays connected and the best connection to it is not lost; `None` if it is not connected.
     pub fn epoch(&self, peer: &PeerId) -> Option<u64> {
         let peers = self.shared.peers();
         peers.get(peer).filter(|peer| !peer.connections.is_empty()).map(|peer| peer.epoch)
@@ -325,19 +305,8 @@ impl Hub {
         if dialled.is_empty() {
             return Err(DialError::NoAddress);
         }
-        self.send_dial(peer, dialled, false).await
-    }
-
-    /// Opens one more connection to a connected peer, where the best one leads.
-    pub async fn dial_further(&self, peer: PeerId) -> Result<(), DialError> {
-        let address = self.link(&peer).and_then(|link| link.address.with_p2p(peer).ok());
-        let address = address.filter(|address| self.allows(address)).ok_or(DialError::NoAddress)?;
-        self.send_dial(peer, vec![address], true).await
-    }
-
-    async fn send_dial(&self, peer: PeerId, addresses: Vec<Multiaddr>, further: bool) -> Result<(), DialError> {
         let (reply, answer) = oneshot::channel();
-        let command = Dial { peer, addresses, further, reply };
+        let command = Dial { peer, addresses: dialled, reply };
         self.commands.send(command).await.map_err(|_| DialError::Stopped)?;
         match tokio::time::timeout(DIAL_TIMEOUT, answer).await {
             Ok(Ok(result)) => result,
@@ -346,26 +315,15 @@ impl Hub {
         }
     }
 
-    /// Opens a stream to a connected peer.
+    /// Opens a stream to a connected peer, by the best connection that opens one.
     pub async fn open(&self, peer: &PeerId, protocol: &StreamProtocol) -> Result<Stream, OpenError> {
-        self.open_by(peer, protocol, 0).await
-    }
-
-    /// The same by one of the connections that lead where the best one does, counted from 0, or by another if there are fewer or it fails.
-    pub async fn open_by(&self, peer: &PeerId, protocol: &StreamProtocol, number: usize) -> Result<Stream, OpenError> {
-        let connections: Vec<_> = {
-            let peers = self.shared.peers();
-            let Some(peer) = peers.get(peer) else { return Err(OpenError::NotConnected) };
-            let best = peer.best();
-            let mut ranked: Vec<_> = peer.connections.iter().collect();
-            ranked.sort_by_key(|connection| (Some(&connection.link) != best, peer.rank(&connection.link)));
-            if number < best.map_or(0, |best| peer.beside(best)) {
-                ranked[..=number].rotate_right(1);
-            }
-            ranked.into_iter().map(|connection| connection.requests.clone()).collect()
+        let mut connections: Vec<_> = match self.shared.peers().get(peer) {
+            Some(peer) => peer.connections.iter().map(|c| (c.link.relayed, c.requests.clone())).collect(),
+            None => return Err(OpenError::NotConnected),
         };
+        connections.sort_by_key(|(relayed, _)| *relayed);
         let mut failure = OpenError::NotConnected;
-        for requests in connections.into_iter().take(TRIED) {
+        for (_, requests) in connections.into_iter().take(TRIED) {
             let (reply, answer) = oneshot::channel();
             let request = OpenRequest { protocol: protocol.clone(), reply };
             let opened = tokio::time::timeout(OPEN_TIMEOUT, async {

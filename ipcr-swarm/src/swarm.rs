@@ -23,7 +23,7 @@ const CONNECTIONS: u32 = 1024;
 /// Most of them that others opened: there is always room for those that this node opens.
 const INBOUND_CONNECTIONS: u32 = CONNECTIONS / 4 * 3;
 /// Most connections to one peer.
-const CONNECTIONS_PER_PEER: u32 = 24;
+const CONNECTIONS_PER_PEER: u32 = 8;
 /// How often a QUIC connection shows that it is alive.
 const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// After how many milliseconds without a sign of life a QUIC connection is lost, and the longest that one may take to be made. What rust-ipfs

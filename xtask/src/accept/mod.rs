@@ -97,7 +97,6 @@ const CHAPTERS: &[Chapter] = &[
         lines: 10,
         elsewhere: &[
             (4, "measured by `cargo xtask bench`"),
-            (5, "`network 5 lossy line`, one of `cargo xtask soak`"),
             (9, "`fuzzing::tests::seeds_hold`, and fuzz/README.md"),
             (10, "the main job's checks, and `ipcr-core/tests/layering.rs`"),
         ],
@@ -194,10 +193,15 @@ const CHECKS: &[Check] = &[
         "ipcr push --bootstrap; ipfs name resolve, routing findprovs; ipcr pull --router",
         network::kubo::names,
     ),
-    soak(
+    check(
         "network 5 lossy line",
         "socat; ipcr pull by QUIC, 100 Mbit/s, 50 ms, one packet of 1,000 lost",
-        network::lossy::lossy,
+        network::lossy::beside_best,
+    ),
+    soak(
+        "network 5 lossy line, all",
+        "socat by each congestion control; ipcr pull by QUIC, 100 Mbit/s, 50 ms, one packet of 1,000 lost",
+        network::lossy::beside_all,
     ),
     check("network 6 memory", "VmHWM of ipcr serve, 16 ipcr pull at once", network::load::memory),
     check("network 6 many blocks", "ipcr serve; ipcr gc and ipcr push, 50,000 blocks", network::many::some),

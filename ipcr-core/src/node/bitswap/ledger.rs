@@ -9,8 +9,8 @@ use ipcr_swarm::Hold;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
-use super::lanes::{Lane, Lanes};
 use super::message::{Message, Payload, Prefix, Presence, Want};
+use super::outbound::Outbound;
 use super::wants::{CLAIMED, LINGER};
 use super::{Bitswap, Peer, STREAM_IDLE, budget, lock};
 use crate::limits;
@@ -254,7 +254,7 @@ struct Batch {
 
 /// Answers a peer until it wants nothing any more.
 pub(super) async fn answer(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
-    let mut lanes = Lanes::default();
+    let mut outbound = Outbound::default();
     let mut used = Instant::now();
     let mut hold: Option<Hold> = None;
     let mut rounds = 0_u32;
@@ -264,10 +264,8 @@ pub(super) async fn answer(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
         if let Some(batch) = ready.take() {
             hold.get_or_insert_with(|| bitswap.hub.hold(peer.id));
             let begun = Instant::now();
-            let (written, next) = tokio::join!(
-                write(&bitswap, &peer, lanes.next(bitswap.hub.lanes(&peer.id)), batch),
-                prepare(&bitswap, &peer, blocks)
-            );
+            let (written, next) =
+                tokio::join!(write(&bitswap, &peer, &mut outbound, batch), prepare(&bitswap, &peer, blocks));
             ready = next;
             used = Instant::now();
             // What is ready for a peer that takes nothing is missing for all others.
@@ -299,7 +297,7 @@ pub(super) async fn answer(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
             () = tokio::time::sleep(RECHECK) => {}
         }
         if used.elapsed() > STREAM_IDLE {
-            std::mem::take(&mut lanes).close().await;
+            outbound.close().await;
             if peer.ledger.finish() {
                 return;
             }
@@ -363,11 +361,11 @@ async fn prepare(bitswap: &Bitswap, peer: &Peer, blocks: usize) -> Option<Batch>
     Some(Batch { messages, _budget: budget })
 }
 
-async fn write(bitswap: &Bitswap, peer: &Peer, lane: &mut Lane, batch: Batch) -> bool {
+async fn write(bitswap: &Bitswap, peer: &Peer, outbound: &mut Outbound, batch: Batch) -> bool {
     for message in &batch.messages {
         let bytes: usize = message.blocks.iter().map(|block| block.data.len()).sum();
         bitswap.terms.upload.take(bytes).await;
-        if !lane.send(bitswap, peer, message).await {
+        if !outbound.send(bitswap, peer, message).await {
             return false;
         }
         bitswap.counters.served(message.blocks.len() as u64, bytes as u64);

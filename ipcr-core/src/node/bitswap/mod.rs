@@ -7,7 +7,7 @@
 //! * [`session`]: blocks of one DAG from several peers; [`schedule`]: which peer is asked for what;
 //!   [`reach`]: how they are found and kept connected; [`fellows`]: others who fetch the same, and what is left to whom.
 //! * [`fresh`]: blocks that have just come, for others who wait for them.
-//! * [`lanes`]: several connections to one peer.
+//! * [`outbound`]: the streams by which this node sends.
 //!
 //! Any number of inbound streams per connection is read at once (Kubo opens one per message). Blocks are hashed on the
 //! blocking pool and delivered from there; until a block is hashed its frame counts against the budgets of its peer and of
@@ -15,9 +15,9 @@
 
 mod fellows;
 mod fresh;
-mod lanes;
 mod ledger;
 mod message;
+mod outbound;
 mod reach;
 mod schedule;
 mod session;
@@ -50,7 +50,7 @@ pub(super) use self::session::Session;
 use self::session::Shared as SessionShared;
 use self::wants::Wants;
 use super::config::Share;
-use super::frame::{self, Intake};
+use super::frame;
 use super::traffic::Counters;
 use crate::dag::block::{Block, RAW};
 use crate::exchange::walk::Seen;
@@ -99,7 +99,7 @@ pub(super) struct Bitswap {
     unasked: Arc<Semaphore>,
     outbound: Arc<Semaphore>,
     /// What comes of all peers that were asked for something.
-    intake: Intake,
+    download: Arc<Rate>,
     /// Messages whose blocks are verified at the same time: as many as there are processors.
     hashing: Arc<Semaphore>,
     /// Blocks that sessions have just received.
@@ -176,7 +176,7 @@ impl Bitswap {
             hub,
             store,
             counters,
-            intake: Intake::new(download),
+            download,
             terms,
             peers: Mutex::default(),
             bad: Mutex::default(),
@@ -413,8 +413,8 @@ impl Bitswap {
             let (all, cost) = (if asked { &self.inbound } else { &self.unasked }, length + MESSAGE_COST);
             let budget = (budget(&peer.inbound, cost).await?, budget(all, cost).await?);
             // What nobody asked for is no download, and must not use up what others may send.
-            let intake = asked.then_some(&self.intake);
-            let body = Bytes::from(frame::read_body(&mut stream, length, intake).await?);
+            let rate = asked.then_some(&*self.download);
+            let body = Bytes::from(frame::read_body(&mut stream, length, rate).await?);
             let Ok(message) = Message::decode(&body) else {
                 self.strike(&peer, "it sent a message that is not Bitswap");
                 return Ok(());

@@ -152,15 +152,7 @@ impl Shared {
                     if !std::mem::replace(&mut told, true) {
                         self.tell(peer).await;
                     }
-                    let gone = async { while hub.epoch(&peer).is_some() && changes.changed().await.is_ok() {} };
-                    let widen = async {
-                        self.widen(peer).await;
-                        std::future::pending::<()>().await;
-                    };
-                    tokio::select! {
-                        () = gone => {}
-                        () = widen => {}
-                    }
+                    while hub.epoch(&peer).is_some() && changes.changed().await.is_ok() {}
                     tracing::debug!(%peer, "a holder was lost");
                 }
                 Err(error @ (DialError::NoAddress | DialError::Oneself | DialError::Stopped)) => {

@@ -173,12 +173,6 @@ impl Schedule {
         self.members.iter()
     }
 
-    /// How many blocks a holder is asked for, while there are holders only.
-    pub(super) fn alone(&self, peer: &PeerId) -> Option<u64> {
-        let member = self.members.get(peer).filter(|member| member.standing == Standing::Holder && !self.is_shared());
-        member.map(|member| member.in_flight)
-    }
-
     pub(super) fn contains(&self, peer: &PeerId) -> bool {
         self.members.contains_key(peer)
     }

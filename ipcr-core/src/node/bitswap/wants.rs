@@ -8,8 +8,8 @@ use cid::Cid;
 use cid::multihash::Multihash;
 use tokio::sync::Notify;
 
-use super::lanes::Lane;
 use super::message::{Message, Want};
+use super::outbound::Outbound;
 use super::{Bitswap, Peer, STREAM_IDLE, lock};
 
 /// Most entries of one message.
@@ -224,7 +224,7 @@ impl Wants {
 
 /// Writes what is queued until nothing comes for a while.
 pub(super) async fn write(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
-    let mut lane = Lane::default();
+    let mut outbound = Outbound::default();
     loop {
         peer.wants.linger().await;
         let batch = peer.wants.take();
@@ -236,13 +236,13 @@ pub(super) async fn write(bitswap: Arc<Bitswap>, peer: Arc<Peer>) {
             continue;
         }
         let message = Message { wants: batch, ..Message::default() };
-        if !lane.send(&bitswap, &peer, &message).await {
+        if !outbound.send(&bitswap, &peer, &message).await {
             peer.wants.give_up();
             bitswap.failed(peer.id);
             break;
         }
     }
-    lane.close().await;
+    outbound.close().await;
 }
 
 #[cfg(test)]

@@ -191,50 +191,6 @@ async fn large_blocks_cross_tcp_and_quic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_block_comes_once_by_several_connections() {
-    let (server, store) = start(config(&[QUIC])).await;
-    let (client, _) = start(config(&[QUIC])).await;
-    let all = blocks(200, 64 << 10);
-    all.iter().for_each(|block| store.insert(block.clone()));
-    let session = client.open(request(all[0].cid(), vec![address(&server).await])).await.unwrap();
-    fetch_all(&session, &all[..20]).await;
-    let hub = |node: &Node| node.online.as_ref().unwrap().hub.clone();
-    let (ours, theirs) = (hub(&client), hub(&server));
-    let further = (0..3).map(|_| ours.dial_further(theirs.local()));
-    futures::future::join_all(further).await.into_iter().for_each(|dialled| dialled.unwrap());
-    let all_there = async {
-        let mut changes = theirs.changes();
-        while ours.lanes(&theirs.local()) < 4 || theirs.lanes(&ours.local()) < 4 {
-            tokio::select! {
-                changed = changes.changed() => changed.unwrap(),
-                () = tokio::time::sleep(Duration::from_millis(10)) => {}
-            }
-        }
-    };
-    tokio::time::timeout(STALL, all_there).await.expect("four connections");
-    let longest = fetch_all(&session, &all[20..]).await;
-    assert!(longest < STALL, "{longest:?}");
-    assert_eq!(client.traffic().received_blocks, all.len() as u64, "each came once");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_holder_is_connected_more_often_by_quic_alone() {
-    for (listen, connections) in [(QUIC, 4), (TCP, 1)] {
-        // Slow enough that it cannot be told from a line that loses packets.
-        let mut slow = config(&[listen]);
-        slow.upload = NonZeroU64::new(2 << 20);
-        let (server, store) = start(slow).await;
-        let (client, _) = start(config(&[listen])).await;
-        let all = blocks(64, 128 << 10);
-        all.iter().for_each(|block| store.insert(block.clone()));
-        let session = client.open(request(all[0].cid(), vec![address(&server).await])).await.unwrap();
-        fetch_all(&session, &all).await;
-        let hub = client.online.as_ref().unwrap().hub.clone();
-        assert_eq!(hub.lanes(&server.online.as_ref().unwrap().hub.local()), connections, "{listen}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_holder_does_not_stall_the_others() {
     let (client, _) = start(config(&[TCP])).await;
     let all = blocks(400, 256 << 10);
