@@ -180,7 +180,8 @@ async fn store(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
         }
         Call::Usage => plain(&blocks.usage().await?),
         Call::Weigh { keep_leases } => plain(&blocks.weigh(&live(payload)?, keep_leases).await?),
-        Call::Sweep { keep_leases } => plain(&blocks.sweep(&live(payload)?, keep_leases).await?),
+        Call::Doom { keep_leases } => plain(&blocks.doom(&live(payload)?, keep_leases).await?),
+        Call::RemoveDoomed => plain(&blocks.remove_doomed().await?),
         Call::CheckStore { read_data } => {
             let report = blocks.check(read_data).await?;
             plain(&Report {

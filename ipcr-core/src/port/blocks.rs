@@ -47,8 +47,19 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// What is held and what it costs.
     async fn usage(&self) -> Result<Usage, StoreError>;
 
-    /// Removes what is not `live`. Never takes a block of an open session, nor (with `keep_leases`) a leased one.
-    async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError>;
+    /// Gives up what is not `live`: from here on it counts as not held, until somebody adds it again. Never a block of an open session, nor
+    /// (with `keep_leases`) a leased one. Says what was removed at once. What an earlier call gave up and nobody removed is held again, unless
+    /// this one gives it up, too.
+    async fn doom(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError>;
+
+    /// Removes what was given up and has not been added again. Adding, committing and reading go on meanwhile.
+    async fn remove_doomed(&self) -> Result<Swept, StoreError>;
+
+    /// Removes what is not `live`: [`BlockStore::doom`], then [`BlockStore::remove_doomed`].
+    async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+        let at_once = self.doom(live, keep_leases).await?;
+        Ok(at_once.and(self.remove_doomed().await?))
+    }
 
     /// What [`BlockStore::sweep`] would remove; nothing is. Bytes given back to the disk are not known before.
     async fn weigh(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError>;
@@ -201,6 +212,18 @@ pub struct Swept {
     pub bytes: u64,
     /// Bytes given back to the disk.
     pub disk_bytes: u64,
+}
+
+impl Swept {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            blocks: self.blocks + other.blocks,
+            bytes: self.bytes + other.bytes,
+            disk_bytes: self.disk_bytes + other.disk_bytes,
+        }
+    }
 }
 
 /// What a check found.

@@ -136,7 +136,9 @@ pub struct LocalHolder {
     pub(super) network: Arc<LazyNetwork>,
     publisher: Mutex<Option<Arc<Publisher>>>,
     init: Mutex<()>,
-    /// Changes share it. What replaces the key, or takes away what nothing refers to, has it alone.
+    /// Whoever looks at everything shares it. A collection has it alone, until the last block is gone. Taken before `turn`.
+    pub(super) collecting: Arc<RwLock<()>>,
+    /// Changes share it. What replaces the key, or chooses what nothing refers to, has it alone.
     pub(super) turn: Arc<RwLock<()>>,
     serving: std::sync::atomic::AtomicBool,
 }
@@ -161,6 +163,7 @@ impl LocalHolder {
             network,
             publisher: Mutex::new(None),
             init: Mutex::new(()),
+            collecting: Arc::default(),
             turn: Arc::default(),
             serving: std::sync::atomic::AtomicBool::new(false),
         }))

@@ -19,7 +19,7 @@ use crate::kind::{ErrorKind, in_one_line};
 use crate::pin::cache::CacheEntry;
 use crate::port::blocks::StoreReport;
 use crate::port::exchange::Exchange;
-use crate::upkeep::collect::{Collected, Terms, UpkeepError, collect, is_full};
+use crate::upkeep::collect::{Collected, Terms, UpkeepError, choose, is_full};
 use crate::upkeep::inspect::check;
 use crate::upkeep::repair::{Sources, plan};
 use crate::upkeep::retain::CacheLimit;
@@ -28,11 +28,19 @@ use crate::upkeep::usage::{Share, measure};
 /// Lacking blocks that are named one by one.
 const NAMED: usize = 10;
 
+/// What a collection has alone, in the order in which it is taken.
+struct Alone {
+    /// Until the last block is gone.
+    collecting: OwnedRwLockWriteGuard<()>,
+    /// Until it is chosen what goes.
+    turn: OwnedRwLockWriteGuard<()>,
+}
+
 impl LocalHolder {
     /// Lets go of pulled images beyond the limit of the cache.
     pub(super) async fn let_go_of_pulled(&self) -> Result<(), RegistryError> {
         // Nobody waits for this: whoever pulls next does it otherwise.
-        let Ok(turn) = Arc::clone(&self.turn).try_write_owned() else { return Ok(()) };
+        let Some(alone) = self.try_alone() else { return Ok(()) };
         let cached = CacheEntry::all(&self.own_tables()).await;
         let cached = cached.map_err(|error| RegistryError::from_table("looking at pulled images", error))?;
         // More than they take: what they share counts for each that no collection has counted yet.
@@ -42,18 +50,17 @@ impl LocalHolder {
         if bytes > limit && full.await.map_err(|error| upkeep("looking at pulled images", error))? {
             // With some room for the next ones, because each collection looks at everything.
             let limit = CacheLimit { bytes: limit - limit / 10 };
-            self.collect_alone(turn, Terms { limit, keep_leases: true, dry_run: false, careful: true }).await?;
+            self.collect_alone(alone, Terms { limit, keep_leases: true, dry_run: false, careful: true }).await?;
         }
         Ok(())
     }
 
     /// Collects what nothing refers to.
     pub(super) async fn collect_all(&self, options: GcOptions) -> Result<GcOutcome, RegistryError> {
-        // What a push is about to name is in its session until the change is made; no change is made between marking and sweeping.
-        let turn = Arc::clone(&self.turn).write_owned().await;
+        let alone = self.alone().await;
         let GcOptions { dry_run, keep_leases, force } = options;
         let terms = Terms { limit: self.cache_limit(), keep_leases, dry_run, careful: !force };
-        let done = self.collect_alone(turn, terms).await?;
+        let done = self.collect_alone(alone, terms).await?;
         Ok(GcOutcome {
             kept_blocks: done.kept,
             removed_blocks: done.swept.blocks,
@@ -66,6 +73,7 @@ impl LocalHolder {
     pub(super) async fn look_for_damage(&self, read_data: bool) -> Result<CheckOutcome, RegistryError> {
         let report = self.check_store(read_data).await?;
         // What a collection takes away meanwhile would be missing. Changes are no obstacle: what the root led to stays.
+        let _whole = self.collecting.read().await;
         let _turn = self.turn.read().await;
         Ok(self.inspect(report).await?.0)
     }
@@ -94,6 +102,7 @@ impl LocalHolder {
         let repairing = |error| upkeep("repairing", error);
         let report = self.check_store(request.read_data).await?;
         // No collection comes between: what is fetched for a folder must find the rest of it.
+        let whole = self.collecting.read().await;
         let turn = self.turn.read().await;
         let (found, damaged) = self.inspect(report).await?;
         let plan = plan(&self.blocks, &self.own_tables(), damaged).await.map_err(repairing)?;
@@ -113,14 +122,14 @@ impl LocalHolder {
         let exchange: Arc<dyn Exchange> = Arc::new(LazyExchange(Arc::clone(&self.network)));
         let sources = Sources { exchange: &exchange, hints: &hints, stall, share, events };
         let done = plan.execute(&self.blocks, sources).await.map_err(repairing)?;
-        drop(turn);
+        drop((turn, whole));
         outcome.fetched = Used { blocks: done.fetched, bytes: done.fetched_bytes };
         (outcome.made, outcome.lost, outcome.unasked) = (done.made, done.lost.len() as u64, done.unasked);
         self.network.blocks_added().await;
         if done.garbage && done.lost.is_empty() {
-            let turn = Arc::clone(&self.turn).write_owned().await;
+            let alone = self.alone().await;
             let terms = Terms { limit: self.cache_limit(), keep_leases: true, dry_run: false, careful: true };
-            outcome.removed = self.collect_alone(turn, terms).await?.swept.blocks;
+            outcome.removed = self.collect_alone(alone, terms).await?.swept.blocks;
         }
         outcome.problems = self.look_for_damage(false).await?.problems;
         Ok(outcome)
@@ -128,6 +137,7 @@ impl LocalHolder {
 
     /// What the home uses.
     pub(super) async fn measure(&self) -> Result<UsageOutcome, RegistryError> {
+        let _whole = self.collecting.read().await;
         let _turn = self.turn.read().await;
         let limit = self.cache_limit();
         let measured = measure(&self.blocks, &self.own_tables(), limit).await;
@@ -150,17 +160,35 @@ impl LocalHolder {
         })
     }
 
-    /// Collects, for whoever has the turn alone. It goes on when nobody waits for it any more: what it has begun to remove must not be
-    /// needed meanwhile.
-    async fn collect_alone(&self, turn: OwnedRwLockWriteGuard<()>, terms: Terms) -> Result<Collected, RegistryError> {
-        let (home, blocks) = (Arc::clone(&self.home), Arc::clone(&self.blocks));
+    /// Waits until nobody else collects, looks at everything or makes a change.
+    async fn alone(&self) -> Alone {
+        let collecting = Arc::clone(&self.collecting).write_owned().await;
+        Alone { collecting, turn: Arc::clone(&self.turn).write_owned().await }
+    }
+
+    fn try_alone(&self) -> Option<Alone> {
+        let collecting = Arc::clone(&self.collecting).try_write_owned().ok()?;
+        Some(Alone { collecting, turn: Arc::clone(&self.turn).try_write_owned().ok()? })
+    }
+
+    /// Collects. It goes on when nobody waits for it any more: what it has begun to remove must not be needed meanwhile.
+    ///
+    /// What a push is about to name is in its session until the change is made, and no change is made while it is chosen what goes. Whoever
+    /// names some of it afterwards has found that it is not held, and added it again.
+    async fn collect_alone(&self, alone: Alone, terms: Terms) -> Result<Collected, RegistryError> {
+        let (home, blocks, turns) = (Arc::clone(&self.home), Arc::clone(&self.blocks), Arc::clone(&self.turn));
         let (tables, gate) = (Arc::clone(&self.tables.tables), Arc::clone(&self.tables.gate));
         let collection = tokio::spawn(async move {
-            let _turn = turn;
-            let _gate = gate.write().await;
-            let mut done = collect(&blocks, &tables, terms).await;
+            let Alone { collecting: _collecting, turn } = alone;
+            let attempt = async |turn: OwnedRwLockWriteGuard<()>| {
+                let gate = gate.write().await;
+                let chosen = choose(&blocks, &tables, terms).await?;
+                drop((gate, turn));
+                chosen.remove(&blocks).await
+            };
+            let mut done = attempt(turn).await;
             if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::DiskFull) && home.release() {
-                done = collect(&blocks, &tables, terms).await;
+                done = attempt(turns.write_owned().await).await;
             }
             home.reserve();
             done
@@ -210,7 +238,13 @@ mod tests {
         let home = Home::open(folder.path(), Duration::ZERO).unwrap();
         let holder = LocalHolder::open(home, HomeConfig::new(folder.path(), node)).await.unwrap();
         let short = Duration::from_millis(200);
-        let collecting = Arc::clone(&holder.turn).write_owned().await;
+        let alone = holder.alone().await;
+        assert!(holder.try_alone().is_none());
+        let Alone { collecting, turn } = alone;
+        drop(turn);
+        // While it removes what it chose, changes go on, and others neither look nor collect.
+        drop(holder.turn.read().await);
+        assert!(holder.try_alone().is_none());
         assert!(timeout(short, holder.look_for_damage(false)).await.is_err());
         assert!(timeout(short, holder.measure()).await.is_err());
         drop(collecting);

@@ -65,12 +65,33 @@ pub struct Terms {
     pub careful: bool,
 }
 
-/// Collects.
-pub async fn collect(
+/// What a collection gave up, and has not removed yet.
+#[derive(Debug)]
+#[must_use]
+pub struct Chosen {
+    at_once: Swept,
+    dry_run: bool,
+}
+
+impl Chosen {
+    /// Removes it. Changes of the registry, and all that adds blocks, may go on meanwhile.
+    pub async fn remove(self, blocks: &Arc<dyn BlockStore>) -> Result<Collected, UpkeepError> {
+        let Self { at_once, dry_run } = self;
+        let held = async || Ok::<_, StoreError>(blocks.usage().await?.blocks);
+        if dry_run {
+            return Ok(Collected { kept: held().await?.saturating_sub(at_once.blocks), swept: at_once });
+        }
+        let swept = at_once.and(blocks.remove_doomed().await?);
+        Ok(Collected { kept: held().await?, swept })
+    }
+}
+
+/// Chooses what goes, and gives it up. Nothing may change meanwhile what is needed: not the registry, and not the tables.
+pub async fn choose(
     blocks: &Arc<dyn BlockStore>,
     tables: &Arc<dyn Table>,
     terms: Terms,
-) -> Result<Collected, UpkeepError> {
+) -> Result<Chosen, UpkeepError> {
     let Terms { limit, keep_leases, dry_run, careful } = terms;
     let mut live = Live::default();
     if !mark_own(blocks, tables, &mut live).await? && careful {
@@ -78,9 +99,7 @@ pub async fn collect(
     }
     let retained = retain(blocks, tables, limit, &mut live).await?;
     if dry_run {
-        let swept = blocks.weigh(&live, false).await?;
-        let kept = blocks.usage().await?.blocks.saturating_sub(swept.blocks);
-        return Ok(Collected { kept, swept });
+        return Ok(Chosen { at_once: blocks.weigh(&live, false).await?, dry_run });
     }
     // Entries go before the blocks that they promise.
     let mut forgotten = retained.changes();
@@ -91,9 +110,8 @@ pub async fn collect(
         tables.write(forgotten).await?;
     }
     pieces::forget_stale(tables, &live).await?;
-    let swept = blocks.sweep(&live, keep_leases).await?;
-    let kept = blocks.usage().await?.blocks;
-    Ok(Collected { kept, swept })
+    let at_once = blocks.doom(&live, keep_leases).await?;
+    Ok(Chosen { at_once, dry_run })
 }
 
 /// Counts what pulled images take, and says whether they are beyond the limit. Nothing is removed.
@@ -170,6 +188,10 @@ mod tests {
     use crate::port::memory::table::MemoryTable;
     use crate::port::table::Space;
 
+    async fn collect(blocks: &Arc<dyn BlockStore>, tables: &Arc<dyn Table>, terms: Terms) -> Collected {
+        choose(blocks, tables, terms).await.unwrap().remove(blocks).await.unwrap()
+    }
+
     fn home(blocks: &[&Block]) -> (Arc<dyn BlockStore>, Arc<dyn Table>) {
         let store = MemoryBlocks::new();
         blocks.iter().for_each(|block| store.insert((*block).clone()));
@@ -192,7 +214,7 @@ mod tests {
         let pin = Change::Put(Space::Pins, layer.cid().to_bytes(), Vec::new());
         tables.write(vec![state.write(), pin]).await.unwrap();
         let terms = Terms { limit: CacheLimit { bytes: 0 }, keep_leases: false, dry_run: false, careful: true };
-        collect(&blocks, &tables, terms).await.unwrap();
+        collect(&blocks, &tables, terms).await;
         let held = blocks.has(&[*layer.cid(), *root.cid(), *old.cid(), *garbage.cid()]).await.unwrap();
         assert_eq!(held, [true, true, true, false]);
         assert_eq!(files::all(&tables).await.unwrap(), [*layer.cid()]);
@@ -210,7 +232,7 @@ mod tests {
         }
         let limit = CacheLimit { bytes: 1 << 20 };
         let terms = Terms { limit, keep_leases: false, dry_run: false, careful: true };
-        let collected = collect(&blocks, &tables, terms).await.unwrap();
+        let collected = collect(&blocks, &tables, terms).await;
         let kept: Vec<Cid> = CacheEntry::all(&tables).await.unwrap().into_iter().map(|(folder, _)| folder).collect();
         assert_eq!(kept, [*good.cid()]);
         assert!(blocks.has(&[*good.cid()]).await.unwrap()[0]);

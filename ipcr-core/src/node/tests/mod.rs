@@ -1,7 +1,6 @@
 mod terms;
 
 use std::net::IpAddr;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -373,8 +372,12 @@ impl BlockStore for Liar {
         self.0.weigh(live, keep_leases).await
     }
 
-    async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
-        self.0.sweep(live, keep_leases).await
+    async fn doom(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+        self.0.doom(live, keep_leases).await
+    }
+
+    async fn remove_doomed(&self) -> Result<Swept, StoreError> {
+        self.0.remove_doomed().await
     }
 
     async fn check(&self, read_data: bool) -> Result<StoreReport, StoreError> {

@@ -32,6 +32,7 @@ pub(crate) async fn run(make: impl AsyncFn() -> Fixture) {
     limits_hold(&*make().await.store).await;
     sweeping_keeps_what_is_live(&*make().await.store).await;
     sweeping_spares_open_sessions(&*make().await.store).await;
+    what_is_given_up_can_be_added_again(&*make().await.store).await;
     leases_outlive_dropped_sessions(&*make().await.store).await;
     aborting_drops_leases(&*make().await.store).await;
     holding_keeps_garbage(&*make().await.store).await;
@@ -182,6 +183,36 @@ async fn sweeping_spares_open_sessions(store: &dyn BlockStore) {
     assert_eq!(store.sweep(&Live::default(), false).await.unwrap().blocks, 0);
     drop(session);
     assert_eq!(store.sweep(&Live::default(), true).await.unwrap().blocks, 2);
+}
+
+async fn what_is_given_up_can_be_added_again(store: &dyn BlockStore) {
+    let blocks: Vec<Block> = (0..4).map(|seed| block(seed, 1000)).collect();
+    let cids: Vec<Cid> = blocks.iter().map(|block| *block.cid()).collect();
+    let session = store.begin(limits::LEASE).await.unwrap();
+    session.put(blocks.clone()).await.unwrap();
+    session.commit().await.unwrap();
+    drop(session);
+    let open = store.begin(limits::LEASE).await.unwrap();
+    assert_eq!(open.hold(&cids[3..]).await.unwrap(), [true]);
+    store.doom(&live(&[&blocks[2]]), false).await.unwrap();
+    assert_eq!(store.has(&cids).await.unwrap(), [false, false, true, true]);
+    assert_eq!(store.sizes(&cids).await.unwrap(), [None, None, Some(1000), Some(1000)]);
+    // Whoever adds one of them now, and is done before it would have gone, keeps it.
+    let session = store.begin(limits::LEASE).await.unwrap();
+    assert_eq!(session.hold(&cids[..1]).await.unwrap(), [false]);
+    assert_eq!(session.put(vec![blocks[0].clone()]).await.unwrap().new_blocks, 1);
+    session.commit().await.unwrap();
+    drop((session, open));
+    let swept = store.remove_doomed().await.unwrap();
+    assert_eq!((swept.blocks, swept.bytes), (1, 1000));
+    assert_eq!(store.has(&cids).await.unwrap(), [true, false, true, true]);
+    assert_eq!(store.get(&cids[0]).await.unwrap().unwrap(), blocks[0].data());
+    assert_eq!(store.remove_doomed().await.unwrap().blocks, 0);
+    // What is given up and not removed is held again, unless it is given up again.
+    store.doom(&Live::default(), false).await.unwrap();
+    store.doom(&live(&[&blocks[0]]), false).await.unwrap();
+    assert_eq!(store.remove_doomed().await.unwrap().blocks, 2);
+    assert_eq!(store.has(&cids).await.unwrap(), [true, false, false, false]);
 }
 
 async fn leases_outlive_dropped_sessions(store: &dyn BlockStore) {

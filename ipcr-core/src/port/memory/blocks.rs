@@ -25,6 +25,7 @@ struct State {
     leases: Vec<(Instant, HashSet<Key>)>,
     next_session: u64,
     damaged: HashSet<Key>,
+    doomed: HashSet<Key>,
 }
 
 /// The blocks of a session: all of them, and those added since the last commit.
@@ -50,7 +51,9 @@ impl MemoryBlocks {
     /// Adds a block outside any session: the next sweep that does not find it live takes it.
     pub fn insert(&self, block: Block) {
         let (cid, data) = block.into_parts();
-        self.state().blocks.insert(*cid.hash(), (cid, data));
+        let mut state = self.state();
+        state.doomed.remove(cid.hash());
+        state.blocks.insert(*cid.hash(), (cid, data));
     }
 
     /// Replaces the bytes of a held block without any check, to show what damage does.
@@ -72,7 +75,9 @@ impl MemoryBlocks {
 
 impl State {
     fn holds(&self, cid: &Cid) -> bool {
-        identity_data(cid).is_some() || (self.blocks.contains_key(cid.hash()) && !self.damaged.contains(cid.hash()))
+        let key = cid.hash();
+        let stored = self.blocks.contains_key(key) && !self.damaged.contains(key) && !self.doomed.contains(key);
+        identity_data(cid).is_some() || stored
     }
 }
 
@@ -137,23 +142,32 @@ impl BlockStore for MemoryBlocks {
         Ok(dead.fold(Swept::default(), |swept, (_, (_, data))| add(swept, data)))
     }
 
-    async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+    async fn doom(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
         let mut guard = self.state();
         let state = &mut *guard;
         let now = Instant::now();
         state.leases.retain(|(until, _)| keep_leases && *until > now);
-        let mut swept = Swept::default();
         let (sessions, leases) = (&state.sessions, &state.leases);
-        state.blocks.retain(|key, (_, data)| {
-            let kept = live.contains(&key.to_bytes())
-                || sessions.values().any(|members| members.all.contains(key))
-                || leases.iter().any(|(_, keys)| keys.contains(key));
-            if !kept {
+        let dead = |key: &&Key| {
+            !(live.contains(&key.to_bytes())
+                || sessions.values().any(|members| members.all.contains(*key))
+                || leases.iter().any(|(_, keys)| keys.contains(*key)))
+        };
+        state.doomed = state.blocks.keys().filter(dead).copied().collect();
+        Ok(Swept::default())
+    }
+
+    async fn remove_doomed(&self) -> Result<Swept, StoreError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let mut swept = Swept::default();
+        for key in state.doomed.drain() {
+            state.damaged.remove(&key);
+            if let Some((_, data)) = state.blocks.remove(&key) {
                 swept.blocks += 1;
                 swept.bytes += data.len() as u64;
             }
-            kept
-        });
+        }
         Ok(swept)
     }
 
@@ -190,7 +204,8 @@ impl StoreSession for MemorySession {
         for block in blocks.into_iter().filter(|block| identity_data(block.cid()).is_none()) {
             let (cid, data) = block.into_parts();
             members.add(*cid.hash());
-            if state.damaged.remove(cid.hash()) || !state.blocks.contains_key(cid.hash()) {
+            let lost = state.damaged.remove(cid.hash()) | state.doomed.remove(cid.hash());
+            if lost || !state.blocks.contains_key(cid.hash()) {
                 put.new_blocks += 1;
                 put.new_bytes += data.len() as u64;
                 state.blocks.insert(*cid.hash(), (cid, data));

@@ -75,8 +75,13 @@ impl BlockStore for RemoteBlocks {
         answer.and_then(|answer| answer.header()).map_err(Failure::into_store)
     }
 
-    async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
-        let answer = self.0.call(&Call::Sweep { keep_leases }, vec![hashes(live)]).await;
+    async fn doom(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+        let answer = self.0.call(&Call::Doom { keep_leases }, vec![hashes(live)]).await;
+        answer.and_then(|answer| answer.header()).map_err(Failure::into_store)
+    }
+
+    async fn remove_doomed(&self) -> Result<Swept, StoreError> {
+        let answer = self.0.call(&Call::RemoveDoomed, Vec::new()).await;
         answer.and_then(|answer| answer.header()).map_err(Failure::into_store)
     }
 

@@ -25,7 +25,7 @@ use crate::port::table::{Change, Space};
 pub(crate) mod failure;
 
 /// Changed whenever the meaning of anything here, or of a type that travels, changes.
-pub(crate) const PROTOCOL: u32 = 4;
+pub(crate) const PROTOCOL: u32 = 5;
 /// Events of one call that may be under way without having been paid for.
 pub(crate) const EVENT_CREDIT: usize = 256;
 /// Frames that wait to be written.
@@ -206,9 +206,11 @@ pub(crate) enum Call {
         keep_leases: bool,
     },
     /// Payload: multihashes. Answer: [`crate::port::blocks::Swept`].
-    Sweep {
+    Doom {
         keep_leases: bool,
     },
+    /// Answer: [`crate::port::blocks::Swept`].
+    RemoveDoomed,
     /// Answer: [`Report`].
     CheckStore {
         read_data: bool,

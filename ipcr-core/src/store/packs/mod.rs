@@ -16,7 +16,7 @@
 //! are cut off; no state of the files makes a block unreadable and at the same time impossible to add. A failed write
 //! leaves the store as before it. Several sessions run side by side; a sweep takes nothing that one of them has.
 //!
-//! Locks are taken in this order: `flush` (who changes the index), `appender`, `state`.
+//! Locks are taken in this order: `sweeping` (who takes blocks away), `flush` (who changes the index), `appender`, `state`.
 
 mod append;
 mod check;
@@ -172,9 +172,13 @@ impl BlockStore for DiskStore {
         self.run(move |shared| sweep::weigh(shared, &live, keep_leases)).await
     }
 
-    async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+    async fn doom(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
         let live = live.clone();
-        self.run(move |shared| sweep::sweep(shared, &live, keep_leases)).await
+        self.run(move |shared| sweep::doom(shared, &live, keep_leases)).await
+    }
+
+    async fn remove_doomed(&self) -> Result<Swept, StoreError> {
+        self.run(|shared| sweep::remove_doomed(shared)).await
     }
 
     async fn check(&self, read_data: bool) -> Result<StoreReport, StoreError> {

@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
@@ -75,6 +76,8 @@ pub(super) fn open(
         appender: Mutex::new(appender),
         state: Mutex::new(state),
         flush: Mutex::new(()),
+        sweeping: Mutex::new(()),
+        committing: AtomicUsize::new(0),
         files: Mutex::new(HashMap::new()),
         reads: Arc::new(Semaphore::new(shared::READS)),
         writes: Arc::new(Semaphore::new(shared::WRITES)),

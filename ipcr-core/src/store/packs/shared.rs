@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cid::Cid;
@@ -27,6 +29,9 @@ pub(super) const READS: usize = 8;
 /// Writings that go on at once: one appends, the others look up what is there already.
 pub(super) const WRITES: usize = 4;
 
+/// How long a sweep waits before it looks again whether somebody waits for its turn.
+const PATIENCE: Duration = Duration::from_millis(1);
+
 /// What all handles of a store share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -37,6 +42,10 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Held by whoever changes the index.
     pub(super) flush: Mutex<()>,
+    /// Held by whoever takes blocks away.
+    pub(super) sweeping: Mutex<()>,
+    /// How many wait for `flush` to make something durable. A sweep, which takes it again and again, lets them go first.
+    pub(super) committing: AtomicUsize,
     pub(super) files: Mutex<HashMap<u32, Arc<File>>>,
     /// Places for readings, and for writings, which may wait for the disk while others read.
     pub(super) reads: Arc<Semaphore>,
@@ -186,6 +195,7 @@ impl Shared {
                 put.new_blocks += 1;
                 put.new_bytes += u64::from(place.len);
                 state.damaged.remove(key);
+                state.spare(key);
                 state.pending.insert(*key, *place);
                 if let Some(members) = state.sessions.get_mut(&session) {
                     members.add(key);
@@ -250,8 +260,20 @@ impl Shared {
 
     /// Makes everything that was written durable, in one step, and ends the leases of the session that commits.
     pub(super) fn flush(&self, commit: Option<u64>) -> Result<(), StoreError> {
-        let _flush = lock(&self.flush);
-        self.step(commit, Vec::new(), Vec::new())
+        self.committing.fetch_add(1, Ordering::AcqRel);
+        let flush = lock(&self.flush);
+        self.committing.fetch_sub(1, Ordering::AcqRel);
+        let done = self.step(commit, Vec::new(), Vec::new());
+        drop(flush);
+        done
+    }
+
+    /// The turn of a sweep to change the index, after all who wait for theirs.
+    pub(super) fn flush_last(&self) -> MutexGuard<'_, ()> {
+        while self.committing.load(Ordering::Acquire) > 0 {
+            std::thread::sleep(PATIENCE);
+        }
+        lock(&self.flush)
     }
 
     /// The step itself, for whoever holds `flush`: with it, blocks that were copied move, and packs are condemned.
@@ -371,7 +393,7 @@ fn known(state: &State, key: &Key) -> Option<bool> {
         Some(false)
     } else if state.pending.contains_key(key) {
         Some(true)
-    } else if state.doomed.contains(key) {
+    } else if state.is_doomed(key) {
         Some(false)
     } else {
         None

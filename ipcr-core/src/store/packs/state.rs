@@ -1,6 +1,6 @@
 //! What the store remembers between flushes: [`State`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::record::{Key, Place};
@@ -16,8 +16,10 @@ pub(super) struct State {
     pub(super) orphans: Vec<Orphan>,
     /// Ended sessions whose lease rows have to go.
     pub(super) released: Vec<u64>,
-    /// Blocks that a sweep is taking out of the index: whoever adds one now writes it again.
-    pub(super) doomed: HashSet<Key>,
+    /// Blocks that a sweep is taking out of the index: whoever adds one now writes it again. In the order of the index.
+    pub(super) doomed: BTreeSet<Short>,
+    /// Sessions whose leases are over, and whose rows the sweep takes.
+    pub(super) expired: Vec<u64>,
     /// Blocks that were read and are wrong: whoever adds one writes it again.
     pub(super) damaged: HashSet<Key>,
     pub(super) next_session: u64,
@@ -45,7 +47,7 @@ pub(super) struct Members {
 
 /// A key in as little memory as it needs: a session may have a million of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Short {
+pub(super) enum Short {
     Sha256([u8; 32]),
     Other(Box<Key>),
 }
@@ -154,6 +156,37 @@ impl State {
         if self.sessions.remove(&session).is_some_and(|members| !members.added.is_empty()) {
             self.released.push(session);
         }
+    }
+
+    /// Gives these up, but for those that an open session or (with `keep_leases`) one that ended lately has.
+    pub(super) fn doom(&mut self, keys: &[Key], keep_leases: bool) {
+        let orphans = self.orphans.iter().filter(|_| keep_leases);
+        let leased: HashSet<Key> = orphans.flat_map(|orphan| orphan.keys.iter().copied()).collect();
+        let free = |key: &&Key| !self.in_session(key) && !self.pending.contains_key(key) && !leased.contains(key);
+        let doomed: Vec<Short> = keys.iter().filter(free).map(Short::from).collect();
+        self.doomed.extend(doomed);
+    }
+
+    /// Whether it is given up.
+    pub(super) fn is_doomed(&self, key: &Key) -> bool {
+        !self.doomed.is_empty() && self.doomed.contains(&key.into())
+    }
+
+    /// Some of those that are given up; the same ones until they are spared.
+    pub(super) fn next_doomed(&self, most: usize) -> Vec<Key> {
+        self.doomed.iter().take(most).map(Key::from).collect()
+    }
+
+    /// It is given up no longer: it was added again, or is gone.
+    pub(super) fn spare(&mut self, key: &Key) {
+        if !self.doomed.is_empty() {
+            self.doomed.remove(&key.into());
+        }
+    }
+
+    /// Forgets what an unfinished sweep gave up.
+    pub(super) fn spare_all(&mut self) {
+        self.doomed.clear();
     }
 
     /// Whether an open session has this block.

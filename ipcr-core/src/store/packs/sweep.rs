@@ -1,11 +1,11 @@
 //! Taking blocks away, and giving their space back.
 //!
-//! What was written and never indexed is cut off first, which needs no room, so that a full disk gets some. Then the rows of
-//! what nobody needs leave the index, in durable steps; the blocks of open sessions are never among them, and whoever adds one
-//! of those blocks meanwhile writes it again. Then packs that hold nothing are deleted, the dead ends of others cut off, and
+//! First, what nobody needs is given up ([`doom`]): it counts as not held, and whoever adds it writes it again. The blocks of open sessions are
+//! never among it. What was written and never indexed is cut off, which needs no room, so that a full disk gets some. Then ([`remove_doomed`])
+//! the rows of what was given up leave the index, in durable steps, between which others commit. Then packs that hold nothing are deleted, the dead ends of others cut off, and
 //! their dead space in between given back where it lies, as holes, which copies nothing. Where the file system has no holes, or
 //! much dead space is in pieces too small for them, what is alive is copied to the end of the last pack and the old one deleted.
-//! Adding and reading go on all the while.
+//! Adding and reading go on all the while, committing from the second part on.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, Metadata};
@@ -30,12 +30,74 @@ const WORTH: u64 = 2 << 20;
 /// Bytes that are copied at once.
 const COPY_BYTES: u64 = 8 << 20;
 /// Blocks whose rows are removed in one durable step.
-const STEP: usize = 1 << 16;
+const STEP: usize = 1 << 13;
 
-pub(super) fn sweep(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
-    let _flush = lock(&shared.flush);
+/// Gives up what nobody needs: from here on it counts as not held, until somebody adds it again. Says what went at once.
+pub(super) fn doom(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+    let _sweeping = lock(&shared.sweeping);
+    let _flush = shared.flush_last();
     let before = shared.disk_bytes()?;
-    let mut swept = take(shared, live, keep_leases)?;
+    let failed = |error| shared.index_error("reading the index", error);
+    let rows = shared.index.sessions().map_err(failed)?;
+    let (leasing, expired) = leases(shared, rows.into_iter(), keep_leases);
+    let mut leased = shared.index.leased(&leasing).map_err(failed)?;
+    let mut swept = Swept::default();
+    {
+        let mut guard = shared.state();
+        let state = &mut *guard;
+        state.spare_all();
+        state.expired = expired;
+        leased.extend(state.orphans.iter().flat_map(|orphan| orphan.keys.iter().copied()));
+        let mut pending = std::mem::take(&mut state.pending);
+        pending.retain(|key, place| {
+            let kept = live.contains(&key.to_bytes()) || leased.contains(key) || state.in_session(key);
+            if !kept {
+                swept.blocks += 1;
+                swept.bytes += u64::from(place.len);
+            }
+            kept
+        });
+        state.pending = pending;
+    }
+    trim(shared)?;
+    let mut page = shared.index.page(None).map_err(failed)?;
+    while let Some((last, _)) = page.last() {
+        let dead = page.iter().map(|(key, _)| *key);
+        let dead: Vec<Key> = dead.filter(|key| !live.contains(&key.to_bytes()) && !leased.contains(key)).collect();
+        shared.state().doom(&dead, keep_leases);
+        page = shared.index.page(Some(last)).map_err(failed)?;
+    }
+    swept.disk_bytes = before.saturating_sub(shared.disk_bytes()?);
+    Ok(swept)
+}
+
+/// Takes away what was given up, and gives its space back. Whoever commits meanwhile waits for one step of it at most.
+pub(super) fn remove_doomed(shared: &Shared) -> Result<Swept, StoreError> {
+    let _sweeping = lock(&shared.sweeping);
+    let before = shared.disk_bytes()?;
+    let mut swept = Swept::default();
+    loop {
+        let _flush = shared.flush_last();
+        let (keys, expired) = {
+            let mut state = shared.state();
+            (state.next_doomed(STEP), std::mem::take(&mut state.expired))
+        };
+        if keys.is_empty() && expired.is_empty() {
+            break;
+        }
+        let removed = shared.index.remove(&keys, &expired);
+        let (blocks, bytes) = removed.map_err(|error| shared.index_error("removing blocks", error))?;
+        let mut state = shared.state();
+        for key in &keys {
+            // Whoever added it meanwhile has mended it, too.
+            if !state.pending.contains_key(key) {
+                state.damaged.remove(key);
+            }
+            state.spare(key);
+        }
+        swept.blocks += blocks;
+        swept.bytes += bytes;
+    }
     compact(shared)?;
     swept.disk_bytes = before.saturating_sub(shared.disk_bytes()?);
     Ok(swept)
@@ -90,56 +152,6 @@ fn leased(shared: &Shared, keep_leases: bool) -> Result<HashSet<Key>, StoreError
     Ok(leased)
 }
 
-/// Takes out of the index what nobody needs.
-fn take(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
-    let failed = |error| shared.index_error("reading the index", error);
-    let rows = shared.index.sessions().map_err(failed)?;
-    let (leasing, expired) = leases(shared, rows.into_iter(), keep_leases);
-    let mut leased = shared.index.leased(&leasing).map_err(failed)?;
-    let mut swept = Swept::default();
-    {
-        let mut guard = shared.state();
-        let state = &mut *guard;
-        leased.extend(state.orphans.iter().flat_map(|orphan| orphan.keys.iter().copied()));
-        let mut pending = std::mem::take(&mut state.pending);
-        pending.retain(|key, place| {
-            let kept = live.contains(&key.to_bytes()) || leased.contains(key) || state.in_session(key);
-            if !kept {
-                swept.blocks += 1;
-                swept.bytes += u64::from(place.len);
-            }
-            kept
-        });
-        state.pending = pending;
-    }
-    trim(shared)?;
-    let mut dead = Vec::new();
-    let mut page = shared.index.page(None).map_err(failed)?;
-    while let Some((last, _)) = page.last() {
-        dead.extend(page.iter().map(|(key, _)| *key).filter(|key| {
-            let live = live.contains(&key.to_bytes());
-            !live && !leased.contains(key)
-        }));
-        page = shared.index.page(Some(last)).map_err(failed)?;
-    }
-    for keys in dead.chunks(STEP) {
-        let doomed = doom(shared, keys, keep_leases);
-        let removed = shared.index.remove(&doomed, &[]);
-        let mut state = shared.state();
-        state.doomed.clear();
-        let (blocks, bytes) = removed.map_err(|error| shared.index_error("removing blocks", error))?;
-        for key in &doomed {
-            state.damaged.remove(key);
-        }
-        swept.blocks += blocks;
-        swept.bytes += bytes;
-    }
-    if !expired.is_empty() {
-        shared.index.remove(&[], &expired).map_err(|error| shared.index_error("removing leases", error))?;
-    }
-    Ok(swept)
-}
-
 /// Cuts off what was written behind the indexed ends of packs and is in no session any more.
 fn trim(shared: &Shared) -> Result<(), StoreError> {
     let rows = shared.index.packs().map_err(|error| shared.index_error("reading the index", error))?;
@@ -182,17 +194,6 @@ fn leases(shared: &Shared, rows: impl Iterator<Item = (u64, u64)>, keep_leases: 
     (leasing, expired)
 }
 
-/// Marks those that no open session has. With `keep_leases`, a session that ended since the leases were read keeps its blocks, too.
-fn doom(shared: &Shared, keys: &[Key], keep_leases: bool) -> Vec<Key> {
-    let mut state = shared.state();
-    let orphans = state.orphans.iter().filter(|_| keep_leases);
-    let leased: HashSet<Key> = orphans.flat_map(|orphan| orphan.keys.iter().copied()).collect();
-    let free = |key: &&Key| !state.in_session(key) && !state.pending.contains_key(key) && !leased.contains(key);
-    let doomed: Vec<Key> = keys.iter().filter(free).copied().collect();
-    state.doomed.extend(&doomed);
-    doomed
-}
-
 /// A pack with space to give back.
 struct Wasteful {
     pack: u32,
@@ -205,12 +206,17 @@ struct Wasteful {
 }
 
 fn compact(shared: &Shared) -> Result<(), StoreError> {
-    let wasteful = find_wasteful(shared)?;
-    let empty: Vec<u32> = wasteful.iter().filter(|pack| pack.empty).map(|pack| pack.pack).collect();
-    if !empty.is_empty() {
-        shared.step(None, Vec::new(), empty.clone())?;
-        delete(shared, &empty)?;
-    }
+    let wasteful = {
+        let _flush = shared.flush_last();
+        let wasteful = find_wasteful(shared)?;
+        let empty: Vec<u32> = wasteful.iter().filter(|pack| pack.empty).map(|pack| pack.pack).collect();
+        if !empty.is_empty() {
+            shared.step(None, Vec::new(), empty.clone())?;
+            delete(shared, &empty)?;
+        }
+        wasteful
+    };
+    // From here on nothing is added to the others, and nobody but this sweep takes anything out of them.
     let mut living: BTreeMap<u32, Vec<(Key, Place)>> =
         wasteful.iter().filter(|pack| !pack.empty).map(|pack| (pack.pack, Vec::new())).collect();
     if living.is_empty() {
@@ -263,7 +269,10 @@ fn cut(shared: &Shared, wasteful: &[Wasteful], living: &BTreeMap<u32, Vec<(Key, 
     if ends.is_empty() {
         return Ok(());
     }
-    shared.index.cut(&ends).map_err(|error| shared.index_error("shortening packs", error))?;
+    {
+        let _flush = shared.flush_last();
+        shared.index.cut(&ends).map_err(|error| shared.index_error("shortening packs", error))?;
+    }
     for (pack, end) in ends {
         let path = append::pack_path(&shared.folder, pack);
         let cut = File::options().write(true).open(&path).and_then(|file| file.set_len(end));
@@ -327,8 +336,10 @@ fn punch(path: &Path, pack: &Wasteful, blocks: &[(Key, Place)]) -> io::Result<u6
     Ok(taken(&file.metadata()?))
 }
 
-/// Copies what is alive in a pack, then deletes it.
+/// Copies what is alive in a pack, then deletes it. Nobody else brings a part of the copies to the disk meanwhile, and learns of a failure that
+/// this one should have learnt of.
 fn rewrite(shared: &Shared, pack: u32, blocks: &[(Key, Place)]) -> Result<(), StoreError> {
+    let _flush = shared.flush_last();
     let mut moved = Vec::with_capacity(blocks.len());
     let mut rest = blocks;
     while !rest.is_empty() {

@@ -333,6 +333,9 @@ enum Act {
     Crash(u16),
     Reopen,
     Sweep(bool),
+    /// The two halves of a sweep, with others between them.
+    Doom(bool),
+    RemoveDoomed,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -344,6 +347,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         2 => any::<u16>().prop_map(Act::Crash),
         1 => Just(Act::Reopen),
         2 => any::<bool>().prop_map(Act::Sweep),
+        2 => any::<bool>().prop_map(Act::Doom),
+        2 => Just(Act::RemoveDoomed),
     ];
     prop::collection::vec(act, 1..40)
 }
@@ -417,14 +422,18 @@ async fn act_out(acts: Vec<Act>) {
                 close(store);
                 store = open(folder.path(), pack_bytes);
             }
-            Act::Sweep(keep_leases) => {
+            Act::RemoveDoomed => drop(store.remove_doomed().await.unwrap()),
+            Act::Sweep(keep_leases) | Act::Doom(keep_leases) => {
                 // Every other committed block is still pinned.
                 model.durable.retain(|seed| seed % 2 == 0 || model.all.contains(seed));
                 if !keep_leases {
                     model.leased.clear();
                 }
                 let pinned: Vec<Block> = (0..40).filter(|seed| seed % 2 == 0).map(sized).collect();
-                store.sweep(&live(&pinned), keep_leases).await.unwrap();
+                store.doom(&live(&pinned), keep_leases).await.unwrap();
+                if matches!(act, Act::Sweep(_)) {
+                    store.remove_doomed().await.unwrap();
+                }
                 if session.is_none() {
                     let odd: Vec<Cid> = (0..40).filter(|seed| seed % 2 == 1).map(|seed| *sized(seed).cid()).collect();
                     let held = store.has(&odd).await.unwrap();
