@@ -11,14 +11,15 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
 };
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::handler::Handler;
-use crate::hub::{Connection, Dial, DialError, Link, OUTBOUND_REQUESTS, OpenRequest, Shared};
+use crate::hub::{Command, Connection, Dial, DialError, Link, OUTBOUND_REQUESTS, OpenRequest, Shared};
 
 /// Most peers of the local network that are dialled unasked.
 const LOCAL_PEERS: usize = 32;
@@ -27,9 +28,13 @@ const LOCAL_PEERS: usize = 32;
 #[error("address {0} is outside of the network mode")]
 struct Refused(Multiaddr);
 
+#[derive(Debug, thiserror::Error)]
+#[error("this node is ending")]
+struct Ending;
+
 pub(crate) struct Behaviour {
     shared: Arc<Shared>,
-    commands: mpsc::Receiver<Dial>,
+    commands: mpsc::Receiver<Command>,
     /// Dials under way.
     dials: HashMap<ConnectionId, Dialling>,
     /// Connections whose handler exists, and which are not established yet.
@@ -38,6 +43,8 @@ pub(crate) struct Behaviour {
     found: VecDeque<(PeerId, Multiaddr)>,
     /// Times that some peer became connected.
     epochs: u64,
+    /// Once this node ends: peers whose connections are still to be closed.
+    leaving: Option<Vec<PeerId>>,
 }
 
 /// A dial under way, and who waits for it.
@@ -54,8 +61,16 @@ impl fmt::Debug for Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Dial>) -> Self {
-        Self { shared, commands, dials: HashMap::new(), prepared: HashMap::new(), found: VecDeque::new(), epochs: 0 }
+    pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Receiver<Command>) -> Self {
+        Self {
+            shared,
+            commands,
+            dials: HashMap::new(),
+            prepared: HashMap::new(),
+            found: VecDeque::new(),
+            epochs: 0,
+            leaving: None,
+        }
     }
 
     /// Prepares the handler of a new connection.
@@ -65,6 +80,9 @@ impl Behaviour {
             && !self.shared.gate.allows_ip(ip)
         {
             return Err(ConnectionDenied::new(Refused(address.clone())));
+        }
+        if self.leaving.is_some() {
+            return Err(ConnectionDenied::new(Ending));
         }
         let (sender, receiver) = mpsc::channel(OUTBOUND_REQUESTS);
         // Whoever was dialled has it, whoever dialled has not; the place is the same.
@@ -225,7 +243,22 @@ impl NetworkBehaviour for Behaviour {
                 return Poll::Ready(ToSwarm::Dial { opts });
             }
         }
-        while let Poll::Ready(Some(Dial { peer, addresses, reply })) = self.commands.poll_recv(cx) {
+        loop {
+            if let Some(peer_id) = self.leaving.as_mut().and_then(Vec::pop) {
+                return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::All });
+            }
+            let Dial { peer, addresses, reply } = match self.commands.poll_recv(cx) {
+                Poll::Ready(Some(Command::Dial(dial))) if self.leaving.is_none() => dial,
+                Poll::Ready(Some(Command::Dial(dial))) => {
+                    let _ = dial.reply.send(Err(DialError::Stopped));
+                    continue;
+                }
+                Poll::Ready(Some(Command::Leave)) => {
+                    self.leaving = Some(self.shared.peers().keys().copied().collect());
+                    continue;
+                }
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            };
             let mut running = self.dials.values_mut().filter(|dial| dial.peer == peer);
             match running.find(|dial| addresses.iter().all(|address| dial.addresses.contains(address))) {
                 Some(same) => same.replies.push(reply),
@@ -237,7 +270,6 @@ impl NetworkBehaviour for Behaviour {
                 }
             }
         }
-        Poll::Pending
     }
 }
 

@@ -27,6 +27,8 @@ use crate::behaviour::Behaviour;
 pub const INBOUND_STREAMS: usize = 512;
 /// Most requests for outbound streams that wait in one connection.
 pub(crate) const OUTBOUND_REQUESTS: usize = 32;
+/// How long the tasks of closed connections have for their last packet.
+const LAST_WORD: Duration = Duration::from_millis(10);
 /// Most commands that wait for the swarm.
 const COMMANDS: usize = 256;
 /// Connections that are tried for one stream: a peer that answers by none of them holds up no longer whoever asks.
@@ -56,7 +58,7 @@ pub trait Gate: Send + Sync {
 #[derive(Clone)]
 pub struct Hub {
     shared: Arc<Shared>,
-    commands: mpsc::Sender<Dial>,
+    commands: mpsc::Sender<Command>,
 }
 
 /// What takes inbound streams of one protocol; it must return at once.
@@ -144,6 +146,13 @@ impl Link {
     pub fn is_quic(&self) -> bool {
         !self.relayed && self.address.iter().any(|part| part == Protocol::QuicV1)
     }
+}
+
+/// What the swarm is to do.
+pub(crate) enum Command {
+    Dial(Dial),
+    /// Close all connections, and let nobody connect any more.
+    Leave,
 }
 
 /// A dial that the swarm is to make.
@@ -287,6 +296,19 @@ impl Hub {
         Hold(holds)
     }
 
+    /// Closes all connections, for so long at most, and lets nobody connect any more. Whoever is connected by QUIC and is not told that this node
+    /// ends waits for what it has asked for until a time-out.
+    pub async fn leave(&self, most: Duration) {
+        let leaving = async {
+            let mut changes = self.changes();
+            let sent = self.commands.send(Command::Leave).await;
+            while sent.is_ok() && !self.connected().is_empty() && changes.changed().await.is_ok() {}
+            // Closed is what the others have not been told yet: tasks of the connections do that next.
+            tokio::time::sleep(LAST_WORD).await;
+        };
+        let _ = tokio::time::timeout(most, leaving).await;
+    }
+
     /// Connects to a peer, at all of these addresses at once; returns at once when it is connected already.
     pub async fn dial(&self, peer: PeerId, candidates: &[Multiaddr]) -> Result<(), DialError> {
         if peer == self.shared.local {
@@ -307,7 +329,7 @@ impl Hub {
         }
         let (reply, answer) = oneshot::channel();
         let command = Dial { peer, addresses: dialled, reply };
-        self.commands.send(command).await.map_err(|_| DialError::Stopped)?;
+        self.commands.send(Command::Dial(command)).await.map_err(|_| DialError::Stopped)?;
         match tokio::time::timeout(DIAL_TIMEOUT, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(DialError::Stopped),

@@ -77,6 +77,8 @@ use crate::port::routing::{Provider, Routing};
 const RESOLVED_AT_ONCE: usize = 8;
 /// How long [`Node::shutdown`] waits for tasks.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long it waits for connections to close.
+const LEAVE: Duration = Duration::from_millis(500);
 /// How long to wait before a configured peer is dialled again, at first and at most.
 const REDIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -249,6 +251,7 @@ impl Node {
         self.tasks.close();
         let _ = tokio::time::timeout(GRACE, self.tasks.wait()).await;
         if let Some(online) = &self.online {
+            online.hub.leave(LEAVE).await;
             online.host.stop();
         }
     }

@@ -91,6 +91,8 @@ pub(super) struct Among {
     watched: Vec<PeerId>,
     /// Who said that it has it.
     have: Vec<PeerId>,
+    /// Whether this node has said that it asks a holder for it. It is believed, also when it had to be taken back.
+    claimed: bool,
     /// Who is to ask a holder for it before this node does, as of a moment.
     before: Vec<PeerId>,
     judged: Option<Instant>,
@@ -304,7 +306,7 @@ impl Shared {
                 if probes(schedule) >= WATCHED {
                     break;
                 }
-                let claimed = want.asked.iter().any(|asked| !schedule.is_fellow(asked));
+                let claimed = want.among.claimed;
                 self.watch(schedule, want, peer, claimed);
             }
         }
@@ -390,6 +392,7 @@ impl Shared {
                     schedule.asked(&peer, now);
                     self.bitswap.want(peer, &want.cid);
                     if !schedule.is_fellow(&peer) {
+                        want.among.claimed = true;
                         want.among.watched.iter().for_each(|fellow| self.bitswap.claim(*fellow, &want.cid));
                     }
                     asked.push(hash);
@@ -416,7 +419,7 @@ impl Shared {
         }
         if want.among.judged.is_none_or(|judged| now.saturating_duration_since(judged) > OPINION) {
             want.among.judged = Some(now);
-            want.among.before = self.before(schedule, &want.cid, now);
+            want.among.before = self.before(schedule, want, now);
         }
         let before = u8::try_from(want.among.before.len()).unwrap_or(WAITED_FOR).min(WAITED_FOR);
         if before == 0 {
@@ -446,12 +449,12 @@ impl Shared {
     }
 
     /// The fellows that are to ask a holder for a block before this node does; the first of all at the beginning.
-    fn before(&self, schedule: &Schedule, cid: &Cid, now: Instant) -> Vec<PeerId> {
-        let own = turn(&self.bitswap.hub.local(), cid);
+    fn before(&self, schedule: &Schedule, want: &Want, now: Instant) -> Vec<PeerId> {
+        // What this node has said counts like what others say: if it waited for somebody who believes it, both would wait for ever.
+        let own = (want.among.claimed, turn(&self.bitswap.hub.local(), &want.cid));
         let place = |peer: &PeerId| {
-            let claimed = self.bitswap.interest(peer, cid)?;
-            let turn = turn(peer, cid);
-            (claimed || turn > own).then_some(((claimed, turn), *peer))
+            let place = (self.bitswap.interest(peer, &want.cid)?, turn(peer, &want.cid));
+            (place > own).then_some((place, *peer))
         };
         let mut before: Vec<_> = schedule.reliable(now).filter_map(place).collect();
         before.sort_unstable_by_key(|(place, _)| Reverse(*place));

@@ -190,6 +190,28 @@ async fn large_blocks_cross_tcp_and_quic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_ends_says_so() {
+    for listen in [TCP, QUIC] {
+        let (server, store) = start(config(&[listen])).await;
+        let (client, _) = start(config(&[listen])).await;
+        let all = blocks(2, 1000);
+        all.iter().for_each(|block| store.insert(block.clone()));
+        let session = client.open(request(all[0].cid(), vec![address(&server).await])).await.unwrap();
+        fetch_all(&session, &all).await;
+        let hub = |node: &Node| node.online.as_ref().unwrap().hub.clone();
+        let (ours, theirs) = (hub(&client), hub(&server));
+        let mut changes = ours.changes();
+        assert!(ours.epoch(&theirs.local()).is_some() && theirs.epoch(&ours.local()).is_some());
+        server.shutdown().await;
+        assert!(theirs.connected().is_empty(), "{listen}: all are closed before the node is gone");
+        let noticed = async { while ours.epoch(&theirs.local()).is_some() && changes.changed().await.is_ok() {} };
+        tokio::time::timeout(STALL, noticed).await.unwrap_or_else(|_| panic!("{listen}: the other end is told"));
+        let refused = theirs.dial(ours.local(), &["/ip4/127.0.0.1/tcp/1".parse().unwrap()]).await;
+        assert!(refused.is_err(), "{listen}: {refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_holder_does_not_stall_the_others() {
     let (client, _) = start(config(&[TCP])).await;
     let all = blocks(400, 256 << 10);
