@@ -10,15 +10,27 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::dag::decode::{SNIFF_BYTES, Unpacker, sniff};
+use crate::limits;
 use crate::port::image::ByteStream;
 
-/// Bytes that are read at once.
-const INPUT: usize = 256 << 10;
+/// Bytes that are read at once: a whole block, for layers are made of blocks that are a gzip member each.
+const INPUT: usize = limits::BLOCK_BYTES;
 
 /// The plain bytes of `stream`, which may be compressed with gzip or zstd or not at all.
 pub fn unpacked(stream: ByteStream) -> ByteStream {
     let input = vec![0; INPUT].into_boxed_slice();
-    Box::pin(Unpack { stream, unpacker: None, input, from: 0, to: 0, ended: false })
+    Box::pin(Unpack {
+        stream,
+        unpacker: None,
+        input,
+        from: 0,
+        to: 0,
+        fresh: false,
+        plain: Vec::new(),
+        given: 0,
+        held: 0,
+        ended: false,
+    })
 }
 
 struct Unpack {
@@ -28,6 +40,12 @@ struct Unpack {
     input: Box<[u8]>,
     from: usize,
     to: usize,
+    /// Whether what was read last has not been looked at yet. Looking for a whole member costs as much as reading one.
+    fresh: bool,
+    /// The plain bytes of a whole member: how many were given, of how many.
+    plain: Vec<u8>,
+    given: usize,
+    held: usize,
     ended: bool,
 }
 
@@ -39,6 +57,7 @@ impl Unpack {
         let read = input.filled().len();
         self.ended = read == 0;
         self.to += read;
+        self.fresh = true;
         Poll::Ready(Ok(()))
     }
 }
@@ -50,6 +69,12 @@ impl AsyncRead for Unpack {
             return Poll::Ready(Ok(()));
         }
         loop {
+            if this.given < this.held {
+                let length = buf.remaining().min(this.held - this.given);
+                buf.put_slice(&this.plain[this.given..this.given + length]);
+                this.given += length;
+                return Poll::Ready(Ok(()));
+            }
             let Some(unpacker) = &mut this.unpacker else {
                 if this.to < SNIFF_BYTES && !this.ended {
                     ready!(this.poll_fill(cx))?;
@@ -64,6 +89,13 @@ impl AsyncRead for Unpack {
                 }
                 (this.from, this.to) = (0, 0);
                 ready!(this.poll_fill(cx))?;
+                continue;
+            }
+            if std::mem::take(&mut this.fresh)
+                && let Some(length) = unpacker.take_member(&this.input[this.from..this.to], &mut this.plain)?
+            {
+                (this.given, this.held) = (0, length);
+                this.from = this.to;
                 continue;
             }
             let (taken, given) = unpacker.step(&this.input[this.from..this.to], buf.initialize_unfilled())?;
@@ -114,6 +146,45 @@ mod tests {
         let mut plain = Vec::new();
         unpacked(stream).read_to_end(&mut plain).await?;
         Ok(plain)
+    }
+
+    /// Hands out one part after the other.
+    struct Parts(std::collections::VecDeque<Vec<u8>>);
+
+    impl AsyncRead for Parts {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            if let Some(part) = self.0.pop_front() {
+                let length = part.len().min(buf.remaining());
+                buf.put_slice(&part[..length]);
+                if length < part.len() {
+                    self.0.push_front(part[length..].to_vec());
+                }
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn members_come_whole_or_in_parts() {
+        let plain =
+            |seed: u32, count: u32| -> Vec<u8> { (0..count).flat_map(|i| (i * seed / 9).to_le_bytes()).collect() };
+        let data = [plain(1, 10), plain(3, 200_000), Vec::new(), plain(5, 60_000), plain(7, 300_000), plain(2, 3)];
+        let members: Vec<Vec<u8>> = data.iter().map(|data| gzip(data)).collect();
+        let mut split = members.clone();
+        let half = split[1].split_off(1000);
+        split.insert(2, half);
+        let joined = [members[..2].concat(), members[2..4].concat(), members[4..].concat()];
+        for parts in [members.clone(), split, joined.to_vec(), vec![members.concat()]] {
+            let mut found = Vec::new();
+            unpacked(Box::pin(Parts(parts.into()))).read_to_end(&mut found).await.unwrap();
+            assert!(found == data.concat());
+        }
+        let mut cut = members.clone();
+        cut[5].pop();
+        let mut sink = Vec::new();
+        assert!(unpacked(Box::pin(Parts(cut.into()))).read_to_end(&mut sink).await.is_err());
+        let behind = members.into_iter().chain([b"something".to_vec()]).collect();
+        assert!(unpacked(Box::pin(Parts(behind))).read_to_end(&mut sink).await.is_err());
     }
 
     #[tokio::test]

@@ -35,7 +35,7 @@ pub(super) const TICK: Duration = Duration::from_millis(200);
 /// The same while others fetch the same.
 const SHARED_TICK: Duration = Duration::from_millis(30);
 /// How long one of the next blocks may take before an idle peer is asked for it, too.
-const LATE: Duration = Duration::from_secs(2);
+const LATE: Duration = Duration::from_secs(1);
 /// How long a block that everybody refused is not asked for again.
 pub(super) const REFUSED: Duration = Duration::from_secs(2);
 /// Blocks that are looked at for one free place.
