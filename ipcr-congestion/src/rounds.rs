@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 /// (draft-ietf-ccwg-bbr, `LossThresh`).
 pub const TOLERATED: u64 = 50;
 /// By how much the shortest round trip of the last round may be longer than the shortest of all before something waits in front of the line:
-/// half of it, and so much.
+/// a quarter of it, and so much. Whoever begins while others fill a queue sees it at its shortest when they have answered a loss, and is not
+/// empty then: a queue that is full again has to be told from that.
 pub const QUEUE: Duration = Duration::from_millis(10);
 /// Rounds, the one that goes on included, over which losses are counted.
 const ROUNDS: usize = 5;
-/// So many packets say nothing of a share.
+/// So many packets say nothing of a share: a window of a few packets, which no queue delays, is too small to be in anybody's way.
 const FEW: u64 = 2;
 
 /// What came of the packets in the time of one round trip.
@@ -82,7 +83,7 @@ impl Rounds {
     pub(crate) fn wait(&self) -> bool {
         // The round that goes on may have begun just now; the one before says how it is.
         let last = self.rounds.iter().rev().take(2).filter_map(|round| round.least).min();
-        last.zip(self.least).is_some_and(|(last, least)| last > least + least / 2 + QUEUE)
+        last.zip(self.least).is_some_and(|(last, least)| last > least + least / 4 + QUEUE)
     }
 }
 
@@ -140,8 +141,8 @@ mod tests {
         let begin = Instant::now();
         let millis = Duration::from_millis;
         assert!(!Rounds::new(begin).wait(), "nothing is known");
-        assert!(!rounds(begin, &[(1, millis(50)), (1, millis(85)), (1, millis(85))]).wait());
-        assert!(rounds(begin, &[(1, millis(50)), (1, millis(86)), (1, millis(86))]).wait());
+        assert!(!rounds(begin, &[(1, millis(50)), (1, millis(72)), (1, millis(72))]).wait());
+        assert!(rounds(begin, &[(1, millis(50)), (1, millis(73)), (1, millis(73))]).wait());
         assert!(!rounds(begin, &[(1, millis(50)), (1, millis(400)), (1, millis(60))]).wait(), "it has gone");
         assert!(!rounds(begin, &[(1, millis(1)), (1, millis(11)), (1, millis(11))]).wait(), "next to nothing");
     }

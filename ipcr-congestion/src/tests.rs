@@ -253,6 +253,19 @@ fn shares(line: Line, seconds: u64, controllers: &[Arc<dyn ControllerFactory + S
     (lab.received().into_iter().map(share).collect(), lab.dropped())
 }
 
+/// The same for two of which the second comes five seconds later, when the first has filled the line; counted from ten seconds after that.
+fn late(line: Line, seconds: u64, controllers: [Arc<dyn ControllerFactory + Send + Sync>; 2]) -> [u64; 2] {
+    let mut lab = Lab::new(line);
+    for (controller, lead) in controllers.into_iter().zip([5, 10]) {
+        lab.send(controller);
+        lab.pass(Duration::from_secs(lead));
+    }
+    let before = lab.received();
+    lab.pass(Duration::from_secs(seconds));
+    let after = lab.received();
+    [0, 1].map(|at| (after[at] - before[at]) * 100 / (line.rate * seconds))
+}
+
 fn tolerant() -> Arc<dyn ControllerFactory + Send + Sync> {
     Arc::<TolerantConfig>::default()
 }
@@ -283,5 +296,16 @@ fn a_full_line_is_shared_with_whoever_else_uses_it() {
         assert!(both[0] + both[1] >= 75, "the line is not used: {both:?}");
         assert!(dropped <= beside_cubic + 10, "{dropped} of 1,000 packets were lost, {beside_cubic} by CUBIC alone");
         assert!(both[1] >= left, "CUBIC gets {both:?} beside it, {alike:?} beside CUBIC");
+    }
+}
+
+#[test]
+fn whoever_comes_later_leaves_room_and_gets_some() {
+    for (queue, least) in [(125_000, 20), (500_000, 30)] {
+        let full = Line { rate: 2_500_000, queue, ..LINE };
+        for (pair, name) in [([cubic(), tolerant()], "after CUBIC"), ([tolerant(), tolerant()], "after one like it")] {
+            let shares = late(full, 20, pair);
+            assert!(shares.iter().all(|share| *share >= least), "{name}, queue {queue}: {shares:?}");
+        }
     }
 }

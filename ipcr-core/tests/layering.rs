@@ -418,3 +418,19 @@ impl<'ast> Visit<'ast> for Finder {
         }
     }
 }
+
+/// The copy of libp2p's QUIC is what is built (docs/design/016), and has the statement for which it is there. A patch whose version no longer fits
+/// is left out with a warning that nobody reads.
+#[test]
+fn quic_is_built_with_its_congestion_control() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
+    assert!(!lock.contains("[[patch.unused]]"), "a patch is not used");
+    let packages: Vec<&str> =
+        lock.split("[[package]]").filter(|package| package.contains("name = \"libp2p-quic\"")).collect();
+    let [package] = packages[..] else { panic!("there is one libp2p-quic: {packages:?}") };
+    assert!(!package.contains("source = ") && package.contains("\"ipcr-congestion\""), "{package}");
+    let config = fs::read_to_string(root.join("third_party/libp2p-quic/src/config.rs")).unwrap();
+    let statement = "transport.congestion_controller_factory(Arc::<ipcr_congestion::TolerantConfig>::default());";
+    assert!(config.lines().any(|line| line.trim() == statement));
+}

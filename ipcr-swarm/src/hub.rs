@@ -177,7 +177,7 @@ pub(crate) struct Connection {
 #[derive(Default)]
 pub(crate) struct Peer {
     pub(crate) connections: Vec<Connection>,
-    /// Another number each time that the peer becomes connected.
+    /// Another number each time that the peer becomes connected, or its best connection is lost.
     pub(crate) epoch: u64,
     pub(crate) protocols: HashSet<StreamProtocol>,
     pub(crate) holds: Arc<AtomicUsize>,

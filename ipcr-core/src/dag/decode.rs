@@ -164,7 +164,7 @@ impl Unpacker {
     /// Takes `input`, if it is the next gzip member of the stream from its first byte to its last and has no more plain bytes than a piece:
     /// how many there are at the front of `plain`, which grows as far as is needed. `None` if it is anything else; then nothing was taken.
     ///
-    /// Pieces are such members, and this is more than twice as fast as [`step`](Self::step).
+    /// Pieces are such members, and this is half as fast again as [`step`](Self::step). A checksum of the header itself (FHCRC) is passed over.
     pub fn take_member(&mut self, input: &[u8], plain: &mut Vec<u8>) -> io::Result<Option<usize>> {
         let begins = match &self.codec {
             Codec::Gzip(inflate) => match self.state {

@@ -103,9 +103,13 @@ impl Reader {
     async fn stored(&self, cid: &Cid) -> Result<Option<Bytes>, ReadError> {
         let data = self.0.store.get(cid).await.map_err(|source| ReadError::Store { cid: *cid, source })?;
         if let Some(data) = &data {
-            // Gone again, if a collection came between.
-            if self.0.keep.is_some() && !self.has(&[*cid]).await?[0] {
-                return Ok(None);
+            if let Some(keep) = &self.0.keep
+                && !self.has(&[*cid]).await?[0]
+            {
+                // A collection has given it up. Whoever needs it adds it again, and it need not come from anywhere.
+                let Ok(block) = Block::verify(*cid, data.clone()) else { return Ok(None) };
+                let put = keep.session().put(vec![block]).await;
+                put.map_err(|source| ReadError::Store { cid: *cid, source })?;
             }
             self.count(cid, data.len(), &self.0.local);
         }

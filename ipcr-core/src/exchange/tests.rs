@@ -150,6 +150,21 @@ async fn files_are_fetched_wide_and_kept() {
 }
 
 #[tokio::test]
+async fn what_a_collection_has_given_up_need_not_be_fetched() {
+    let store = MemoryBlocks::new();
+    let block = Block::raw(Bytes::from_static(b"garbage until now"));
+    store.insert(block.clone());
+    let session = store.begin(Duration::from_secs(60)).await.unwrap();
+    let reader = Reader::new(Arc::new(store.clone()), Some(session.into()), None);
+    store.doom(&Live::default(), false).await.unwrap();
+    assert_eq!(store.has(&[*block.cid()]).await.unwrap(), [false]);
+    let data = read(Arc::new(reader), *block.cid()).await.unwrap();
+    assert_eq!(&data, block.data());
+    assert_eq!(store.remove_doomed().await.unwrap().blocks, 0);
+    assert_eq!(store.has(&[*block.cid()]).await.unwrap(), [true], "whoever read it keeps it");
+}
+
+#[tokio::test]
 async fn equal_blocks_are_fetched_once() {
     let theirs = MemoryBlocks::new();
     let data = vec![7; 100_000];

@@ -176,22 +176,29 @@ impl LocalHolder {
     /// What a push is about to name is in its session until the change is made, and no change is made while it is chosen what goes. Whoever
     /// names some of it afterwards has found that it is not held, and added it again.
     async fn collect_alone(&self, alone: Alone, terms: Terms) -> Result<Collected, RegistryError> {
-        let (home, blocks, turns) = (Arc::clone(&self.home), Arc::clone(&self.blocks), Arc::clone(&self.turn));
+        let (home, blocks) = (Arc::clone(&self.home), Arc::clone(&self.blocks));
         let (tables, gate) = (Arc::clone(&self.tables.tables), Arc::clone(&self.tables.gate));
         let collection = tokio::spawn(async move {
             let Alone { collecting: _collecting, turn } = alone;
-            let attempt = async |turn: OwnedRwLockWriteGuard<()>| {
-                let gate = gate.write().await;
-                let chosen = choose(&blocks, &tables, terms).await?;
-                drop((gate, turn));
-                chosen.remove(&blocks).await
+            let is_full = |error: &UpkeepError| error.kind() == ErrorKind::DiskFull && home.release();
+            let choosing = gate.write().await;
+            let mut chosen = choose(&blocks, &tables, terms).await;
+            if chosen.as_ref().is_err_and(is_full) {
+                chosen = choose(&blocks, &tables, terms).await;
+            }
+            drop((choosing, turn));
+            let mut done = match &chosen {
+                Ok(chosen) => chosen.remove(&blocks).await,
+                Err(_) => Ok(Collected::default()),
             };
-            let mut done = attempt(turn).await;
-            if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::DiskFull) && home.release() {
-                done = attempt(turns.write_owned().await).await;
+            // At once, before others take the room that was kept for it.
+            if done.as_ref().is_err_and(is_full)
+                && let Ok(chosen) = &chosen
+            {
+                done = chosen.remove(&blocks).await;
             }
             home.reserve();
-            done
+            chosen.and(done)
         });
         let done = collection.await.map_err(|error| step("collecting", error))?;
         done.map_err(|error| upkeep("collecting", error))

@@ -75,8 +75,10 @@ pub struct Chosen {
 
 impl Chosen {
     /// Removes it. Changes of the registry, and all that adds blocks, may go on meanwhile.
-    pub async fn remove(self, blocks: &Arc<dyn BlockStore>) -> Result<Collected, UpkeepError> {
-        let Self { at_once, dry_run } = self;
+    ///
+    /// After an error it can be tried again: what is left is given up still.
+    pub async fn remove(&self, blocks: &Arc<dyn BlockStore>) -> Result<Collected, UpkeepError> {
+        let Self { at_once, dry_run } = *self;
         let held = async || Ok::<_, StoreError>(blocks.usage().await?.blocks);
         if dry_run {
             return Ok(Collected { kept: held().await?.saturating_sub(at_once.blocks), swept: at_once });

@@ -14,7 +14,7 @@ use crate::limits;
 use crate::port::image::ByteStream;
 
 /// Bytes that are read at once: a whole block, for layers are made of blocks that are a gzip member each.
-const INPUT: usize = limits::BLOCK_BYTES;
+const INPUT: usize = limits::LEAF_BYTES;
 
 /// The plain bytes of `stream`, which may be compressed with gzip or zstd or not at all.
 pub fn unpacked(stream: ByteStream) -> ByteStream {

@@ -306,6 +306,8 @@ impl Shared {
                 if probes(schedule) >= WATCHED {
                     break;
                 }
+                // What was asked for while nobody else was known counts, too.
+                want.among.claimed |= want.asked.iter().any(|asked| !schedule.is_fellow(asked));
                 let claimed = want.among.claimed;
                 self.watch(schedule, want, peer, claimed);
             }

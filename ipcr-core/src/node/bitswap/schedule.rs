@@ -63,6 +63,8 @@ pub(super) struct Member {
     pub(super) standing: Standing,
     /// The hub's epoch of its connection.
     pub(super) epoch: Option<u64>,
+    /// Whether a multiplexer is part of that connection, once it has been looked at.
+    multiplexed: Option<bool>,
     pub(super) blocks: u64,
     pub(super) bytes: u64,
     /// Smoothed size of its larger blocks.
@@ -182,6 +184,7 @@ impl Schedule {
         let member = self.members.entry(peer).or_insert(Member {
             standing,
             epoch,
+            multiplexed: None,
             blocks: 0,
             bytes: 0,
             typical: None,
@@ -327,13 +330,23 @@ impl Schedule {
     /// Notices a peer's connection of this epoch, if it is another than before; true if so. One that was lost with blocks in flight
     /// may have been lost because of them, if a multiplexer is part of it (not by QUIC): that of js-libp2p puts what is asked for at once
     /// into frames of any length, and that of rust-libp2p breaks the connection at the first that is longer than 1 MiB.
-    pub(super) fn follow(&mut self, peer: &PeerId, epoch: Option<u64>, multiplexed: impl FnOnce() -> bool) -> bool {
-        let Some(member) = self.members.get_mut(peer).filter(|member| member.epoch != epoch) else { return false };
-        if member.epoch.is_some() && member.in_flight > 0 && multiplexed() {
+    /// What the connection is that there is now says `multiplexed`, if there is one.
+    pub(super) fn follow(
+        &mut self,
+        peer: &PeerId,
+        epoch: Option<u64>,
+        multiplexed: impl FnOnce() -> Option<bool>,
+    ) -> bool {
+        let Some(member) = self.members.get_mut(peer) else { return false };
+        let changed = member.epoch != epoch;
+        if changed && member.epoch.is_some() && member.in_flight > 0 && member.multiplexed.unwrap_or(true) {
             member.window_bytes /= SHRINK;
         }
         member.epoch = epoch;
-        true
+        if changed || member.multiplexed.is_none() {
+            member.multiplexed = multiplexed();
+        }
+        changed
     }
 
     /// A peer is asked for one block more.
@@ -526,18 +539,23 @@ mod tests {
             (0..asked).for_each(|_| schedule.settled(&peer));
             asked
         };
-        assert!(!schedule.follow(&peer, Some(1), || true));
+        assert!(!schedule.follow(&peer, Some(1), || Some(true)));
         // Lost while nothing was asked for: nobody is to blame.
-        assert!(schedule.follow(&peer, None, || true) && schedule.follow(&peer, Some(2), || true));
+        assert!(schedule.follow(&peer, None, || None) && schedule.follow(&peer, Some(2), || Some(true)));
         assert_eq!(fill(&mut schedule), WINDOW_BYTES / FIRST_GUESS);
-        // QUIC has no frames that break it.
+        // QUIC has no frames that break it, whatever comes after it.
+        assert!(schedule.follow(&peer, Some(7), || Some(false)));
         ask(&mut schedule, now);
-        assert!(schedule.follow(&peer, Some(7), || false));
+        assert!(schedule.follow(&peer, None, || None));
+        schedule.settled(&peer);
+        assert!(schedule.follow(&peer, Some(8), || Some(false)));
+        ask(&mut schedule, now);
+        assert!(schedule.follow(&peer, Some(9), || Some(true)));
         schedule.settled(&peer);
         assert_eq!(fill(&mut schedule), WINDOW_BYTES / FIRST_GUESS);
         for (epoch, blocks) in [(3, 16), (4, 4), (5, 1), (6, 1)] {
             ask(&mut schedule, now);
-            assert!(schedule.follow(&peer, Some(epoch), || true));
+            assert!(schedule.follow(&peer, Some(epoch), || Some(true)));
             schedule.settled(&peer);
             assert_eq!(fill(&mut schedule), blocks);
         }
@@ -575,7 +593,7 @@ mod tests {
         schedule.join(fellow, Standing::Fellow, Some(1), now);
         assert_eq!(schedule.unanswered(), 1);
         assert!(schedule.forget(&stranger) && !schedule.forget(&fellow) && !schedule.forget(&peers[0]));
-        schedule.follow(&fellow, None, || true);
+        schedule.follow(&fellow, None, || None);
         assert!(schedule.forget(&fellow) && schedule.members().count() == 1);
     }
 
@@ -587,7 +605,7 @@ mod tests {
         assert_eq!(schedule.choose(&[], now), Choice::Nobody);
         schedule.learn(&peer, true);
         assert_eq!(schedule.choose(&[], now), Choice::Ask(peer));
-        schedule.follow(&peer, None, || true);
+        schedule.follow(&peer, None, || None);
         assert_eq!(schedule.choose(&[], now), Choice::Nobody);
     }
 }

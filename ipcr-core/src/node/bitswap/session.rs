@@ -35,7 +35,7 @@ pub(super) const TICK: Duration = Duration::from_millis(200);
 /// The same while others fetch the same.
 const SHARED_TICK: Duration = Duration::from_millis(30);
 /// How long one of the next blocks may take before an idle peer is asked for it, too.
-const LATE: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(2);
 /// How long a block that everybody refused is not asked for again.
 pub(super) const REFUSED: Duration = Duration::from_secs(2);
 /// Blocks that are looked at for one free place.
@@ -509,7 +509,7 @@ impl Shared {
         let members: Vec<PeerId> = state.schedule.members().map(|(peer, _)| *peer).collect();
         for peer in members {
             let hub = &self.bitswap.hub;
-            let multiplexed = || !hub.link(&peer).is_some_and(|link| link.is_quic());
+            let multiplexed = || hub.link(&peer).map(|link| !link.is_quic());
             if state.schedule.follow(&peer, hub.epoch(&peer), multiplexed) {
                 self.take_back(state, peer, false);
                 self.forget_fellow(state, peer);

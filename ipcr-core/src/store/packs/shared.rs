@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cid::Cid;
@@ -29,8 +29,8 @@ pub(super) const READS: usize = 8;
 /// Writings that go on at once: one appends, the others look up what is there already.
 pub(super) const WRITES: usize = 4;
 
-/// How long a sweep waits before it looks again whether somebody waits for its turn.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// How long a sweep waits before it looks again whether somebody waits for its turn, and how long in all.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
 
 /// What all handles of a store share.
 #[derive(Debug)]
@@ -268,10 +268,11 @@ impl Shared {
         done
     }
 
-    /// The turn of a sweep to change the index, after all who wait for theirs.
+    /// The turn of a sweep to change the index, after all who wait for theirs; for so long at most, because there may always be somebody.
     pub(super) fn flush_last(&self) -> MutexGuard<'_, ()> {
-        while self.committing.load(Ordering::Acquire) > 0 {
-            std::thread::sleep(PATIENCE);
+        let begun = Instant::now();
+        while self.committing.load(Ordering::Acquire) > 0 && begun.elapsed() < PATIENCE.1 {
+            std::thread::sleep(PATIENCE.0);
         }
         lock(&self.flush)
     }

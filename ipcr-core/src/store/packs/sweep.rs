@@ -71,7 +71,8 @@ pub(super) fn doom(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Sw
     Ok(swept)
 }
 
-/// Takes away what was given up, and gives its space back. Whoever commits meanwhile waits for one step of it at most.
+/// Takes away what was given up, and gives its space back. Whoever commits meanwhile waits for one step of it at most,
+/// or, where the file system has no holes, until one pack is copied.
 pub(super) fn remove_doomed(shared: &Shared) -> Result<Swept, StoreError> {
     let _sweeping = lock(&shared.sweeping);
     let before = shared.disk_bytes()?;
@@ -79,8 +80,8 @@ pub(super) fn remove_doomed(shared: &Shared) -> Result<Swept, StoreError> {
     loop {
         let _flush = shared.flush_last();
         let (keys, expired) = {
-            let mut state = shared.state();
-            (state.next_doomed(STEP), std::mem::take(&mut state.expired))
+            let state = shared.state();
+            (state.next_doomed(STEP), state.expired.clone())
         };
         if keys.is_empty() && expired.is_empty() {
             break;
@@ -88,6 +89,7 @@ pub(super) fn remove_doomed(shared: &Shared) -> Result<Swept, StoreError> {
         let removed = shared.index.remove(&keys, &expired);
         let (blocks, bytes) = removed.map_err(|error| shared.index_error("removing blocks", error))?;
         let mut state = shared.state();
+        state.expired.clear();
         for key in &keys {
             // Whoever added it meanwhile has mended it, too.
             if !state.pending.contains_key(key) {
