@@ -8,7 +8,8 @@
 //! * something waits in front of the line: round trips are longer than they were ([`QUEUE`]), or
 //! * the loss is not one of single packets: persistent congestion (RFC 9002, section 7.6), or a mark (ECN, RFC 3168).
 //!
-//! So whoever shares a line whose queue fills is treated as CUBIC treats them. BBR (draft-ietf-ccwg-bbr, `LossThresh`) tolerates as large a
+//! So whoever shares a line with a long queue is treated about as CUBIC treats them; beside a queue of a few milliseconds, which cannot be told from
+//! none, they get less. BBR (draft-ietf-ccwg-bbr, `LossThresh`) tolerates as large a
 //! share; docs/design/016 says why that was not taken, and has the figures.
 
 mod rounds;

@@ -302,7 +302,10 @@ impl Hub {
         let leaving = async {
             let mut changes = self.changes();
             let sent = self.commands.send(Command::Leave).await;
-            while sent.is_ok() && !self.connected().is_empty() && changes.changed().await.is_ok() {}
+            if sent.is_err() || self.connected().is_empty() {
+                return;
+            }
+            while !self.connected().is_empty() && changes.changed().await.is_ok() {}
             // Closed is what the others have not been told yet: tasks of the connections do that next.
             tokio::time::sleep(LAST_WORD).await;
         };

@@ -180,10 +180,10 @@ impl LocalHolder {
         let (tables, gate) = (Arc::clone(&self.tables.tables), Arc::clone(&self.tables.gate));
         let collection = tokio::spawn(async move {
             let Alone { collecting: _collecting, turn } = alone;
-            let is_full = |error: &UpkeepError| error.kind() == ErrorKind::DiskFull && home.release();
+            let makes_room = |error: &UpkeepError| error.kind() == ErrorKind::DiskFull && home.release();
             let choosing = gate.write().await;
             let mut chosen = choose(&blocks, &tables, terms).await;
-            if chosen.as_ref().is_err_and(is_full) {
+            if chosen.as_ref().is_err_and(makes_room) {
                 chosen = choose(&blocks, &tables, terms).await;
             }
             drop((choosing, turn));
@@ -192,7 +192,7 @@ impl LocalHolder {
                 Err(_) => Ok(Collected::default()),
             };
             // At once, before others take the room that was kept for it.
-            if done.as_ref().is_err_and(is_full)
+            if done.as_ref().is_err_and(makes_room)
                 && let Ok(chosen) = &chosen
             {
                 done = chosen.remove(&blocks).await;
