@@ -175,6 +175,42 @@ async fn read(mut export: Box<dyn Export>) -> (Vec<u8>, Vec<digest::Digest>) {
     (image.config.to_vec(), image.layers.iter().map(|key| layers[key]).collect())
 }
 
+/// A large image goes into Docker in steps, of which nothing stays, also where it is given up halfway.
+#[tokio::test]
+async fn docker_loads_in_steps() {
+    let Some(engine) = docker().await else { return };
+    let engine: Arc<dyn Engine> = Arc::new(engine);
+    let name = format!("localhost/ipcr-steps:{}", std::process::id());
+    let sample = Sample::sized("steps", &[26, 1, 26, 9]);
+    let lowest = sample.diff_ids()[0];
+    let of_sample = async || {
+        let images = engine.images().await.unwrap();
+        images.into_iter().filter(|image| image.diff_ids.first() == Some(&lowest)).collect::<Vec<_>>()
+    };
+    let mut seen = 0;
+    for written in [1, 2, 4] {
+        let tidying = tokio_util::task::TaskTracker::new();
+        let sink = EngineSink::new(Arc::clone(&engine), Some(name.clone()), "the engine").tidying(tidying.clone());
+        let mut sink: Box<dyn port::image::ImageSink> = Box::new(sink);
+        let needs = sink.plan(&sample.parts(None)).await.unwrap();
+        for (need, layer) in needs.iter().zip(&sample.layers).take(written) {
+            sink.write(need, layer.len() as u64, conformance::stream(layer.clone())).await.unwrap();
+        }
+        seen += of_sample().await.len();
+        drop(sink);
+        tidying.close();
+        tidying.wait().await;
+        assert_eq!(of_sample().await, [], "after {written} layers");
+    }
+    assert!(seen > 0, "there were steps");
+    let sink = EngineSink::new(Arc::clone(&engine), Some(name.clone()), "the engine");
+    sample.deliver(Box::new(sink), None).await.unwrap();
+    let images = of_sample().await;
+    assert_eq!((images.len(), images[0].id), (1, sample.id()));
+    assert_eq!((&images[0].names, &images[0].diff_ids), (&vec![name.clone()], &sample.diff_ids()));
+    engine.remove(&name).await.unwrap();
+}
+
 #[tokio::test]
 async fn docker_is_not_podman() {
     let Some(engine) = docker().await else { return };

@@ -10,14 +10,16 @@
 //!   [`EngineError::into_io`]. When the archive itself fails while it is being loaded, its own error is returned, and the
 //!   engine, which sees an unfinished request, discards what it has got.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bollard::errors::Error as ClientError;
 use bollard::models::ImageInspect;
-use bollard::query_parameters::{ImportImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions};
+use bollard::query_parameters::{
+    CreateImageOptions, ImportImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions,
+};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt, TryStreamExt};
@@ -28,7 +30,6 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use super::answer;
 use super::in_place::{self, InPlace};
 use crate::digest::Digest;
-use crate::image::config::chain_ids;
 use crate::image::platform::Platform;
 use crate::limits;
 use crate::port::engine::{Engine, EngineError, EngineImage, EngineInfo, EngineStore, Loaded};
@@ -94,6 +95,20 @@ impl DockerEngine {
         }
     }
 
+    /// Listens to an answer of many lines until its end or its first error.
+    async fn hear<T>(
+        &self,
+        doing: &'static str,
+        lines: impl Stream<Item = Result<T, ClientError>>,
+        mut line: impl FnMut(T),
+    ) -> Result<(), EngineError> {
+        let mut lines = std::pin::pin!(lines);
+        while let Some(next) = lines.next().await {
+            line(next.map_err(|error| failed(doing, &self.endpoint, error))?);
+        }
+        Ok(())
+    }
+
     /// The name as this engine would write it itself.
     fn own_name(&self, name: &str) -> String {
         match self.store {
@@ -150,20 +165,12 @@ impl Engine for DockerEngine {
         described(found).map(Some)
     }
 
-    async fn known_chains(&self) -> Result<HashSet<Digest>, EngineError> {
-        if self.store != EngineStore::Classic {
-            return Ok(HashSet::new());
-        }
+    async fn images(&self) -> Result<Vec<EngineImage>, EngineError> {
         let all = ListImagesOptions { all: true, ..ListImagesOptions::default() };
         let images = self.call("list its images", self.client.list_images(Some(all))).await?;
-        let mut chains = HashSet::new();
         let ids = images.into_iter().map(|image| async move { self.image(&image.id).await });
-        let mut described = stream::iter(ids).buffer_unordered(INSPECTIONS);
-        while let Some(image) = described.next().await {
-            // One that has gone in the meantime is no failure.
-            chains.extend(image?.into_iter().flat_map(|image| chain_ids(&image.diff_ids)));
-        }
-        Ok(chains)
+        let described = stream::iter(ids).buffer_unordered(INSPECTIONS);
+        described.try_filter_map(|image| std::future::ready(Ok(image))).try_collect().await
     }
 
     async fn export(&self, name: &str) -> Result<ByteStream, EngineError> {
@@ -217,32 +224,33 @@ impl Engine for DockerEngine {
 
     async fn load(&self, archive: ByteStream) -> Result<Loaded, EngineError> {
         const DOING: &str = "load an image";
-        let failure = Arc::new(Mutex::new(None));
-        // Dropped with this future: the body then ends with an error instead of going on by itself.
-        let (alive, gone) = oneshot::channel::<()>();
-        let body = bollard::body_try_stream(body(archive, gone, Arc::clone(&failure)));
+        let (body, sending) = Sending::begin(archive);
         let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
-        let mut lines = std::pin::pin!(self.client.import_image(options, body, None));
+        let lines = self.client.import_image(options, bollard::body_try_stream(body), None);
         let mut loaded = Loaded::default();
-        let mut outcome = Ok(());
-        while let Some(line) = lines.next().await {
-            match line {
-                Ok(line) => answer::loaded(line.stream.as_deref().unwrap_or(""), &mut loaded),
-                Err(error) => {
-                    outcome = Err(failed(DOING, &self.endpoint, error));
-                    break;
-                }
-            }
-        }
-        drop(alive);
-        if let Some(source) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(EngineError::Archive { source });
-        }
-        outcome?;
+        let heard = self.hear(DOING, lines, |line| answer::loaded(line.stream.as_deref().unwrap_or(""), &mut loaded));
+        sending.end(heard.await)?;
         if loaded.ids.is_empty() && loaded.names.is_empty() {
             return Err(EngineError::Refused { doing: DOING, message: "it names no image that it loaded".into() });
         }
         Ok(loaded)
+    }
+
+    async fn import(&self, layer: ByteStream, labels: &BTreeMap<String, String>) -> Result<String, EngineError> {
+        const DOING: &str = "import a layer";
+        let (body, sending) = Sending::begin(layer);
+        let options = CreateImageOptions {
+            from_src: Some("-".into()),
+            changes: labels.iter().map(|(name, value)| format!("LABEL {name}={value}")).collect(),
+            ..CreateImageOptions::default()
+        };
+        let lines = self.client.create_image(Some(options), Some(bollard::body_try_stream(body)), None);
+        let mut id = None;
+        let heard = self.hear(DOING, lines, |line| {
+            id = line.status.filter(|status| status.starts_with("sha256:")).or_else(|| id.take());
+        });
+        sending.end(heard.await)?;
+        id.ok_or_else(|| EngineError::Refused { doing: DOING, message: "it names no image that it made".into() })
     }
 
     async fn tag(&self, image_id: &str, name: &str) -> Result<(), EngineError> {
@@ -260,6 +268,29 @@ impl Engine for DockerEngine {
         let options = RemoveImageOptions::default();
         let removed = self.call("remove an image", self.client.remove_image(name, Some(options), None)).await;
         removed.map(|_| ()).map_err(|error| of_image(error, name))
+    }
+}
+
+/// A body that is being sent.
+struct Sending {
+    failure: Arc<Mutex<Option<std::io::Error>>>,
+    /// Dropped with the future that sends: the body then ends with an error instead of going on by itself.
+    _alive: oneshot::Sender<()>,
+}
+
+impl Sending {
+    fn begin(data: ByteStream) -> (impl Stream<Item = std::io::Result<Bytes>> + Send + 'static, Self) {
+        let failure = Arc::new(Mutex::new(None));
+        let (alive, gone) = oneshot::channel();
+        (body(data, gone, Arc::clone(&failure)), Self { failure, _alive: alive })
+    }
+
+    /// What came of it: what is wrong with the data itself goes before what the engine says of it.
+    fn end(self, heard: Result<(), EngineError>) -> Result<(), EngineError> {
+        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(source) => Err(EngineError::Archive { source }),
+            None => heard,
+        }
     }
 }
 
@@ -312,6 +343,7 @@ fn described(image: ImageInspect) -> Result<EngineImage, EngineError> {
             variant: image.variant.filter(|variant| !variant.is_empty()),
         },
         size: image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+        labels: image.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect(),
     })
 }
 

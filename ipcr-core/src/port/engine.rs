@@ -1,12 +1,13 @@
 //! A container engine: [`Engine`].
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::io;
 
 use async_trait::async_trait;
 
 use crate::digest::Digest;
+use crate::image::config::chain_ids;
 use crate::image::platform::Platform;
 use crate::kind::{Cause, ErrorKind};
 use crate::port::image::{ByteStream, Export};
@@ -20,8 +21,8 @@ pub trait Engine: Debug + Send + Sync + 'static {
     /// The image that a name or image ID stands for; `None` if there is none.
     async fn image(&self, name: &str) -> Result<Option<EngineImage>, EngineError>;
 
-    /// Chain IDs of layers that an archive for [`Engine::load`] may leave out. Empty where complete archives are needed.
-    async fn known_chains(&self) -> Result<HashSet<Digest>, EngineError>;
+    /// All images, also those without a name. Those that go away meanwhile are left out.
+    async fn images(&self) -> Result<Vec<EngineImage>, EngineError>;
 
     /// The image as an archive (`docker save`). Failures in the middle end the stream with an error.
     async fn export(&self, name: &str) -> Result<ByteStream, EngineError>;
@@ -37,6 +38,11 @@ pub trait Engine: Debug + Send + Sync + 'static {
     /// Loads an archive (`docker load`) and returns the image IDs and names that the engine says it loaded. Errors inside
     /// the engine's answer stream are errors; an error of `archive` itself is returned as [`EngineError::Archive`].
     async fn load(&self, archive: ByteStream) -> Result<Loaded, EngineError>;
+
+    /// Makes an image without a name of one layer, which is unpacked while it comes (`docker import`): a tar stream, plain or
+    /// compressed like those of archives. Returns the image's ID. The image has these labels, whose names and values are of the
+    /// characters `A-Za-z0-9.:+-`. Errors as with [`Engine::load`]; after one, nothing is left of it.
+    async fn import(&self, layer: ByteStream, labels: &BTreeMap<String, String>) -> Result<String, EngineError>;
 
     /// Gives an image (by ID) a further name.
     async fn tag(&self, image_id: &str, name: &str) -> Result<(), EngineError>;
@@ -103,6 +109,14 @@ pub struct EngineImage {
     pub platform: Platform,
     /// Bytes, as the engine counts them.
     pub size: u64,
+    /// Labels of its configuration.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Chain IDs of all layers of the images: those that an archive for [`Engine::load`] may leave out, where the store is
+/// [`EngineStore::Classic`]. Others need complete archives.
+pub fn known_chains(images: &[EngineImage]) -> HashSet<Digest> {
+    images.iter().flat_map(|image| chain_ids(&image.diff_ids)).collect()
 }
 
 /// What a load brought.

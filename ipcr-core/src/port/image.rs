@@ -147,6 +147,12 @@ pub trait ImageSink: Debug + Send + Sync {
     /// ends; a stream that ends with an error must not leave the blob behind.
     async fn write(&mut self, need: &Need, size: u64, data: ByteStream) -> Result<(), ImageError>;
 
+    /// Whether the sink can take the image in another way than the one in which `write` has just failed. Then it may be planned once
+    /// more, and everything is written anew.
+    fn has_another_way(&mut self) -> bool {
+        false
+    }
+
     /// Completes the image and says what it is called there.
     async fn finish(self: Box<Self>) -> Result<Delivered, ImageError>;
 }

@@ -71,7 +71,7 @@ pub(super) async fn copy(
             }
         };
         let name = chosen.or_else(|| source.delivered_name().map(str::to_owned)).or(name);
-        let sink = sink.open(name.as_deref(), ref_name);
+        let sink = sink.open(name.as_deref(), ref_name, &this.tidying);
         let delivery = Delivery {
             source: blobs,
             sink,

@@ -34,6 +34,7 @@ pub(crate) mod wire;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use tokio_util::task::TaskTracker;
 
 use crate::reference::{Authority, ImageName, Reference, TargetName};
 use error::RegistryError;
@@ -54,12 +55,14 @@ use places::{Sink, Source, Surroundings};
 pub struct Registry {
     holder: Arc<dyn Holder>,
     surroundings: Arc<Surroundings>,
+    /// What goes on for a moment after an operation was given up.
+    tidying: TaskTracker,
 }
 
 impl Registry {
     /// The verbs, over a holder.
     pub fn new(holder: Arc<dyn Holder>, surroundings: Surroundings) -> Self {
-        Self { holder, surroundings: Arc::new(surroundings) }
+        Self { holder, surroundings: Arc::new(surroundings), tidying: TaskTracker::new() }
     }
 
     /// What the verbs run against.
@@ -200,8 +203,11 @@ impl Registry {
         Manner { hints: peers.clone(), stall: *stall, share: *share }
     }
 
-    /// Ends gracefully: what is acknowledged is durable already; peers are told good-bye.
+    /// Ends gracefully: what is acknowledged is durable already; peers are told good-bye. What operations had begun in an engine before they
+    /// failed or were dropped is taken back, for two seconds at most.
     pub async fn shutdown(self) -> Result<(), RegistryError> {
+        self.tidying.close();
+        self.tidying.wait().await;
         self.holder.shutdown().await
     }
 }

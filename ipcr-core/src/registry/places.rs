@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use multiaddr::Multiaddr;
 use tokio::io::AsyncWrite;
+use tokio_util::task::TaskTracker;
 
 use super::Registry;
 use super::error::{RegistryError, Topic};
@@ -395,7 +396,12 @@ impl Registry {
 
 impl PreparedSink {
     /// Makes the sink for an image with this name, which in its source is told apart by `ref_name`.
-    pub(super) fn open(self, name: Option<&str>, ref_name: Option<String>) -> Box<dyn ImageSink> {
+    pub(super) fn open(
+        self,
+        name: Option<&str>,
+        ref_name: Option<String>,
+        tidying: &TaskTracker,
+    ) -> Box<dyn ImageSink> {
         // In a layout an image is known by its tag alone.
         let tag = name.and_then(|name| name.rsplit_once(':')).map(|(_, tag)| tag.to_owned());
         let tag = tag.filter(|tag| !tag.contains('/')).or(ref_name);
@@ -403,7 +409,7 @@ impl PreparedSink {
             Self::Engine { engine, name: chosen, scheme } => {
                 let shown = chosen.as_deref().or(name).unwrap_or_default();
                 let place = format!("{scheme}:{shown}");
-                Box::new(EngineSink::new(engine, chosen, place))
+                Box::new(EngineSink::new(engine, chosen, place).tidying(tidying.clone()))
             }
             Self::OciLayout(dir, chosen) => {
                 let is_chosen = chosen.is_some();
@@ -462,6 +468,7 @@ mod tests {
             diff_ids: Vec::new(),
             platform: Platform::host(),
             size: 0,
+            labels: Default::default(),
         };
         let name = |asked: &str| name_of(&image, asked);
         let id = image.id.to_string();

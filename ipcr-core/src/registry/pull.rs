@@ -75,7 +75,7 @@ async fn deliver(
     options: &PullOptions,
     events: &Emitter,
 ) -> Result<DeliverySummary, RegistryError> {
-    let sink = sink.open(name.as_deref(), None);
+    let sink = sink.open(name.as_deref(), None, &this.tidying);
     let delivery = Delivery {
         source: opened.source(this, events).await?,
         sink,

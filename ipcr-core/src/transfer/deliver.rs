@@ -125,7 +125,15 @@ impl Delivery {
         let mut handed = Vec::new();
         let source = Arc::clone(&self.source);
         let handed_over = async {
-            self.write(&parts, needs, &blobs, &mut handed).await?;
+            match self.write(&parts, needs, &blobs, &mut handed).await {
+                Err(error) if error.kind() == ErrorKind::Engine && self.sink.has_another_way() => {
+                    tracing::debug!(%error, "the engine is handed the image in another way");
+                    handed.clear();
+                    let needs = self.sink.plan(&parts).await?;
+                    self.write(&parts, needs, &blobs, &mut handed).await?;
+                }
+                written => written?,
+            }
             self.events.stage(Stage::Loading).await;
             // An engine looks at what it got only now, for seconds; meanwhile the disk works for what was fetched.
             let keep = self.keep.take();

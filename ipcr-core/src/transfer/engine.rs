@@ -6,4 +6,6 @@
 pub mod sink;
 pub mod source;
 
+mod loading;
 mod pipe;
+mod steps;

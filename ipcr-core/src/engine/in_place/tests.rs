@@ -29,6 +29,7 @@ impl Store {
             diff_ids: vec![diff_id, diff_id],
             platform: Platform::host(),
             size: 0,
+            labels: Default::default(),
         };
         let store = Self { root, image };
         store.put(&format!("image/overlay2/imagedb/content/sha256/{}", store.image.id.hex()), config);

@@ -2,7 +2,7 @@
 //!
 //! `tests/engines.rs` includes this file to run it against real engines.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use crate::digest::Digest;
 use crate::image::config::chain_ids;
 use crate::image::descriptor::Descriptor;
-use crate::port::engine::{Engine, EngineError, EngineStore};
+use crate::port::engine::{Engine, EngineError, EngineStore, known_chains};
 use crate::port::image::{ByteStream, Delivered, Form, ImageError, ImagePart, ImageParts, ImageSink};
 
 /// A small image of three layers that nobody else has.
@@ -29,8 +29,19 @@ impl Sample {
 
     /// The same image for the same seed.
     pub(crate) fn exactly(seed: &str) -> Self {
-        let layer = |n: usize| tar(&[(format!("file-{n}"), format!("{seed} {n}\n").repeat(100).into_bytes())], true);
-        let layers: Vec<Vec<u8>> = (0..3).map(layer).collect();
+        Self::of(seed, &[100; 3])
+    }
+
+    /// An image of layers that have so many MiB, about.
+    pub(crate) fn sized(seed: &str, mib: &[usize]) -> Self {
+        let seed = Self::new(seed).id().to_string();
+        let lines: Vec<usize> = mib.iter().map(|mib| (mib << 20) / (seed.len() + 3)).collect();
+        Self::of(&seed, &lines)
+    }
+
+    fn of(seed: &str, lines: &[usize]) -> Self {
+        let file = |n: usize, lines: usize| (format!("file-{n}"), format!("{seed} {n}\n").repeat(lines).into_bytes());
+        let layers: Vec<Vec<u8>> = lines.iter().enumerate().map(|(n, lines)| tar(&[file(n, *lines)], true)).collect();
         let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::sha256(layer)).collect();
         let config = serde_json::json!({
             "architecture": "amd64",
@@ -38,7 +49,7 @@ impl Sample {
             "created": "2026-01-02T03:04:05Z",
             "config": { "Cmd": ["/file-0"], "Labels": { "seed": seed } },
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
-            "history": (0..3).map(|n| serde_json::json!({ "created_by": format!("layer {n}") })).collect::<Vec<_>>(),
+            "history": (0..layers.len()).map(|n| serde_json::json!({ "created_by": format!("layer {n}") })).collect::<Vec<_>>(),
         });
         Self { layers, config: serde_json::to_vec(&config).unwrap() }
     }
@@ -92,13 +103,16 @@ impl Sample {
             diff_ids: self.diff_ids(),
         };
         let name = name.map(str::to_owned);
+        // As folders say it of layers of some size.
+        let large = part.layers.iter().zip(&self.layers).filter(|(_, layer)| layer.len() >= 1 << 20);
+        let plain_sizes = large.map(|(descriptor, layer)| (descriptor.digest, layer.len() as u64)).collect();
         ImageParts {
             root: root.clone(),
             name,
             manifests: vec![(root, manifest)],
             images: vec![part],
             absent: HashSet::new(),
-            plain_sizes: HashMap::new(),
+            plain_sizes,
         }
     }
 
@@ -168,6 +182,7 @@ pub(crate) async fn run(engine: &dyn Engine, repository: &str) {
     loads_and_names(engine, &sample, &name("1"), &name("2")).await;
     exports(engine, &sample, &name("1")).await;
     missing_layers(engine, &sample, &name("1")).await;
+    imports(engine).await;
     removal(engine, &sample, &name("1"), &name("2")).await;
 }
 
@@ -255,11 +270,10 @@ async fn exports(engine: &dyn Engine, sample: &Sample, name: &str) {
 
 async fn missing_layers(engine: &dyn Engine, sample: &Sample, name: &str) {
     let chains = chain_ids(&sample.diff_ids());
-    let known = engine.known_chains().await.unwrap();
     if engine.info().await.unwrap().store != EngineStore::Classic {
-        assert!(known.is_empty());
         return;
     }
+    let known = known_chains(&engine.images().await.unwrap());
     assert!(chains.iter().all(|chain| known.contains(chain)));
     // A second image on the same two layers: they need not be sent.
     let second = sample.upon();
@@ -269,8 +283,40 @@ async fn missing_layers(engine: &dyn Engine, sample: &Sample, name: &str) {
     assert_eq!((image.id, image.diff_ids), (second.id(), second.diff_ids()));
     engine.remove(&further).await.unwrap();
     // Their order matters: the same layer elsewhere has another chain ID.
-    let known = engine.known_chains().await.unwrap();
+    let known = known_chains(&engine.images().await.unwrap());
     assert!(!known.contains(&sample.diff_ids()[1]) && known.contains(&chains[1]));
+}
+
+/// A layer becomes an image while it comes, and others can be loaded upon it.
+async fn imports(engine: &dyn Engine) {
+    let sample = Sample::new("imports");
+    let labels = BTreeMap::from([("ipcr.conformance".to_owned(), "2026-01-02T03:04:05.678+00:00".to_owned())]);
+    let told = || io::Error::new(io::ErrorKind::InvalidData, "the layer is not what it claims to be");
+    for length in [0, 700, sample.layers[0].len()] {
+        let error = engine.import(failing(sample.layers[0][..length].to_vec(), told()), &labels).await.unwrap_err();
+        let EngineError::Archive { source } = error else { panic!("at {length}: {error:?}") };
+        assert_eq!(source.to_string(), told().to_string());
+    }
+    let error = engine.import(stream(b"garbage".repeat(2000)), &labels).await.unwrap_err();
+    assert!(matches!(error, EngineError::Refused { .. }), "{error:?}");
+    let known = known_chains(&engine.images().await.unwrap());
+    assert!(!known.contains(&sample.diff_ids()[0]), "an import that failed left its layer");
+    for layer in [sample.layers[0].clone(), gzip(&sample.layers[0])] {
+        let id = engine.import(stream(layer), &labels).await.unwrap();
+        let image = engine.image(&id).await.unwrap().expect("it was imported");
+        assert_eq!((&image.names, &image.labels), (&Vec::new(), &labels));
+        assert_eq!(image.diff_ids, sample.diff_ids()[..1]);
+        if engine.info().await.unwrap().store == EngineStore::Classic {
+            assert!(known_chains(&engine.images().await.unwrap()).contains(&sample.diff_ids()[0]));
+            engine.load(sample.archive(&[], &[0])).await.unwrap();
+            engine.remove(&id).await.unwrap();
+            let whole = engine.image(&sample.id().to_string()).await.unwrap().expect("its layers stay");
+            assert_eq!(whole.diff_ids, sample.diff_ids());
+            engine.remove(&sample.id().to_string()).await.unwrap();
+        } else {
+            engine.remove(&id).await.unwrap();
+        }
+    }
 }
 
 async fn removal(engine: &dyn Engine, sample: &Sample, first: &str, second: &str) {
@@ -280,7 +326,7 @@ async fn removal(engine: &dyn Engine, sample: &Sample, first: &str, second: &str
     assert!(engine.image(&id).await.unwrap().is_some(), "its other name keeps it");
     engine.remove(second).await.unwrap();
     assert_eq!(engine.image(&id).await.unwrap(), None, "it goes with its last name");
-    let known = engine.known_chains().await.unwrap();
+    let known = known_chains(&engine.images().await.unwrap());
     assert!(!known.contains(&chain_ids(&sample.diff_ids())[2]));
     assert!(matches!(engine.export(second).await.err(), Some(EngineError::NoImage { .. })));
 }

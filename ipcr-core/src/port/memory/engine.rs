@@ -28,6 +28,9 @@ struct State {
     /// Plain layers by chain ID.
     layers: HashMap<Digest, Bytes>,
     exports: usize,
+    loads: usize,
+    imports: usize,
+    without_import: bool,
     break_exports_after: Option<usize>,
 }
 
@@ -37,6 +40,7 @@ struct Image {
     diff_ids: Vec<Digest>,
     platform: Platform,
     names: BTreeSet<String>,
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(serde::Deserialize)]
@@ -45,6 +49,14 @@ struct Config {
     os: String,
     variant: Option<String>,
     rootfs: RootFs,
+    #[serde(default)]
+    config: Runtime,
+}
+
+#[derive(Default, serde::Deserialize)]
+struct Runtime {
+    #[serde(rename = "Labels", default)]
+    labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -71,6 +83,17 @@ impl MemoryEngine {
         self.state().exports
     }
 
+    /// How many loads and imports there were.
+    pub fn calls(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.loads, state.imports)
+    }
+
+    /// Refuses imports from now on, as a gate before an engine may do.
+    pub fn refuse_imports(&self) {
+        self.state().without_import = true;
+    }
+
     /// Lets every export break after so many bytes; `None` ends that.
     pub fn break_exports_after(&self, bytes: Option<usize>) {
         self.state().break_exports_after = bytes;
@@ -87,6 +110,19 @@ impl State {
         let by_name = || self.images.iter().find(|(_, image)| image.names.contains(&tagged)).map(|(id, _)| *id);
         let by_id = || name.parse().ok().or_else(|| format!("sha256:{name}").parse().ok());
         by_name().or_else(|| by_id().filter(|id| self.images.contains_key(id)))
+    }
+
+    fn describe(&self, id: &Digest) -> EngineImage {
+        let image = &self.images[id];
+        EngineImage {
+            id: *id,
+            names: image.names.iter().cloned().collect(),
+            repo_digests: Vec::new(),
+            diff_ids: image.diff_ids.clone(),
+            platform: image.platform.clone(),
+            size: chain_ids(&image.diff_ids).iter().map(|chain| self.layers[chain].len() as u64).sum(),
+            labels: image.labels.clone(),
+        }
     }
 
     fn load(&mut self, archive: &[u8]) -> Result<Loaded, String> {
@@ -119,8 +155,14 @@ impl State {
             }
             loaded.names.extend(names.iter().cloned());
             let platform = Platform { os: config.os, architecture: config.architecture, variant: config.variant };
-            let config_bytes = Bytes::from(bytes.clone());
-            images.push((id, Image { config: config_bytes, diff_ids: config.rootfs.diff_ids, platform, names }));
+            let image = Image {
+                config: Bytes::from(bytes.clone()),
+                diff_ids: config.rootfs.diff_ids,
+                platform,
+                names,
+                labels: config.config.labels.unwrap_or_default(),
+            };
+            images.push((id, image));
         }
         self.layers.extend(layers);
         for (id, image) in images {
@@ -160,22 +202,12 @@ impl Engine for MemoryEngine {
 
     async fn image(&self, name: &str) -> Result<Option<EngineImage>, EngineError> {
         let state = self.state();
-        Ok(state.find(name).map(|id| {
-            let image = &state.images[&id];
-            let sizes = chain_ids(&image.diff_ids).iter().map(|chain| state.layers[chain].len() as u64).sum();
-            EngineImage {
-                id,
-                names: image.names.iter().cloned().collect(),
-                repo_digests: Vec::new(),
-                diff_ids: image.diff_ids.clone(),
-                platform: image.platform.clone(),
-                size: sizes,
-            }
-        }))
+        Ok(state.find(name).map(|id| state.describe(&id)))
     }
 
-    async fn known_chains(&self) -> Result<HashSet<Digest>, EngineError> {
-        Ok(self.state().layers.keys().copied().collect())
+    async fn images(&self) -> Result<Vec<EngineImage>, EngineError> {
+        let state = self.state();
+        Ok(state.images.keys().map(|id| state.describe(id)).collect())
     }
 
     async fn export(&self, name: &str) -> Result<ByteStream, EngineError> {
@@ -209,8 +241,36 @@ impl Engine for MemoryEngine {
     async fn load(&self, mut archive: ByteStream) -> Result<Loaded, EngineError> {
         let mut bytes = Vec::new();
         archive.read_to_end(&mut bytes).await.map_err(|source| EngineError::Archive { source })?;
-        let loaded = self.state().load(&bytes);
-        loaded.map_err(|message| EngineError::Refused { doing: "load an image", message })
+        let mut state = self.state();
+        state.loads += 1;
+        state.load(&bytes).map_err(|message| EngineError::Refused { doing: "load an image", message })
+    }
+
+    async fn import(&self, mut layer: ByteStream, labels: &BTreeMap<String, String>) -> Result<String, EngineError> {
+        if self.state().without_import {
+            let message = "importing is not allowed here".into();
+            return Err(EngineError::Refused { doing: "import a layer", message });
+        }
+        let mut bytes = Vec::new();
+        layer.read_to_end(&mut bytes).await.map_err(|source| EngineError::Archive { source })?;
+        let refused = |error: io::Error| EngineError::Refused { doing: "import a layer", message: error.to_string() };
+        let plain = plain(&bytes).map_err(refused)?;
+        files(&plain).map_err(refused)?;
+        let (platform, diff_id) = (Platform::host(), Digest::sha256(&plain));
+        let config = serde_json::json!({
+            "architecture": platform.architecture,
+            "os": platform.os,
+            "config": { "Labels": labels },
+            "rootfs": { "type": "layers", "diff_ids": [diff_id] },
+        });
+        let config = Bytes::from(config.to_string());
+        let id = Digest::sha256(&config);
+        let (names, labels) = (BTreeSet::new(), labels.clone());
+        let mut state = self.state();
+        state.imports += 1;
+        state.layers.insert(diff_id, plain.into());
+        state.images.entry(id).or_insert(Image { config, diff_ids: vec![diff_id], platform, names, labels });
+        Ok(id.to_string())
     }
 
     async fn tag(&self, image_id: &str, name: &str) -> Result<(), EngineError> {

@@ -1,6 +1,6 @@
 //! Images that are read where an engine keeps them, and what happens when that goes wrong.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -62,8 +62,8 @@ impl Engine for Near {
         }
     }
 
-    async fn known_chains(&self) -> Result<HashSet<Digest>, EngineError> {
-        self.inner.known_chains().await
+    async fn images(&self) -> Result<Vec<EngineImage>, EngineError> {
+        self.inner.images().await
     }
 
     async fn export(&self, name: &str) -> Result<ByteStream, EngineError> {
@@ -80,6 +80,9 @@ impl Engine for Near {
         self.inner.load(archive).await
     }
 
+    async fn import(&self, layer: ByteStream, labels: &BTreeMap<String, String>) -> Result<String, EngineError> {
+        self.inner.import(layer, labels).await
+    }
     async fn tag(&self, image_id: &str, name: &str) -> Result<(), EngineError> {
         self.inner.tag(image_id, name).await
     }

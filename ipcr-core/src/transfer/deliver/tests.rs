@@ -122,3 +122,15 @@ async fn sizes_that_cannot_be_read_or_believed_are_done_without() {
         assert!(engine.image(&sample.id().to_string()).await.unwrap().is_some());
     }
 }
+
+#[tokio::test]
+async fn an_engine_that_refuses_the_steps_gets_the_image_at_once() {
+    let sample = Sample::sized("gate", &[25, 1, 25]);
+    let engine = Arc::new(MemoryEngine::new());
+    engine.refuse_imports();
+    let source = Claims::new(&sample, |size| size).await;
+    let sink = Box::new(EngineSink::new(engine.clone(), Some("app:1".into()), "memory"));
+    let delivered = deliver(&source, sink).await.unwrap();
+    assert_eq!((delivered.delivered.image_id, engine.calls()), (Some(sample.id()), (1, 0)));
+    assert_eq!(engine.images().await.unwrap().len(), 1);
+}

@@ -1,45 +1,42 @@
 //! An engine as a sink: [`EngineSink`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
+use chrono::Utc;
+use tokio_util::task::TaskTracker;
 
-use super::pipe::{Writer, pipe};
+use super::loading::{Loading, Order, remove_all};
+use super::steps;
 use crate::digest::Digest;
 use crate::image::config::parse_config;
 use crate::image::media_type;
 use crate::kind::ErrorKind;
 use crate::limits;
-use crate::media::archive_sink::{ArchiveOptions, ArchiveSink};
-use crate::port::engine::{Engine, EngineError, EngineImage, EngineInfo, EngineStore, Loaded};
+use crate::media::archive_sink::ArchiveOptions;
+use crate::port::engine::{Engine, EngineImage, EngineInfo, EngineStore, Loaded, known_chains};
 use crate::port::image::{Abilities, ByteStream, Delivered, ImageError, ImagePart, ImageParts, ImageSink, Need};
-
-/// Bytes that wait between the writer of the archive and the engine.
-const PIPE: usize = 1 << 20;
-/// How long an engine may take to say why it has stopped to read.
-const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Loads one image into an engine.
 ///
-/// The archive flows into the engine's load call while it is made, with only those layers that the engine lacks, and without
+/// The layers flow into the engine while they come, only those that it lacks, in steps where that is worth it ([`super::steps`]), and without
 /// a name: a name is given when the engine holds what was sent, so that no name ever stands for something else and
 /// none but the one asked for appears. (A containerd store forgets what has no name: there the name travels with the
 /// image, and is taken away again if it turns out to be another one.) An image that the engine holds already is only named.
 ///
-/// Dropping the sink before the end gives the load up, and the engine is as before.
+/// Dropping the sink before the end gives the load up, and the engine is as before once [`EngineSink::tidying`] has ended.
 #[derive(Debug)]
 pub struct EngineSink {
-    // Dropped first: the engine must not take the end of the pipe for the end of the archive.
-    load: Option<AbortOnDropHandle<Result<Loaded, EngineError>>>,
     engine: Arc<dyn Engine>,
     name: Option<String>,
     place: String,
     info: Option<EngineInfo>,
-    archive: Option<ArchiveSink<Writer>>,
+    loading: Option<Loading>,
+    in_steps: bool,
     expected: Option<Expected>,
+    /// Images that earlier loads have left behind and that nobody will need once this image is there.
+    left_over: Vec<String>,
+    tidying: TaskTracker,
 }
 
 /// What the engine must hold in the end.
@@ -55,8 +52,25 @@ struct Expected {
 impl EngineSink {
     /// Into `engine`, which people call `place`; `name` goes before the name that comes with the image.
     pub fn new(engine: Arc<dyn Engine>, name: Option<String>, place: impl Into<String>) -> Self {
-        let place = place.into();
-        Self { load: None, engine, name, place, info: None, archive: None, expected: None }
+        Self {
+            engine,
+            name,
+            place: place.into(),
+            info: None,
+            loading: None,
+            in_steps: true,
+            expected: None,
+            left_over: Vec::new(),
+            tidying: TaskTracker::new(),
+        }
+    }
+
+    /// Lets `tidying` know of what goes on when the sink is dropped before its end: for seconds at most, something is taken out of the
+    /// engine again.
+    #[must_use]
+    pub fn tidying(mut self, tidying: TaskTracker) -> Self {
+        self.tidying = tidying;
+        self
     }
 
     async fn info(&mut self) -> Result<EngineInfo, ImageError> {
@@ -93,18 +107,6 @@ impl EngineSink {
         let (absent, plain_sizes) = (parts.absent.clone(), parts.plain_sizes.clone());
         let single = ImageParts { root, name: None, manifests, images, absent, plain_sizes };
         Ok((single, part.clone()))
-    }
-
-    /// What the engine had to say when the pipe to it broke; else `error`.
-    async fn or_engines_words(&mut self, error: ImageError) -> ImageError {
-        self.archive = None;
-        let Some(load) = self.load.take() else { return error };
-        match tokio::time::timeout(LAST_WORDS, load).await {
-            Ok(Ok(Err(
-                engine @ (EngineError::Refused { .. } | EngineError::Broken { .. } | EngineError::Absent { .. }),
-            ))) => engine.into(),
-            _ => error,
-        }
     }
 
     /// Whether the engine holds what was sent; what else it holds of it is taken away again.
@@ -178,8 +180,7 @@ impl ImageSink for EngineSink {
     }
 
     async fn plan(&mut self, parts: &ImageParts) -> Result<Vec<Need>, ImageError> {
-        self.load = None;
-        self.archive = None;
+        self.loading = None;
         let info = self.info().await?;
         let (mut single, part) = self.single(parts, &info)?;
         let id = Digest::sha256(&part.config.1);
@@ -196,55 +197,57 @@ impl ImageSink for EngineSink {
             single.name = name;
         }
         let mut options = ArchiveOptions::docker();
-        options.skip_chains = self.engine.known_chains().await?;
+        let classic = info.store == EngineStore::Classic;
+        if classic {
+            let images = self.engine.images().await?;
+            // Those of loads that are under way may go away again.
+            let lasting: Vec<EngineImage> = images.iter().filter(|image| !steps::is_step(image)).cloned().collect();
+            options.skip_chains = known_chains(&lasting);
+            let now = Utc::now();
+            let left_over = images.iter().filter(|image| steps::is_left_over(image, &part.diff_ids, now));
+            self.left_over = left_over.map(|image| image.id.to_string()).collect();
+        }
         options.zstd = info.reads_zstd;
         // It would decompress them itself, and take much longer for it; but on a line they shall not take more room.
-        options.plain = info.store == EngineStore::Classic && info.local;
+        options.plain = classic && info.local;
         options.layers = limits::ENGINE_LAYERS;
+        let linux = info.platform.os == "linux";
         options.platform = Some(info.platform);
-        let (writer, reader) = pipe(PIPE);
-        let engine = Arc::clone(&self.engine);
-        let load: JoinHandle<_> = tokio::spawn(async move { engine.load(Box::pin(reader)).await });
-        self.load = Some(AbortOnDropHandle::new(load));
-        let archive = self.archive.insert(ArchiveSink::new(writer, self.place.clone(), options));
-        match archive.plan(&single).await {
-            Ok(needs) => Ok(needs),
-            Err(error @ ImageError::Io { .. }) => Err(self.or_engines_words(error).await),
-            Err(error) => Err(error),
-        }
+        let order = Order {
+            engine: Arc::clone(&self.engine),
+            place: self.place.clone(),
+            parts: single,
+            options,
+            in_steps: self.in_steps && classic && linux,
+            tidying: self.tidying.clone(),
+        };
+        let (loading, needs) = Loading::begin(order).await?;
+        self.loading = Some(loading);
+        Ok(needs)
     }
 
     async fn write(&mut self, need: &Need, size: u64, data: ByteStream) -> Result<(), ImageError> {
-        let Some(archive) = &mut self.archive else {
-            return Err(self.unfit("nothing was planned", ErrorKind::Failed));
-        };
-        match archive.write(need, size, data).await {
-            Err(error @ ImageError::Io { .. }) => Err(self.or_engines_words(error).await),
-            written => written,
-        }
+        let unplanned = self.unfit("nothing was planned", ErrorKind::Failed);
+        self.loading.as_mut().ok_or(unplanned)?.write(need, size, data).await
+    }
+
+    fn has_another_way(&mut self) -> bool {
+        std::mem::take(&mut self.in_steps) && self.loading.take().is_some_and(|loading| loading.is_stepwise())
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Delivered, ImageError> {
         let unplanned = self.unfit("nothing was planned", ErrorKind::Failed);
         let Some(expected) = self.expected.take() else { return Err(unplanned) };
         let mut loaded = Loaded::default();
-        if let Some(archive) = self.archive.take() {
-            if let Err(error) = Box::new(archive).finish().await {
-                return Err(match error {
-                    ImageError::Io { .. } => self.or_engines_words(error).await,
-                    other => other,
-                });
-            }
-            let load = self.load.take().ok_or(unplanned)?;
-            loaded = match load.await {
-                Ok(loaded) => loaded?,
-                Err(stopped) => {
-                    return Err(EngineError::Broken { doing: "load an image", source: stopped.into() }.into());
-                }
-            };
+        if let Some(loading) = &mut self.loading {
+            loaded = loading.finish().await?;
         }
         let image = self.verify(&expected, &loaded).await?;
         self.name(&expected, &image, &loaded).await?;
+        if let Some(loading) = self.loading.take() {
+            loading.tidy_up().await;
+        }
+        remove_all(self.engine.as_ref(), &self.left_over).await;
         Ok(Delivered { place: expected.name.unwrap_or_else(|| image.id.to_string()), image_id: Some(image.id) })
     }
 }

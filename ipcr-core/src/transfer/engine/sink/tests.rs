@@ -1,9 +1,11 @@
-use std::collections::HashSet;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 
 use super::*;
 use crate::port::conformance::engine::{Sample, stream};
+use crate::port::engine::EngineError;
 use crate::port::image::{Export, Form, ImageSource, Opened};
 use crate::port::memory::engine::MemoryEngine;
 use crate::transfer::engine::source::EngineSource;
@@ -71,7 +73,7 @@ async fn a_sink_that_is_dropped_leaves_nothing() {
         drop(sink);
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(engine.image(&sample.id().to_string()).await.unwrap().is_none(), "after {written} layers");
-        assert!(engine.known_chains().await.unwrap().is_empty());
+        assert!(engine.images().await.unwrap().is_empty());
     }
 }
 
@@ -91,6 +93,92 @@ async fn the_engine_says_what_is_wrong() {
     assert!(matches!(&error, ImageError::Engine(EngineError::Refused { message, .. }) if message.contains("diffID")));
     assert_eq!(error.kind(), ErrorKind::Engine);
     assert!(engine.image("app:1").await.unwrap().is_none());
+}
+
+/// Large enough for steps: the lowest layer alone, the next two, and the rest.
+const STEPS: [usize; 4] = [25, 1, 25, 9];
+
+#[tokio::test]
+async fn large_images_go_in_steps_of_which_nothing_stays() {
+    let engine = Arc::new(MemoryEngine::new());
+    let sample = Sample::sized("steps", &STEPS);
+    let (asked, _) = sample.deliver(sink(&engine, None), Some("app:1")).await.unwrap();
+    assert_eq!((asked, engine.calls()), (vec![0, 1, 2, 3], (2, 1)));
+    let images = engine.images().await.unwrap();
+    assert_eq!(images.len(), 1, "{images:?}");
+    assert_eq!((images[0].id, &images[0].diff_ids), (sample.id(), &sample.diff_ids()));
+    // What the engine has is no step.
+    let mut second = Sample::sized("second", &[1, 1, 25, 9]);
+    second.layers.splice(..2, sample.layers[..2].iter().cloned());
+    let mut config: serde_json::Value = serde_json::from_slice(&second.config).unwrap();
+    config["rootfs"]["diff_ids"] = serde_json::to_value(second.diff_ids()).unwrap();
+    second.config = serde_json::to_vec(&config).unwrap();
+    let (asked, _) = second.deliver(sink(&engine, None), Some("app:2")).await.unwrap();
+    assert_eq!((asked, engine.calls()), (vec![2, 3], (4, 1)));
+    assert_eq!(engine.images().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn steps_that_are_dropped_leave_nothing() {
+    let engine = Arc::new(MemoryEngine::new());
+    let sample = Sample::sized("dropped", &STEPS);
+    let parts = sample.parts(Some("app:1"));
+    let mut calls = Vec::new();
+    for written in 0..=STEPS.len() {
+        let tidying = TaskTracker::new();
+        let sink = EngineSink::new(Arc::<MemoryEngine>::clone(&engine), None, "memory").tidying(tidying.clone());
+        let mut sink: Box<dyn ImageSink> = Box::new(sink);
+        let needs = sink.plan(&parts).await.unwrap();
+        assert!(needs.iter().all(|need| need.form == Form::Plain));
+        for (need, layer) in needs.iter().zip(&sample.layers).take(written) {
+            sink.write(need, layer.len() as u64, stream(layer.clone())).await.unwrap();
+        }
+        drop(sink);
+        tidying.close();
+        tidying.wait().await;
+        assert!(engine.images().await.unwrap().is_empty(), "after {written} layers");
+        calls.push(engine.calls());
+    }
+    assert!(calls.iter().any(|calls| *calls > (0, 0)), "steps had been made");
+}
+
+#[tokio::test]
+async fn what_a_killed_load_left_behind_goes_with_the_next_one() {
+    let engine = Arc::new(MemoryEngine::new());
+    let sample = Sample::sized("killed", &STEPS);
+    let labels = steps::labels(Utc::now());
+    let left = engine.import(stream(sample.layers[0].clone()), &labels).await.unwrap();
+    let other = engine.import(stream(Sample::new("other").layers[0].clone()), &labels).await.unwrap();
+    let (asked, _) = sample.deliver(sink(&engine, None), Some("app:1")).await.unwrap();
+    // It might be of a load that is under way, and go away.
+    assert_eq!(asked, [0, 1, 2, 3]);
+    assert!(engine.image(&left).await.unwrap().is_none());
+    assert!(engine.image(&other).await.unwrap().is_some(), "somebody else may be at it");
+    assert!(engine.image("app:1").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_step_that_the_engine_refuses_leaves_nothing() {
+    for wrong in 0..STEPS.len() {
+        let engine = Arc::new(MemoryEngine::new());
+        let (sample, other) = (Sample::sized("right", &STEPS), Sample::sized("wrong", &STEPS));
+        let mut parts = sample.parts(Some("app:1"));
+        parts.images[0].diff_ids[wrong] = other.diff_ids()[wrong];
+        let tidying = TaskTracker::new();
+        let sink = EngineSink::new(Arc::<MemoryEngine>::clone(&engine), None, "memory").tidying(tidying.clone());
+        let mut sink: Box<dyn ImageSink> = Box::new(sink);
+        let written = async {
+            for (need, layer) in sink.plan(&parts).await?.iter().zip(&sample.layers) {
+                sink.write(need, layer.len() as u64, stream(layer.clone())).await?;
+            }
+            sink.finish().await
+        };
+        let error = written.await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Engine, "{error:?}");
+        tidying.close();
+        tidying.wait().await;
+        assert!(engine.images().await.unwrap().is_empty(), "layer {wrong}");
+    }
 }
 
 #[tokio::test]
@@ -118,8 +206,8 @@ impl Engine for Liar {
     async fn image(&self, name: &str) -> Result<Option<EngineImage>, EngineError> {
         self.0.image(name).await
     }
-    async fn known_chains(&self) -> Result<HashSet<Digest>, EngineError> {
-        self.0.known_chains().await
+    async fn images(&self) -> Result<Vec<EngineImage>, EngineError> {
+        self.0.images().await
     }
     async fn export(&self, name: &str) -> Result<ByteStream, EngineError> {
         self.0.export(name).await
@@ -127,6 +215,9 @@ impl Engine for Liar {
     async fn load(&self, mut archive: ByteStream) -> Result<Loaded, EngineError> {
         archive.read_to_end(&mut Vec::new()).await.map_err(|source| EngineError::Archive { source })?;
         self.0.load(stream(self.1.clone())).await
+    }
+    async fn import(&self, layer: ByteStream, labels: &BTreeMap<String, String>) -> Result<String, EngineError> {
+        self.0.import(layer, labels).await
     }
     async fn tag(&self, image_id: &str, name: &str) -> Result<(), EngineError> {
         self.0.tag(image_id, name).await
