@@ -46,8 +46,8 @@ pub(super) struct Order {
 
 /// One image on its way into an engine: in steps if that is worth it and the engine is made for it.
 ///
-/// One call to the engine takes what is written; the one before may still be at work with what it got. The end of a call's data is held back
-/// until then, because the engine needs the layers below.
+/// One call to the engine takes what is written; the one before may still be at work. The end of a call's data is held back until then, because the
+/// engine needs the layers below. The lowest layer, which the engine takes as slowly as it unpacks it, passes by itself while the next ones are written.
 ///
 /// Dropping it gives the load up, and takes away what its steps have made.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub(super) struct Loading {
     /// What has not begun.
     steps: VecDeque<Step>,
     current: Option<Current>,
-    before: Option<Call>,
+    before: Option<Before>,
     /// Images that its steps have made.
     made: Vec<String>,
     written: usize,
@@ -68,6 +68,14 @@ pub(super) struct Loading {
 }
 
 type Call = AbortOnDropHandle<Result<Loaded, EngineError>>;
+
+/// The step before the one that is being written.
+#[derive(Debug)]
+struct Before {
+    call: Call,
+    /// Its layer, while it passes.
+    passing: Option<AbortOnDropHandle<Result<(), ImageError>>>,
+}
 
 /// The step that is being written.
 #[derive(Debug)]
@@ -82,7 +90,8 @@ struct Current {
 #[derive(Debug)]
 enum Output {
     Archive(Box<ArchiveSink<Writer>>),
-    Layer(Writer),
+    Layer(Option<Writer>),
+    Passing(AbortOnDropHandle<Result<(), ImageError>>),
 }
 
 impl Loading {
@@ -126,19 +135,33 @@ impl Loading {
             self.next_step().await?;
         }
         let place = Place::new(self.order.place.clone());
+        let broken = place.io("writing", std::io::Error::other("the load broke off before"));
         let written = match self.current.as_mut().map(|current| &mut current.output) {
             Some(Output::Archive(archive)) => archive.write(need, size, data).await,
-            Some(Output::Layer(writer)) => pass(writer, size, data, &place).await,
-            None => Err(place.io("writing", std::io::Error::other("the load broke off before"))),
+            Some(output) => match std::mem::replace(output, Output::Layer(None)) {
+                Output::Layer(Some(writer)) => {
+                    let passing = tokio::spawn(pass(writer, size, data, place));
+                    *output = Output::Passing(AbortOnDropHandle::new(passing));
+                    Ok(())
+                }
+                _ => Err(broken),
+            },
+            None => Err(broken),
         };
         match written {
-            Err(error @ ImageError::Io { .. }) => Err(self.or_engines_words(error).await),
-            Err(error) => Err(error),
-            Ok(()) => {
-                self.written += 1;
-                Ok(())
-            }
+            Err(error @ ImageError::Io { .. }) => return Err(self.or_engines_words(error).await),
+            Err(error) => return Err(error),
+            Ok(()) => self.written += 1,
         }
+        if self.written < self.needs.len() {
+            return Ok(());
+        }
+        // All has passed when the last of it was written: what the engine refuses of it is told here.
+        if matches!(&self.current, Some(Current { output: Output::Passing(_), .. })) {
+            self.close_step().await?;
+            self.next_step().await?;
+        }
+        self.passed().await
     }
 
     /// Ends it: what the engine says of the image itself.
@@ -173,7 +196,7 @@ impl Loading {
         };
         let call = AbortOnDropHandle::new(tokio::spawn(call));
         if step.import {
-            self.current = Some(Current { call, output: Output::Layer(writer), end: step.sent.end });
+            self.current = Some(Current { call, output: Output::Layer(Some(writer)), end: step.sent.end });
             return Ok(());
         }
         let mut options = self.order.options.clone();
@@ -202,31 +225,42 @@ impl Loading {
         let below = self.settled().await?;
         self.made.extend(below.ids);
         let Some(Current { call, output, .. }) = self.current.take() else { return Ok(()) };
-        let ended = match output {
-            Output::Archive(archive) => archive.finish().await.map(|_| ()),
-            Output::Layer(mut writer) => {
-                let place = Place::new(self.order.place.clone());
-                writer.shutdown().await.map_err(|error| place.io("writing", error))
-            }
+        let passing = match output {
+            Output::Archive(archive) => match archive.finish().await {
+                Ok(_) => None,
+                Err(error @ ImageError::Io { .. }) => return Err(words(call, error).await),
+                Err(error) => return Err(error),
+            },
+            Output::Passing(passing) => Some(passing),
+            Output::Layer(_) => None,
         };
-        match ended {
-            Ok(()) => self.before = Some(call),
-            Err(error @ ImageError::Io { .. }) => return Err(words(call, error).await),
-            Err(error) => return Err(error),
-        }
+        self.before = Some(Before { call, passing });
         Ok(())
+    }
+
+    /// Waits until the layer that passes by itself has passed.
+    async fn passed(&mut self) -> Result<(), ImageError> {
+        let Some(Before { passing: Some(passing), .. }) = &mut self.before else { return Ok(()) };
+        let ended = passing.await.unwrap_or_else(|stopped| Err(gone(stopped)));
+        let Some(before) = &mut self.before else { return ended };
+        before.passing = None;
+        match ended {
+            Err(error @ ImageError::Io { .. }) => match self.before.take() {
+                Some(before) => Err(words(before.call, error).await),
+                None => Err(error),
+            },
+            ended => ended,
+        }
     }
 
     /// What came of the call before.
     async fn settled(&mut self) -> Result<Loaded, ImageError> {
+        self.passed().await?;
         // It stays where it is until it has ended: who gives up waiting still has to tidy up after it.
-        let Some(call) = &mut self.before else { return Ok(Loaded::default()) };
-        let ended = call.await;
+        let Some(before) = &mut self.before else { return Ok(Loaded::default()) };
+        let ended = (&mut before.call).await;
         self.before = None;
-        match ended {
-            Ok(loaded) => Ok(loaded?),
-            Err(stopped) => Err(EngineError::Broken { doing: "load an image", source: stopped.into() }.into()),
-        }
+        Ok(ended.map_err(gone)??)
     }
 
     /// What the engine had to say when the pipe to it broke; else `error`.
@@ -245,7 +279,8 @@ impl Drop for Loading {
     fn drop(&mut self) {
         // What is being sent is given up, and leaves nothing. What has been sent may be at work in the engine.
         self.current = None;
-        let (mut made, before) = (std::mem::take(&mut self.made), self.before.take());
+        let before = self.before.take().filter(|before| before.passing.is_none()).map(|before| before.call);
+        let mut made = std::mem::take(&mut self.made);
         if (made.is_empty() && before.is_none()) || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
@@ -278,8 +313,13 @@ async fn words(call: Call, error: ImageError) -> ImageError {
     }
 }
 
-/// Passes a layer on as it is.
-async fn pass(writer: &mut Writer, size: u64, mut data: ByteStream, place: &Place) -> Result<(), ImageError> {
+/// A task that panicked or was stopped.
+fn gone(stopped: tokio::task::JoinError) -> ImageError {
+    EngineError::Broken { doing: "load an image", source: stopped.into() }.into()
+}
+
+/// Passes a layer on as it is, to its end.
+async fn pass(mut writer: Writer, size: u64, mut data: ByteStream, place: Place) -> Result<(), ImageError> {
     let mut buffer = vec![0; PIECE];
     let mut passed: u64 = 0;
     loop {
@@ -290,10 +330,10 @@ async fn pass(writer: &mut Writer, size: u64, mut data: ByteStream, place: &Plac
         passed += read as u64;
         writer.write_all(&buffer[..read]).await.map_err(|error| place.io("writing", error))?;
     }
-    if passed == size {
-        return Ok(());
+    if passed != size {
+        return Err(place.malformed(format!("a layer has {passed} bytes instead of {size}")));
     }
-    Err(place.malformed(format!("a layer has {passed} bytes instead of {size}")))
+    writer.shutdown().await.map_err(|error| place.io("writing", error))
 }
 
 /// How a layer is sent.
