@@ -18,7 +18,7 @@ use std::time::Duration;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Stream, StreamProtocol};
 use libp2p_identity::PeerId;
-use multiaddr::{Multiaddr, Protocol};
+use multiaddr::Multiaddr;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::behaviour::Behaviour;
@@ -144,7 +144,7 @@ pub struct Link {
 impl Link {
     /// Whether it is by QUIC, and direct.
     pub fn is_quic(&self) -> bool {
-        !self.relayed && self.address.iter().any(|part| part == Protocol::QuicV1)
+        !self.relayed && crate::behaviour::is_quic(&self.address)
     }
 }
 
@@ -208,6 +208,11 @@ impl fmt::Debug for Hub {
 }
 
 impl Shared {
+    /// This node's peer id.
+    pub(crate) fn local(&self) -> PeerId {
+        self.local
+    }
+
     pub(crate) fn peers(&self) -> MutexGuard<'_, HashMap<PeerId, Peer>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
