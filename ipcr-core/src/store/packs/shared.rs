@@ -91,13 +91,17 @@ impl Shared {
 
     /// The sizes of those that are held.
     pub(super) fn sizes(&self, keys: &[Key]) -> Result<Vec<Option<u32>>, StoreError> {
-        let places = self.index.places(keys).map_err(|error| self.index_error("looking up blocks", error))?;
-        let state = self.state();
-        let size = |(key, place): (&Key, Option<Place>)| match known(&state, key) {
-            Some(false) => None,
-            Some(true) | None => state.pending.get(key).copied().or(place).map(|place| place.len),
+        // Memory first: what a commit brings to the index meanwhile is in one of them.
+        let remembered: Vec<(Option<bool>, Option<Place>)> = {
+            let state = self.state();
+            keys.iter().map(|key| (known(&state, key), state.pending.get(key).copied())).collect()
         };
-        Ok(keys.iter().zip(places).map(size).collect())
+        let places = self.index.places(keys).map_err(|error| self.index_error("looking up blocks", error))?;
+        let size = |((held, pending), place): ((Option<bool>, Option<Place>), Option<Place>)| match held {
+            Some(false) => None,
+            Some(true) | None => pending.or(place).map(|place| place.len),
+        };
+        Ok(remembered.into_iter().zip(places).map(size).collect())
     }
 
     /// Asks the index for what memory does not know.
