@@ -231,19 +231,32 @@ impl Shared {
         self.sync(&dirty)
     }
 
-    /// Makes those blocks that are held part of a session.
+    /// Makes those blocks that are held part of a session. Those that only the index knows are asked for first and then looked up, so that
+    /// no sweep comes between.
     pub(super) fn hold(&self, session: u64, keys: &[Key]) -> Result<Vec<bool>, StoreError> {
-        let held = self.join(session, keys)?;
-        let mut state = self.state();
-        for (key, _) in keys.iter().zip(&held).filter(|(_, held)| !**held) {
-            // Unless `put` has brought it meanwhile.
-            if !state.pending.contains_key(key)
-                && let Some(members) = state.sessions.get_mut(&session)
-            {
-                members.remove(key);
+        let mut held = vec![None; keys.len()];
+        {
+            let mut state = self.state();
+            for (held, key) in held.iter_mut().zip(keys) {
+                *held = known(&state, key);
+                if let Some(members) = state.sessions.get_mut(&session) {
+                    match *held {
+                        Some(true) => members.add(key),
+                        Some(false) => {}
+                        None => members.ask(key),
+                    }
+                }
             }
         }
-        Ok(held)
+        let asked: Vec<&Key> = keys.iter().zip(&held).filter(|(_, held)| held.is_none()).map(|(key, _)| key).collect();
+        let found = self.look_up(keys, &mut held);
+        if let Some(members) = self.state().sessions.get_mut(&session) {
+            let is_held = keys.iter().zip(&held).filter(|(_, held)| **held == Some(true));
+            is_held.for_each(|(key, _)| members.add(key));
+            asked.into_iter().for_each(|key| members.forget_asked(key));
+        }
+        found?;
+        Ok(held.into_iter().map(|held| held == Some(true)).collect())
     }
 
     /// Makes blocks part of a session first and then looks which are held, so that no sweep comes between.

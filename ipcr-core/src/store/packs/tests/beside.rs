@@ -36,3 +36,18 @@ fn sizes_are_known_while_blocks_are_committed() {
     }
     assert!(asked >= 100, "asked {asked} times");
 }
+
+#[tokio::test]
+async fn asking_for_a_block_takes_it_out_of_no_session() {
+    let kept = block(1, 1000);
+    let (store, _folder) = stored(&[]).await;
+    let session = store.begin(limits::LEASE).await.unwrap();
+    session.put(vec![kept.clone()]).await.unwrap();
+    session.commit().await.unwrap();
+    damage(&store, kept.cid(), b"other");
+    assert!(matches!(store.get(kept.cid()).await, Err(StoreError::Corrupt { .. })));
+    assert_eq!(session.hold(&[*kept.cid(), *block(2, 1000).cid()]).await.unwrap(), [false, false]);
+    assert_eq!(store.sweep(&Live::default(), false).await.unwrap().blocks, 0);
+    drop(session);
+    assert_eq!(store.sweep(&Live::default(), false).await.unwrap().blocks, 1);
+}
