@@ -136,14 +136,23 @@ impl Shared {
             if let Some(data) = self.read(at)?.and_then(|data| record::intact(key, at, data)) {
                 return Ok(Some(data));
             }
-            let now = self.place(key)?;
-            if now == place {
+            if self.note_damage(key, at)? {
                 break;
             }
-            place = now;
+            place = self.place(key)?;
         }
-        self.state().damaged.insert(*key);
         Err(StoreError::Corrupt { cid: *cid })
+    }
+
+    /// Notes that a block is damaged where it was looked for; false if it lies elsewhere by now, because it was moved or added anew.
+    pub(super) fn note_damage(&self, key: &Key, at: Place) -> Result<bool, StoreError> {
+        let places = self.index.places(&[*key]).map_err(|error| self.index_error("looking up a block", error))?;
+        let mut state = self.state();
+        let lies_there = state.pending.get(key).copied().or(places[0]) == Some(at);
+        if lies_there {
+            state.damaged.insert(*key);
+        }
+        Ok(lies_there)
     }
 
     /// The bytes at a place; `None` when they are not there.

@@ -340,7 +340,7 @@ fn punch(path: &Path, pack: &Wasteful, blocks: &[(Key, Place)]) -> io::Result<u6
 
 /// Copies what is alive in a pack, then deletes it. Nobody else brings a part of the copies to the disk meanwhile, and learns of a failure that
 /// this one should have learnt of.
-fn rewrite(shared: &Shared, pack: u32, blocks: &[(Key, Place)]) -> Result<(), StoreError> {
+pub(super) fn rewrite(shared: &Shared, pack: u32, blocks: &[(Key, Place)]) -> Result<(), StoreError> {
     let _flush = shared.flush_last();
     let mut moved = Vec::with_capacity(blocks.len());
     let mut rest = blocks;
@@ -354,20 +354,25 @@ fn rewrite(shared: &Shared, pack: u32, blocks: &[(Key, Place)]) -> Result<(), St
         let (batch, behind) = rest.split_at(count);
         rest = behind;
         let mut data: Vec<(Key, Bytes)> = Vec::with_capacity(batch.len());
+        let mut olds: Vec<Place> = Vec::with_capacity(batch.len());
         for (key, place) in batch {
-            let Some(bytes) = shared.read(*place)?.and_then(|bytes| record::verified(key, bytes)) else {
+            match shared.read(*place)?.and_then(|bytes| record::verified(key, bytes)) {
+                Some(bytes) => {
+                    data.push((*key, bytes));
+                    olds.push(*place);
+                }
                 // Damage is for `check` to tell and for a repair to mend; the pack stays as it is.
-                shared.state().damaged.insert(*key);
-                return Ok(());
-            };
-            data.push((*key, bytes));
+                None if shared.note_damage(key, *place)? => return Ok(()),
+                // It was, and has been added anew.
+                None => {}
+            }
         }
         while !data.is_empty() {
             let appended = lock(&shared.appender).append(&data);
             let places = appended.map_err(|error| io_error(&shared.folder, "copying blocks", error))?;
-            let old = batch[batch.len() - data.len()..].iter();
-            moved.extend(places.iter().zip(old).map(|((key, new), (_, old))| (*key, *old, *new)));
             data.drain(..places.len());
+            let old = olds.drain(..places.len());
+            moved.extend(places.iter().zip(old).map(|((key, new), old)| (*key, old, *new)));
         }
     }
     shared.step(None, moved, vec![pack])?;

@@ -1,6 +1,8 @@
 //! What is done beside commits, sweeps and checks.
 
 use super::*;
+use crate::store::packs::record::Place;
+use crate::store::packs::shared::lock;
 
 /// A store with these blocks, committed, and its folder.
 async fn stored(blocks: &[Block]) -> (DiskStore, tempfile::TempDir) {
@@ -50,4 +52,39 @@ async fn asking_for_a_block_takes_it_out_of_no_session() {
     assert_eq!(store.sweep(&Live::default(), false).await.unwrap().blocks, 0);
     drop(session);
     assert_eq!(store.sweep(&Live::default(), false).await.unwrap().blocks, 1);
+}
+
+/// Where the file system has no holes, what is alive in a pack is copied: by a list that was made before.
+#[tokio::test]
+async fn copying_a_pack_finds_what_was_added_anew_and_takes_it_for_well() {
+    for committed in [true, false] {
+        let [well, mended, hurt] = [1, 2, 3].map(|seed| block(seed, 1000));
+        let (store, folder) = stored(&[well.clone(), mended.clone()]).await;
+        let shared = &store.shared;
+        lock(&shared.appender).roll();
+        add(&store, std::slice::from_ref(&hurt)).await;
+        lock(&shared.appender).roll();
+        let keys = [&well, &mended, &hurt].map(|block| *block.cid().hash());
+        let places = shared.index.places(&keys).unwrap();
+        let places: Vec<(Key, Place)> = keys.into_iter().zip(places.into_iter().flatten()).collect();
+        assert_eq!(places.iter().map(|(_, place)| place.pack).collect::<Vec<_>>(), [1, 1, 2]);
+        for lost in [&mended, &hurt] {
+            damage(&store, lost.cid(), b"other");
+            assert!(matches!(store.get(lost.cid()).await, Err(StoreError::Corrupt { .. })));
+        }
+        let session = store.begin(limits::LEASE).await.unwrap();
+        assert_eq!(session.put(vec![mended.clone()]).await.unwrap().new_blocks, 1);
+        if committed {
+            session.commit().await.unwrap();
+        }
+        sweep::rewrite(shared, 1, &places[..2]).unwrap();
+        sweep::rewrite(shared, 2, &places[2..]).unwrap();
+        assert_eq!(store.has(&[*well.cid(), *mended.cid(), *hurt.cid()]).await.unwrap(), [true, true, false]);
+        for block in [&well, &mended] {
+            assert_eq!(store.get(block.cid()).await.unwrap().unwrap(), block.data());
+        }
+        let names: Vec<_> = packs(folder.path()).iter().map(|pack| pack.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["00000002.pack", "00000003.pack"], "what is damaged stays where it is");
+        assert_eq!(store.check(true).await.unwrap().damaged, [*hurt.cid()]);
+    }
 }
