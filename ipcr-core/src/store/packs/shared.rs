@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Held by whoever changes the index.
     pub(super) flush: Mutex<()>,
-    /// Held by whoever takes blocks away.
+    /// Held by whoever takes blocks away, or needs all that there are to stay where they are.
     pub(super) sweeping: Mutex<()>,
     /// How many wait for `flush` to make something durable. A sweep, which takes it again and again, lets them go first.
     pub(super) committing: AtomicUsize,

@@ -1,5 +1,7 @@
 //! What is done beside commits, sweeps and checks.
 
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
 use super::*;
 use crate::store::packs::record::Place;
 use crate::store::packs::shared::lock;
@@ -87,4 +89,61 @@ async fn copying_a_pack_finds_what_was_added_anew_and_takes_it_for_well() {
         assert_eq!(names, ["00000002.pack", "00000003.pack"], "what is damaged stays where it is");
         assert_eq!(store.check(true).await.unwrap().damaged, [*hurt.cid()]);
     }
+}
+
+#[test]
+fn a_check_finds_nothing_wrong_with_what_others_do_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    // A pack for each block, so that packs come and go all the time.
+    let store = open(folder.path(), 100);
+    let shared = &store.shared;
+    let done = AtomicBool::new(false);
+    let (added, swept) = (AtomicU64::new(0), AtomicU64::new(0));
+    let mut reports = Vec::new();
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let session = shared.state().begin(limits::LEASE);
+                let blocks = (0..8).map(|seed| block(seed, 100).into_parts()).map(|(cid, data)| (*cid.hash(), data));
+                let put = shared.put(session, blocks.collect()).unwrap().0;
+                shared.flush(Some(session)).unwrap();
+                shared.state().abort(session);
+                added.fetch_add(put.new_blocks, Ordering::Relaxed);
+            }
+        });
+        let sweeping = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                sweep::doom(shared, &Live::default(), false).unwrap();
+                swept.fetch_add(sweep::remove_doomed(shared).unwrap().blocks, Ordering::Relaxed);
+            }
+        });
+        let busy = |count: &AtomicU64| count.load(Ordering::Relaxed) >= 400;
+        while !(busy(&added) && busy(&swept) || adding.is_finished() || sweeping.is_finished()) {
+            reports.push(check::check(shared, reports.len().is_multiple_of(10)));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(reports.len() > 50, "{} checks", reports.len());
+    for report in reports {
+        let report = report.unwrap();
+        assert!(report.damaged.is_empty() && report.problems.is_empty(), "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_added_anew_while_a_check_reads_on_is_not_noted() {
+    let [mended, hurt] = [1, 2].map(|seed| block(seed, 1000));
+    let (store, folder) = stored(&[mended.clone(), hurt.clone()]).await;
+    let cids = [*mended.cid(), *hurt.cid()];
+    for cid in &cids {
+        damage(&store, cid, b"other");
+        assert!(matches!(store.get(cid).await, Err(StoreError::Corrupt { .. })));
+    }
+    add(&store, std::slice::from_ref(&mended)).await;
+    let mut found = cids.map(|cid| *cid.hash()).to_vec();
+    check::note(&store.shared, &mut found, true);
+    assert_eq!(found, [*hurt.cid().hash()]);
+    assert_eq!(store.has(&cids).await.unwrap(), [true, false]);
+    close(store);
+    assert_eq!(open(folder.path(), PACK_BYTES).has(&cids).await.unwrap(), [true, false]);
 }
