@@ -380,7 +380,7 @@ impl Shared {
         Ok(Usage { blocks, bytes, disk_bytes: self.disk_bytes()?, index_bytes: size_of(self.index.path()) })
     }
 
-    pub(super) fn disk_bytes(&self) -> Result<u64, StoreError> {
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
         let entries = self.folder.read_dir().map_err(|error| io_error(&self.folder, "listing", error))?;
         Ok(entries.flatten().map(|entry| size_of(&entry.path())).sum::<u64>() + size_of(self.index.path()))
     }
@@ -410,7 +410,7 @@ impl Drop for Shared {
 }
 
 /// Bytes of a file on the disk. Packs have holes where blocks were taken away.
-fn size_of(path: &Path) -> u64 {
+pub(super) fn size_of(path: &Path) -> u64 {
     path.metadata().map_or(0, |metadata| metadata.len().min(metadata.blocks() * 512))
 }
 

@@ -147,3 +147,35 @@ async fn what_is_added_anew_while_a_check_reads_on_is_not_noted() {
     close(store);
     assert_eq!(open(folder.path(), PACK_BYTES).has(&cids).await.unwrap(), [true, false]);
 }
+
+#[test]
+fn what_is_written_meanwhile_hides_nothing_of_what_is_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), PACK_BYTES);
+    let shared = &store.shared;
+    let put = |session: u64, seeds: std::ops::Range<u32>| {
+        let blocks = seeds.map(|seed| block(seed, 1 << 20).into_parts()).map(|(cid, data)| (*cid.hash(), data));
+        shared.put(session, blocks.collect()).unwrap();
+    };
+    let session = shared.state().begin(limits::LEASE);
+    put(session, 0..8);
+    shared.flush(Some(session)).unwrap();
+    shared.state().abort(session);
+    lock(&shared.appender).roll();
+    sweep::doom(shared, &Live::default(), false).unwrap();
+    let session = shared.state().begin(limits::LEASE);
+    let swept = std::thread::scope(|scope| {
+        let flush = lock(&shared.flush);
+        let removing = scope.spawn(|| sweep::remove_doomed(shared).unwrap());
+        // It has begun, and waits for its turn.
+        while shared.sweeping.try_lock().is_ok() {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        put(session, 10..22);
+        drop(flush);
+        removing.join().unwrap()
+    });
+    assert_eq!((swept.blocks, swept.bytes), (8, 8 << 20));
+    assert!((8 << 20..9 << 20).contains(&swept.disk_bytes), "{swept:?}");
+}
