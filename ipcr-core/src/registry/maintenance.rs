@@ -198,7 +198,14 @@ impl LocalHolder {
                 done = chosen.remove(&blocks).await;
             }
             home.reserve();
-            chosen.and(done)
+            let done = chosen.and(done);
+            // It has failed for good: what is left counts as held again, and is for the next collection to find.
+            if done.is_err()
+                && let Err(error) = blocks.spare_doomed().await
+            {
+                tracing::debug!(%error, "what a collection has left does not count as held");
+            }
+            done
         });
         let done = collection.await.map_err(|error| step("collecting", error))?;
         done.map_err(|error| upkeep("collecting", error))
@@ -227,23 +234,124 @@ fn upkeep(doing: &'static str, error: UpkeepError) -> RegistryError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use tokio::sync::Semaphore;
     use tokio::time::timeout;
 
     use super::*;
+    use crate::dag::block::Block;
     use crate::identity::NodeKey;
+    use crate::limits;
     use crate::net::addresses::NetworkMode;
     use crate::node::NodeConfig;
+    use crate::port::blocks::{BlockStore, Live, StoreError, StoreSession, Swept, Usage};
     use crate::registry::local::HomeConfig;
     use crate::store::home::Home;
+
+    /// A store that removes nothing before it may, or fails to.
+    #[derive(Debug)]
+    struct Stubborn {
+        blocks: Arc<dyn BlockStore>,
+        fails: AtomicBool,
+        /// One for each removal that has begun.
+        begun: Semaphore,
+        may: Semaphore,
+    }
+
+    #[async_trait]
+    impl BlockStore for Stubborn {
+        async fn has(&self, cids: &[Cid]) -> Result<Vec<bool>, StoreError> {
+            self.blocks.has(cids).await
+        }
+
+        async fn sizes(&self, cids: &[Cid]) -> Result<Vec<Option<u32>>, StoreError> {
+            self.blocks.sizes(cids).await
+        }
+
+        async fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
+            self.blocks.get(cid).await
+        }
+
+        async fn begin(&self, lease: Duration) -> Result<Box<dyn StoreSession>, StoreError> {
+            self.blocks.begin(lease).await
+        }
+
+        async fn usage(&self) -> Result<Usage, StoreError> {
+            self.blocks.usage().await
+        }
+
+        async fn weigh(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+            self.blocks.weigh(live, keep_leases).await
+        }
+
+        async fn doom(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+            self.blocks.doom(live, keep_leases).await
+        }
+
+        async fn remove_doomed(&self) -> Result<Swept, StoreError> {
+            self.begun.add_permits(1);
+            self.may.acquire().await.unwrap().forget();
+            match self.fails.load(Ordering::Relaxed) {
+                true => Err(StoreError::io("the disk", "removing", std::io::ErrorKind::Other.into())),
+                false => self.blocks.remove_doomed().await,
+            }
+        }
+
+        async fn spare_doomed(&self) -> Result<(), StoreError> {
+            self.blocks.spare_doomed().await
+        }
+
+        async fn check(&self, read_data: bool) -> Result<StoreReport, StoreError> {
+            self.blocks.check(read_data).await
+        }
+    }
+
+    async fn holder(folder: &Path, cache: CacheSize) -> Arc<LocalHolder> {
+        let node = NodeConfig::new(NodeKey::generate().keypair().clone(), NetworkMode::Loopback);
+        let home = Home::open(folder, Duration::ZERO).unwrap();
+        LocalHolder::open(home, HomeConfig { cache, ..HomeConfig::new(folder, node) }).await.unwrap()
+    }
+
+    async fn stubborn(folder: &Path, cache: CacheSize) -> (Arc<LocalHolder>, Arc<Stubborn>) {
+        let mut holder = holder(folder, cache).await;
+        let (begun, may) = (Semaphore::new(0), Semaphore::new(0));
+        let blocks = Arc::clone(&holder.blocks);
+        let stubborn = Arc::new(Stubborn { blocks, fails: AtomicBool::new(false), begun, may });
+        Arc::get_mut(&mut holder).unwrap().blocks = stubborn.clone();
+        (holder, stubborn)
+    }
+
+    async fn add(holder: &LocalHolder, seed: u8) -> Cid {
+        let block = Block::raw(vec![seed; 2000].into());
+        let session = holder.blocks.begin(limits::LEASE).await.unwrap();
+        session.put(vec![block.clone()]).await.unwrap();
+        session.commit().await.unwrap();
+        *block.cid()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_failed_collection_has_left_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let (holder, store) = stubborn(folder.path(), CacheSize::Usual).await;
+        let garbage = add(&holder, 1).await;
+        store.may.add_permits(2);
+        store.fails.store(true, Ordering::Relaxed);
+        assert!(holder.collect_all(GcOptions::default()).await.is_err());
+        assert_eq!(holder.blocks.has(&[garbage]).await.unwrap(), [true]);
+        store.fails.store(false, Ordering::Relaxed);
+        assert_eq!(holder.collect_all(GcOptions::default()).await.unwrap().removed_blocks, 1);
+        assert_eq!(holder.blocks.has(&[garbage]).await.unwrap(), [false]);
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn who_looks_waits_for_a_collection_and_not_for_a_change() {
         let folder = tempfile::tempdir().unwrap();
-        let node = NodeConfig::new(NodeKey::generate().keypair().clone(), NetworkMode::Loopback);
-        let home = Home::open(folder.path(), Duration::ZERO).unwrap();
-        let holder = LocalHolder::open(home, HomeConfig::new(folder.path(), node)).await.unwrap();
+        let holder = holder(folder.path(), CacheSize::Usual).await;
         let short = Duration::from_millis(200);
         let alone = holder.alone().await;
         assert!(holder.try_alone().is_none());

@@ -199,6 +199,7 @@ impl State {
     /// Forgets what an unfinished sweep gave up.
     pub(super) fn spare_all(&mut self) {
         self.doomed.clear();
+        self.expired.clear();
     }
 
     /// Whether an open session has this block.

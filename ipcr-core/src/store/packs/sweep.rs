@@ -100,6 +100,12 @@ pub(super) fn remove_doomed(shared: &Shared) -> Result<Swept, StoreError> {
     Ok(swept)
 }
 
+/// Holds again what was given up and is still there. Nobody is removing it meanwhile.
+pub(super) fn spare_doomed(shared: &Shared) {
+    let _sweeping = lock(&shared.sweeping);
+    shared.state().spare_all();
+}
+
 /// Counts what a sweep would take.
 pub(super) fn weigh(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
     let failed = |error| shared.index_error("reading the index", error);
