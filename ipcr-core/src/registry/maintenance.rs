@@ -1,6 +1,7 @@
 //! Upkeep of a home by the process that holds it: collecting, checking, measuring.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cid::Cid;
 use tokio::sync::OwnedRwLockWriteGuard;
@@ -37,10 +38,24 @@ struct Alone {
 }
 
 impl LocalHolder {
-    /// Lets go of pulled images beyond the limit of the cache.
+    /// Lets go of pulled images beyond the limit of the cache. Nobody waits for a turn to do it: while there is a collection, it is done at
+    /// the end of that, otherwise by whoever pulls or collects next.
     pub(super) async fn let_go_of_pulled(&self) -> Result<(), RegistryError> {
-        // Nobody waits for this: whoever pulls next does it otherwise.
-        let Some(alone) = self.try_alone() else { return Ok(()) };
+        self.trim_owed.store(true, Ordering::SeqCst);
+        self.make_up_for_trims().await
+    }
+
+    /// Does it, if it was asked for and not done. Whoever has had a collection alone calls this afterwards, for those who asked meanwhile.
+    async fn make_up_for_trims(&self) -> Result<(), RegistryError> {
+        while self.trim_owed.load(Ordering::SeqCst) {
+            let Some(alone) = self.try_alone() else { break };
+            self.trim_owed.store(false, Ordering::SeqCst);
+            self.trim_alone(alone).await?;
+        }
+        Ok(())
+    }
+
+    async fn trim_alone(&self, alone: Alone) -> Result<(), RegistryError> {
         let cached = CacheEntry::all(&self.own_tables()).await;
         let cached = cached.map_err(|error| RegistryError::from_table("looking at pulled images", error))?;
         // More than they take: what they share counts for each that no collection has counted yet.
@@ -60,7 +75,7 @@ impl LocalHolder {
         let alone = self.alone().await;
         let GcOptions { dry_run, keep_leases, force } = options;
         let terms = Terms { limit: self.cache_limit(), keep_leases, dry_run, careful: !force };
-        let done = self.collect_alone(alone, terms).await?;
+        let done = self.collect_and_trim(alone, terms).await?;
         Ok(GcOutcome {
             kept_blocks: done.kept,
             removed_blocks: done.swept.blocks,
@@ -129,7 +144,7 @@ impl LocalHolder {
         if done.garbage && done.lost.is_empty() {
             let alone = self.alone().await;
             let terms = Terms { limit: self.cache_limit(), keep_leases: true, dry_run: false, careful: true };
-            outcome.removed = self.collect_alone(alone, terms).await?.swept.blocks;
+            outcome.removed = self.collect_and_trim(alone, terms).await?.swept.blocks;
         }
         outcome.problems = self.look_for_damage(false).await?.problems;
         Ok(outcome)
@@ -169,6 +184,15 @@ impl LocalHolder {
     fn try_alone(&self) -> Option<Alone> {
         let collecting = Arc::clone(&self.collecting).try_write_owned().ok()?;
         Some(Alone { collecting, turn: Arc::clone(&self.turn).try_write_owned().ok()? })
+    }
+
+    /// Collects, and then lets go of what was pulled beyond the limit meanwhile.
+    async fn collect_and_trim(&self, alone: Alone, terms: Terms) -> Result<Collected, RegistryError> {
+        let done = self.collect_alone(alone, terms).await;
+        if let Err(error) = self.make_up_for_trims().await {
+            tracing::debug!(%error, "pulled images beyond the limit of the cache are still there");
+        }
+        done
     }
 
     /// Collects. It goes on when nobody waits for it any more: what it has begun to remove must not be needed meanwhile.
@@ -235,11 +259,12 @@ fn upkeep(doing: &'static str, error: UpkeepError) -> RegistryError {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
     use async_trait::async_trait;
     use bytes::Bytes;
+    use chrono::Utc;
     use tokio::sync::Semaphore;
     use tokio::time::timeout;
 
@@ -250,6 +275,7 @@ mod tests {
     use crate::net::addresses::NetworkMode;
     use crate::node::NodeConfig;
     use crate::port::blocks::{BlockStore, Live, StoreError, StoreSession, Swept, Usage};
+    use crate::registry::holder::Holder as _;
     use crate::registry::local::HomeConfig;
     use crate::store::home::Home;
 
@@ -346,6 +372,32 @@ mod tests {
         store.fails.store(false, Ordering::Relaxed);
         assert_eq!(holder.collect_all(GcOptions::default()).await.unwrap().removed_blocks, 1);
         assert_eq!(holder.blocks.has(&[garbage]).await.unwrap(), [false]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_pulled_during_a_removal_is_trimmed_at_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (holder, store) = stubborn(folder.path(), CacheSize::Bytes(3000)).await;
+        let pull = async |seed| {
+            let root = add(&holder, seed).await;
+            let entry = CacheEntry { root, size: 2000, used: Utc::now(), counted: None };
+            entry.write(&holder.tables(), &root).await.unwrap();
+            timeout(Duration::from_secs(10), holder.trim()).await.expect("nobody waits").unwrap();
+            root
+        };
+        let cached = async || CacheEntry::all(&holder.own_tables()).await.unwrap().len();
+        let (garbage, old) = (add(&holder, 1).await, pull(2).await);
+        let collecting = tokio::spawn({
+            let holder = Arc::clone(&holder);
+            async move { holder.collect_all(GcOptions::default()).await.unwrap() }
+        });
+        store.begun.acquire().await.unwrap().forget();
+        let new = pull(3).await;
+        assert_eq!(cached().await, 2);
+        store.may.add_permits(2);
+        assert_eq!(collecting.await.unwrap().removed_blocks, 1);
+        assert_eq!(cached().await, 1);
+        assert_eq!(holder.blocks.has(&[garbage, old, new]).await.unwrap(), [false, false, true]);
     }
 
     #[tokio::test(flavor = "multi_thread")]
