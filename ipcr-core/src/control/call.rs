@@ -182,6 +182,10 @@ async fn store(client: &Client, id: u64, call: Call, payload: Bytes) -> Answered
         Call::Weigh { keep_leases } => plain(&blocks.weigh(&live(payload)?, keep_leases).await?),
         Call::Doom { keep_leases } => plain(&blocks.doom(&live(payload)?, keep_leases).await?),
         Call::RemoveDoomed => plain(&blocks.remove_doomed().await?),
+        Call::SpareDoomed => {
+            blocks.spare_doomed().await?;
+            plain(&())
+        }
         Call::CheckStore { read_data } => {
             let report = blocks.check(read_data).await?;
             plain(&Report {

@@ -52,8 +52,12 @@ pub trait BlockStore: Debug + Send + Sync + 'static {
     /// this one gives it up, too.
     async fn doom(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError>;
 
-    /// Removes what was given up and has not been added again. Adding, committing and reading go on meanwhile.
+    /// Removes what was given up and has not been added again. Adding, committing and reading go on meanwhile. After an error what is left is
+    /// given up still: call it again, or [`BlockStore::spare_doomed`].
     async fn remove_doomed(&self) -> Result<Swept, StoreError>;
+
+    /// Holds again what was given up and has not been removed.
+    async fn spare_doomed(&self) -> Result<(), StoreError>;
 
     /// Removes what is not `live`: [`BlockStore::doom`], then [`BlockStore::remove_doomed`].
     async fn sweep(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {

@@ -140,6 +140,8 @@ pub struct LocalHolder {
     pub(super) collecting: Arc<RwLock<()>>,
     /// Changes share it. What replaces the key, or chooses what nothing refers to, has it alone.
     pub(super) turn: Arc<RwLock<()>>,
+    /// Whether somebody asked for pulled images to be let go of, and it has not been done since.
+    pub(super) trim_owed: std::sync::atomic::AtomicBool,
     serving: std::sync::atomic::AtomicBool,
 }
 
@@ -165,6 +167,7 @@ impl LocalHolder {
             init: Mutex::new(()),
             collecting: Arc::default(),
             turn: Arc::default(),
+            trim_owed: std::sync::atomic::AtomicBool::new(false),
             serving: std::sync::atomic::AtomicBool::new(false),
         }))
     }

@@ -1,6 +1,7 @@
 //! Upkeep of a home by the process that holds it: collecting, checking, measuring.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cid::Cid;
 use tokio::sync::OwnedRwLockWriteGuard;
@@ -37,10 +38,24 @@ struct Alone {
 }
 
 impl LocalHolder {
-    /// Lets go of pulled images beyond the limit of the cache.
+    /// Lets go of pulled images beyond the limit of the cache. Nobody waits for a turn to do it: while there is a collection, it is done at
+    /// the end of that, otherwise by whoever pulls or collects next.
     pub(super) async fn let_go_of_pulled(&self) -> Result<(), RegistryError> {
-        // Nobody waits for this: whoever pulls next does it otherwise.
-        let Some(alone) = self.try_alone() else { return Ok(()) };
+        self.trim_owed.store(true, Ordering::SeqCst);
+        self.make_up_for_trims().await
+    }
+
+    /// Does it, if it was asked for and not done. Whoever has had a collection alone calls this afterwards, for those who asked meanwhile.
+    async fn make_up_for_trims(&self) -> Result<(), RegistryError> {
+        while self.trim_owed.load(Ordering::SeqCst) {
+            let Some(alone) = self.try_alone() else { break };
+            self.trim_owed.store(false, Ordering::SeqCst);
+            self.trim_alone(alone).await?;
+        }
+        Ok(())
+    }
+
+    async fn trim_alone(&self, alone: Alone) -> Result<(), RegistryError> {
         let cached = CacheEntry::all(&self.own_tables()).await;
         let cached = cached.map_err(|error| RegistryError::from_table("looking at pulled images", error))?;
         // More than they take: what they share counts for each that no collection has counted yet.
@@ -60,7 +75,7 @@ impl LocalHolder {
         let alone = self.alone().await;
         let GcOptions { dry_run, keep_leases, force } = options;
         let terms = Terms { limit: self.cache_limit(), keep_leases, dry_run, careful: !force };
-        let done = self.collect_alone(alone, terms).await?;
+        let done = self.collect_and_trim(alone, terms).await?;
         Ok(GcOutcome {
             kept_blocks: done.kept,
             removed_blocks: done.swept.blocks,
@@ -129,7 +144,7 @@ impl LocalHolder {
         if done.garbage && done.lost.is_empty() {
             let alone = self.alone().await;
             let terms = Terms { limit: self.cache_limit(), keep_leases: true, dry_run: false, careful: true };
-            outcome.removed = self.collect_alone(alone, terms).await?.swept.blocks;
+            outcome.removed = self.collect_and_trim(alone, terms).await?.swept.blocks;
         }
         outcome.problems = self.look_for_damage(false).await?.problems;
         Ok(outcome)
@@ -171,6 +186,15 @@ impl LocalHolder {
         Some(Alone { collecting, turn: Arc::clone(&self.turn).try_write_owned().ok()? })
     }
 
+    /// Collects, and then lets go of what was pulled beyond the limit meanwhile.
+    async fn collect_and_trim(&self, alone: Alone, terms: Terms) -> Result<Collected, RegistryError> {
+        let done = self.collect_alone(alone, terms).await;
+        if let Err(error) = self.make_up_for_trims().await {
+            tracing::debug!(%error, "pulled images beyond the limit of the cache are still there");
+        }
+        done
+    }
+
     /// Collects. It goes on when nobody waits for it any more: what it has begun to remove must not be needed meanwhile.
     ///
     /// What a push is about to name is in its session until the change is made, and no change is made while it is chosen what goes. Whoever
@@ -198,7 +222,14 @@ impl LocalHolder {
                 done = chosen.remove(&blocks).await;
             }
             home.reserve();
-            chosen.and(done)
+            let done = chosen.and(done);
+            // It has failed for good: what is left counts as held again, and is for the next collection to find.
+            if done.is_err()
+                && let Err(error) = blocks.spare_doomed().await
+            {
+                tracing::debug!(%error, "what a collection has left does not count as held");
+            }
+            done
         });
         let done = collection.await.map_err(|error| step("collecting", error))?;
         done.map_err(|error| upkeep("collecting", error))
@@ -227,23 +258,152 @@ fn upkeep(doing: &'static str, error: UpkeepError) -> RegistryError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use chrono::Utc;
+    use tokio::sync::Semaphore;
     use tokio::time::timeout;
 
     use super::*;
+    use crate::dag::block::Block;
     use crate::identity::NodeKey;
+    use crate::limits;
     use crate::net::addresses::NetworkMode;
     use crate::node::NodeConfig;
+    use crate::port::blocks::{BlockStore, Live, StoreError, StoreSession, Swept, Usage};
+    use crate::registry::holder::Holder as _;
     use crate::registry::local::HomeConfig;
     use crate::store::home::Home;
+
+    /// A store that removes nothing before it may, or fails to.
+    #[derive(Debug)]
+    struct Stubborn {
+        blocks: Arc<dyn BlockStore>,
+        fails: AtomicBool,
+        /// One for each removal that has begun.
+        begun: Semaphore,
+        may: Semaphore,
+    }
+
+    #[async_trait]
+    impl BlockStore for Stubborn {
+        async fn has(&self, cids: &[Cid]) -> Result<Vec<bool>, StoreError> {
+            self.blocks.has(cids).await
+        }
+
+        async fn sizes(&self, cids: &[Cid]) -> Result<Vec<Option<u32>>, StoreError> {
+            self.blocks.sizes(cids).await
+        }
+
+        async fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
+            self.blocks.get(cid).await
+        }
+
+        async fn begin(&self, lease: Duration) -> Result<Box<dyn StoreSession>, StoreError> {
+            self.blocks.begin(lease).await
+        }
+
+        async fn usage(&self) -> Result<Usage, StoreError> {
+            self.blocks.usage().await
+        }
+
+        async fn weigh(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+            self.blocks.weigh(live, keep_leases).await
+        }
+
+        async fn doom(&self, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
+            self.blocks.doom(live, keep_leases).await
+        }
+
+        async fn remove_doomed(&self) -> Result<Swept, StoreError> {
+            self.begun.add_permits(1);
+            self.may.acquire().await.unwrap().forget();
+            match self.fails.load(Ordering::Relaxed) {
+                true => Err(StoreError::io("the disk", "removing", std::io::ErrorKind::Other.into())),
+                false => self.blocks.remove_doomed().await,
+            }
+        }
+
+        async fn spare_doomed(&self) -> Result<(), StoreError> {
+            self.blocks.spare_doomed().await
+        }
+
+        async fn check(&self, read_data: bool) -> Result<StoreReport, StoreError> {
+            self.blocks.check(read_data).await
+        }
+    }
+
+    async fn holder(folder: &Path, cache: CacheSize) -> Arc<LocalHolder> {
+        let node = NodeConfig::new(NodeKey::generate().keypair().clone(), NetworkMode::Loopback);
+        let home = Home::open(folder, Duration::ZERO).unwrap();
+        LocalHolder::open(home, HomeConfig { cache, ..HomeConfig::new(folder, node) }).await.unwrap()
+    }
+
+    async fn stubborn(folder: &Path, cache: CacheSize) -> (Arc<LocalHolder>, Arc<Stubborn>) {
+        let mut holder = holder(folder, cache).await;
+        let (begun, may) = (Semaphore::new(0), Semaphore::new(0));
+        let blocks = Arc::clone(&holder.blocks);
+        let stubborn = Arc::new(Stubborn { blocks, fails: AtomicBool::new(false), begun, may });
+        Arc::get_mut(&mut holder).unwrap().blocks = stubborn.clone();
+        (holder, stubborn)
+    }
+
+    async fn add(holder: &LocalHolder, seed: u8) -> Cid {
+        let block = Block::raw(vec![seed; 2000].into());
+        let session = holder.blocks.begin(limits::LEASE).await.unwrap();
+        session.put(vec![block.clone()]).await.unwrap();
+        session.commit().await.unwrap();
+        *block.cid()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_failed_collection_has_left_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let (holder, store) = stubborn(folder.path(), CacheSize::Usual).await;
+        let garbage = add(&holder, 1).await;
+        store.may.add_permits(2);
+        store.fails.store(true, Ordering::Relaxed);
+        assert!(holder.collect_all(GcOptions::default()).await.is_err());
+        assert_eq!(holder.blocks.has(&[garbage]).await.unwrap(), [true]);
+        store.fails.store(false, Ordering::Relaxed);
+        assert_eq!(holder.collect_all(GcOptions::default()).await.unwrap().removed_blocks, 1);
+        assert_eq!(holder.blocks.has(&[garbage]).await.unwrap(), [false]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_pulled_during_a_removal_is_trimmed_at_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (holder, store) = stubborn(folder.path(), CacheSize::Bytes(3000)).await;
+        let pull = async |seed| {
+            let root = add(&holder, seed).await;
+            let entry = CacheEntry { root, size: 2000, used: Utc::now(), counted: None };
+            entry.write(&holder.tables(), &root).await.unwrap();
+            timeout(Duration::from_secs(10), holder.trim()).await.expect("nobody waits").unwrap();
+            root
+        };
+        let cached = async || CacheEntry::all(&holder.own_tables()).await.unwrap().len();
+        let (garbage, old) = (add(&holder, 1).await, pull(2).await);
+        let collecting = tokio::spawn({
+            let holder = Arc::clone(&holder);
+            async move { holder.collect_all(GcOptions::default()).await.unwrap() }
+        });
+        store.begun.acquire().await.unwrap().forget();
+        let new = pull(3).await;
+        assert_eq!(cached().await, 2);
+        store.may.add_permits(2);
+        assert_eq!(collecting.await.unwrap().removed_blocks, 1);
+        assert_eq!(cached().await, 1);
+        assert_eq!(holder.blocks.has(&[garbage, old, new]).await.unwrap(), [false, false, true]);
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn who_looks_waits_for_a_collection_and_not_for_a_change() {
         let folder = tempfile::tempdir().unwrap();
-        let node = NodeConfig::new(NodeKey::generate().keypair().clone(), NetworkMode::Loopback);
-        let home = Home::open(folder.path(), Duration::ZERO).unwrap();
-        let holder = LocalHolder::open(home, HomeConfig::new(folder.path(), node)).await.unwrap();
+        let holder = holder(folder.path(), CacheSize::Usual).await;
         let short = Duration::from_millis(200);
         let alone = holder.alone().await;
         assert!(holder.try_alone().is_none());

@@ -76,7 +76,7 @@ pub struct Chosen {
 impl Chosen {
     /// Removes it. Changes of the registry, and all that adds blocks, may go on meanwhile.
     ///
-    /// After an error it can be tried again: what is left is given up still.
+    /// After an error it can be tried again: what is left is given up still, until [`BlockStore::spare_doomed`].
     pub async fn remove(&self, blocks: &Arc<dyn BlockStore>) -> Result<Collected, UpkeepError> {
         let Self { at_once, dry_run } = *self;
         let held = async || Ok::<_, StoreError>(blocks.usage().await?.blocks);

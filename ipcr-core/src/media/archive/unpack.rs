@@ -18,19 +18,7 @@ const INPUT: usize = limits::LEAF_BYTES;
 
 /// The plain bytes of `stream`, which may be compressed with gzip or zstd or not at all.
 pub fn unpacked(stream: ByteStream) -> ByteStream {
-    let input = vec![0; INPUT].into_boxed_slice();
-    Box::pin(Unpack {
-        stream,
-        unpacker: None,
-        input,
-        from: 0,
-        to: 0,
-        fresh: false,
-        plain: Vec::new(),
-        given: 0,
-        held: 0,
-        ended: false,
-    })
+    Box::pin(Unpack::new(stream))
 }
 
 struct Unpack {
@@ -50,6 +38,22 @@ struct Unpack {
 }
 
 impl Unpack {
+    fn new(stream: ByteStream) -> Self {
+        let input = vec![0; INPUT].into_boxed_slice();
+        Self {
+            stream,
+            unpacker: None,
+            input,
+            from: 0,
+            to: 0,
+            fresh: false,
+            plain: Vec::new(),
+            given: 0,
+            held: 0,
+            ended: false,
+        }
+    }
+
     /// Reads more behind what is there.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut input = ReadBuf::new(&mut self.input[self.to..]);
@@ -164,6 +168,24 @@ mod tests {
         }
     }
 
+    /// What parts hold, and how many of the members came whole.
+    async fn count_whole(parts: Vec<Vec<u8>>) -> (Vec<u8>, usize) {
+        let mut unpack = Unpack::new(Box::pin(Parts(parts.into())));
+        let (mut found, mut whole) = (Vec::new(), 0);
+        // With room for more than any member has.
+        let mut plain = vec![0; 2 << 20];
+        loop {
+            let read = unpack.read(&mut plain).await.unwrap();
+            if read == 0 {
+                return (found, whole);
+            }
+            found.extend_from_slice(&plain[..read]);
+            whole += usize::from(unpack.held > 0);
+            assert_eq!(unpack.given, unpack.held);
+            (unpack.given, unpack.held) = (0, 0);
+        }
+    }
+
     #[tokio::test]
     async fn members_come_whole_or_in_parts() {
         let plain =
@@ -174,10 +196,12 @@ mod tests {
         let half = split[1].split_off(1000);
         split.insert(2, half);
         let joined = [members[..2].concat(), members[2..4].concat(), members[4..].concat()];
-        for parts in [members.clone(), split, joined.to_vec(), vec![members.concat()]] {
-            let mut found = Vec::new();
-            unpacked(Box::pin(Parts(parts.into()))).read_to_end(&mut found).await.unwrap();
+        // One has no bytes, and one has more than a piece.
+        let forms = [(members.clone(), 4), (split, 3), (joined.to_vec(), 0), (vec![members.concat()], 0)];
+        for (parts, expected) in forms {
+            let (found, whole) = count_whole(parts).await;
             assert!(found == data.concat());
+            assert_eq!(whole, expected);
         }
         let mut cut = members.clone();
         cut[5].pop();

@@ -402,6 +402,10 @@ impl BlockStore for Liar {
         self.0.remove_doomed().await
     }
 
+    async fn spare_doomed(&self) -> Result<(), StoreError> {
+        self.0.spare_doomed().await
+    }
+
     async fn check(&self, read_data: bool) -> Result<StoreReport, StoreError> {
         self.0.check(read_data).await
     }

@@ -213,6 +213,13 @@ async fn what_is_given_up_can_be_added_again(store: &dyn BlockStore) {
     store.doom(&live(&[&blocks[0]]), false).await.unwrap();
     assert_eq!(store.remove_doomed().await.unwrap().blocks, 2);
     assert_eq!(store.has(&cids).await.unwrap(), [true, false, false, false]);
+    // So it is when nobody is going to remove it.
+    store.doom(&Live::default(), false).await.unwrap();
+    assert_eq!(store.has(&cids[..1]).await.unwrap(), [false]);
+    store.spare_doomed().await.unwrap();
+    assert_eq!(store.has(&cids[..1]).await.unwrap(), [true]);
+    assert_eq!(store.remove_doomed().await.unwrap().blocks, 0);
+    assert_eq!(store.get(&cids[0]).await.unwrap().unwrap(), blocks[0].data());
 }
 
 async fn leases_outlive_dropped_sessions(store: &dyn BlockStore) {

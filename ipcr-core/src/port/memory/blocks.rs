@@ -171,6 +171,11 @@ impl BlockStore for MemoryBlocks {
         Ok(swept)
     }
 
+    async fn spare_doomed(&self) -> Result<(), StoreError> {
+        self.state().doomed.clear();
+        Ok(())
+    }
+
     async fn check(&self, read_data: bool) -> Result<StoreReport, StoreError> {
         let mut guard = self.state();
         let state = &mut *guard;

@@ -85,6 +85,10 @@ impl BlockStore for RemoteBlocks {
         answer.and_then(|answer| answer.header()).map_err(Failure::into_store)
     }
 
+    async fn spare_doomed(&self) -> Result<(), StoreError> {
+        self.0.call(&Call::SpareDoomed, Vec::new()).await.map(drop).map_err(Failure::into_store)
+    }
+
     async fn check(&self, read_data: bool) -> Result<StoreReport, StoreError> {
         let answer = self.0.call(&Call::CheckStore { read_data }, Vec::new()).await;
         let report: Report = answer.and_then(|answer| answer.header()).map_err(Failure::into_store)?;

@@ -25,7 +25,7 @@ use crate::port::table::{Change, Space};
 pub(crate) mod failure;
 
 /// Changed whenever the meaning of anything here, or of a type that travels, changes.
-pub(crate) const PROTOCOL: u32 = 5;
+pub(crate) const PROTOCOL: u32 = 6;
 /// Events of one call that may be under way without having been paid for.
 pub(crate) const EVENT_CREDIT: usize = 256;
 /// Frames that wait to be written.
@@ -211,6 +211,7 @@ pub(crate) enum Call {
     },
     /// Answer: [`crate::port::blocks::Swept`].
     RemoveDoomed,
+    SpareDoomed,
     /// Answer: [`Report`].
     CheckStore {
         read_data: bool,

@@ -14,9 +14,14 @@ use crate::dag::block::RAW;
 use crate::port::blocks::{StoreError, StoreReport};
 
 pub(super) fn check(shared: &Shared, read_data: bool) -> Result<StoreReport, StoreError> {
-    let blocks = blocks(shared)?;
+    let (blocks, (mut problems, sizes)) = {
+        // Nobody takes away what was just listed.
+        let _sweeping = lock(&shared.sweeping);
+        let blocks = blocks(shared)?;
+        let files = files(shared, &blocks)?;
+        (blocks, files)
+    };
     let bytes_read = AtomicU64::new(0);
-    let (mut problems, sizes) = files(shared, &blocks)?;
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let share = blocks.len().div_ceil(threads).max(1);
     let outcomes: Vec<Result<Vec<Key>, StoreError>> = thread::scope(|scope| {
@@ -40,10 +45,15 @@ pub(super) fn check(shared: &Shared, read_data: bool) -> Result<StoreReport, Sto
 
 /// Notes what was found, so that it does not count as held by those who open the store later. Without reading, what was known
 /// to be damaged still is.
-fn note(shared: &Shared, found: &mut Vec<Key>, read_data: bool) {
+pub(super) fn note(shared: &Shared, found: &mut Vec<Key>, read_data: bool) {
     let _flush = lock(&shared.flush);
-    let seen: HashSet<Key> = found.iter().copied().collect();
-    let mut well: Vec<Key> = shared.state().damaged.difference(&seen).copied().collect();
+    let mut well: Vec<Key> = {
+        let state = shared.state();
+        // Since it was read, which noted it, somebody may have added it anew.
+        found.retain(|key| state.damaged.contains(key));
+        let seen: HashSet<Key> = found.iter().copied().collect();
+        state.damaged.difference(&seen).copied().collect()
+    };
     if !read_data {
         found.append(&mut well);
     }
@@ -54,9 +64,7 @@ fn note(shared: &Shared, found: &mut Vec<Key>, read_data: bool) {
         // A full disk, most likely. This process knows, and the next check finds it again.
         tracing::debug!(%error, "what is damaged could not be noted");
     }
-    let mut state = shared.state();
-    state.damaged.extend(found.iter());
-    state.damaged.retain(|key| !well.contains(key));
+    shared.state().damaged.retain(|key| !well.contains(key));
 }
 
 /// All blocks, in the order in which they lie.
@@ -106,6 +114,8 @@ fn damaged(
 fn files(shared: &Shared, blocks: &[(Key, Place)]) -> Result<(Vec<String>, BTreeMap<u32, u64>), StoreError> {
     let mut problems = Vec::new();
     let mut sizes = BTreeMap::new();
+    // Before the files: a commit may make more of both meanwhile.
+    let rows = shared.index.packs().map_err(|error| shared.index_error("reading the index", error))?;
     let entries = shared.folder.read_dir().map_err(|error| io_error(&shared.folder, "listing", error))?;
     for entry in entries {
         let entry = entry.map_err(|error| io_error(&shared.folder, "listing", error))?;
@@ -116,7 +126,6 @@ fn files(shared: &Shared, blocks: &[(Key, Place)]) -> Result<(Vec<String>, BTree
             None => problems.push(format!("{} is no pack file", entry.path().display())),
         }
     }
-    let rows = shared.index.packs().map_err(|error| shared.index_error("reading the index", error))?;
     for (pack, _) in rows.iter().filter(|(_, row)| row.live > 0 && !row.condemned) {
         let name = append::pack_path(&shared.folder, *pack).display().to_string();
         match sizes.get(pack) {

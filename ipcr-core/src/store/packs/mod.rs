@@ -181,6 +181,14 @@ impl BlockStore for DiskStore {
         self.run(|shared| sweep::remove_doomed(shared)).await
     }
 
+    async fn spare_doomed(&self) -> Result<(), StoreError> {
+        let spare = |shared: &Arc<Shared>| {
+            sweep::spare_doomed(shared);
+            Ok(())
+        };
+        self.run(spare).await
+    }
+
     async fn check(&self, read_data: bool) -> Result<StoreReport, StoreError> {
         self.run(move |shared| check::check(shared, read_data)).await
     }

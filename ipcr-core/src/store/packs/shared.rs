@@ -42,7 +42,7 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Held by whoever changes the index.
     pub(super) flush: Mutex<()>,
-    /// Held by whoever takes blocks away.
+    /// Held by whoever takes blocks away, or needs all that there are to stay where they are.
     pub(super) sweeping: Mutex<()>,
     /// How many wait for `flush` to make something durable. A sweep, which takes it again and again, lets them go first.
     pub(super) committing: AtomicUsize,
@@ -91,13 +91,17 @@ impl Shared {
 
     /// The sizes of those that are held.
     pub(super) fn sizes(&self, keys: &[Key]) -> Result<Vec<Option<u32>>, StoreError> {
-        let places = self.index.places(keys).map_err(|error| self.index_error("looking up blocks", error))?;
-        let state = self.state();
-        let size = |(key, place): (&Key, Option<Place>)| match known(&state, key) {
-            Some(false) => None,
-            Some(true) | None => state.pending.get(key).copied().or(place).map(|place| place.len),
+        // Memory first: what a commit brings to the index meanwhile is in one of them.
+        let remembered: Vec<(Option<bool>, Option<Place>)> = {
+            let state = self.state();
+            keys.iter().map(|key| (known(&state, key), state.pending.get(key).copied())).collect()
         };
-        Ok(keys.iter().zip(places).map(size).collect())
+        let places = self.index.places(keys).map_err(|error| self.index_error("looking up blocks", error))?;
+        let size = |((held, pending), place): ((Option<bool>, Option<Place>), Option<Place>)| match held {
+            Some(false) => None,
+            Some(true) | None => pending.or(place).map(|place| place.len),
+        };
+        Ok(remembered.into_iter().zip(places).map(size).collect())
     }
 
     /// Asks the index for what memory does not know.
@@ -132,14 +136,23 @@ impl Shared {
             if let Some(data) = self.read(at)?.and_then(|data| record::intact(key, at, data)) {
                 return Ok(Some(data));
             }
-            let now = self.place(key)?;
-            if now == place {
+            if self.note_damage(key, at)? {
                 break;
             }
-            place = now;
+            place = self.place(key)?;
         }
-        self.state().damaged.insert(*key);
         Err(StoreError::Corrupt { cid: *cid })
+    }
+
+    /// Notes that a block is damaged where it was looked for; false if it lies elsewhere by now, because it was moved or added anew.
+    pub(super) fn note_damage(&self, key: &Key, at: Place) -> Result<bool, StoreError> {
+        let places = self.index.places(&[*key]).map_err(|error| self.index_error("looking up a block", error))?;
+        let mut state = self.state();
+        let lies_there = state.pending.get(key).copied().or(places[0]) == Some(at);
+        if lies_there {
+            state.damaged.insert(*key);
+        }
+        Ok(lies_there)
     }
 
     /// The bytes at a place; `None` when they are not there.
@@ -227,19 +240,32 @@ impl Shared {
         self.sync(&dirty)
     }
 
-    /// Makes those blocks that are held part of a session.
+    /// Makes those blocks that are held part of a session. Those that only the index knows are asked for first and then looked up, so that
+    /// no sweep comes between.
     pub(super) fn hold(&self, session: u64, keys: &[Key]) -> Result<Vec<bool>, StoreError> {
-        let held = self.join(session, keys)?;
-        let mut state = self.state();
-        for (key, _) in keys.iter().zip(&held).filter(|(_, held)| !**held) {
-            // Unless `put` has brought it meanwhile.
-            if !state.pending.contains_key(key)
-                && let Some(members) = state.sessions.get_mut(&session)
-            {
-                members.remove(key);
+        let mut held = vec![None; keys.len()];
+        {
+            let mut state = self.state();
+            for (held, key) in held.iter_mut().zip(keys) {
+                *held = known(&state, key);
+                if let Some(members) = state.sessions.get_mut(&session) {
+                    match *held {
+                        Some(true) => members.add(key),
+                        Some(false) => {}
+                        None => members.ask(key),
+                    }
+                }
             }
         }
-        Ok(held)
+        let asked: Vec<&Key> = keys.iter().zip(&held).filter(|(_, held)| held.is_none()).map(|(key, _)| key).collect();
+        let found = self.look_up(keys, &mut held);
+        if let Some(members) = self.state().sessions.get_mut(&session) {
+            let is_held = keys.iter().zip(&held).filter(|(_, held)| **held == Some(true));
+            is_held.for_each(|(key, _)| members.add(key));
+            asked.into_iter().for_each(|key| members.forget_asked(key));
+        }
+        found?;
+        Ok(held.into_iter().map(|held| held == Some(true)).collect())
     }
 
     /// Makes blocks part of a session first and then looks which are held, so that no sweep comes between.
@@ -354,7 +380,7 @@ impl Shared {
         Ok(Usage { blocks, bytes, disk_bytes: self.disk_bytes()?, index_bytes: size_of(self.index.path()) })
     }
 
-    pub(super) fn disk_bytes(&self) -> Result<u64, StoreError> {
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
         let entries = self.folder.read_dir().map_err(|error| io_error(&self.folder, "listing", error))?;
         Ok(entries.flatten().map(|entry| size_of(&entry.path())).sum::<u64>() + size_of(self.index.path()))
     }
@@ -384,7 +410,7 @@ impl Drop for Shared {
 }
 
 /// Bytes of a file on the disk. Packs have holes where blocks were taken away.
-fn size_of(path: &Path) -> u64 {
+pub(super) fn size_of(path: &Path) -> u64 {
     path.metadata().map_or(0, |metadata| metadata.len().min(metadata.blocks() * 512))
 }
 

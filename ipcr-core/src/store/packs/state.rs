@@ -25,13 +25,16 @@ pub(super) struct State {
     pub(super) next_session: u64,
 }
 
+/// The step of what a session only asks for. It is over before the first, so that such blocks are never leased.
+const ASKED: u32 = 0;
+
 /// The blocks of an open session. Each has the number of the step in which it was added, so that what a flush has done for all of
 /// them is one number, too.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     /// How long the blocks stay when the session just ends.
     pub(super) lease: Duration,
-    /// Ordered, because a table that doubles needs three times as much while it does.
+    /// Ordered, because a table that doubles needs three times as much while it does. [`ASKED`] are those that may not be held.
     added: BTreeMap<Short, u32>,
     /// The step that is going on; the first is 1.
     step: u32,
@@ -93,8 +96,17 @@ impl Members {
         }
     }
 
-    pub(super) fn remove(&mut self, key: &Key) {
-        self.added.remove(&key.into());
+    /// Keeps a block, if there is one, until it is known whether it is held. Those that belong to the session stay what they are.
+    pub(super) fn ask(&mut self, key: &Key) {
+        self.added.entry(key.into()).or_insert(ASKED);
+    }
+
+    /// Ends that for a block that nobody has added meanwhile.
+    pub(super) fn forget_asked(&mut self, key: &Key) {
+        let key = key.into();
+        if self.added.get(&key) == Some(&ASKED) {
+            self.added.remove(&key);
+        }
     }
 
     /// Those added since the last commit.
@@ -187,6 +199,7 @@ impl State {
     /// Forgets what an unfinished sweep gave up.
     pub(super) fn spare_all(&mut self) {
         self.doomed.clear();
+        self.expired.clear();
     }
 
     /// Whether an open session has this block.
@@ -200,4 +213,30 @@ impl State {
 pub(super) fn millis() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dag::block::Block;
+
+    #[test]
+    fn what_is_only_asked_for_goes_and_what_was_added_stays() {
+        let [asked, before, meanwhile] = [1, 2, 3].map(|seed| *Block::raw(vec![seed].into()).cid().hash());
+        let mut members = Members::new(Duration::ZERO);
+        members.add(&before);
+        for key in [&asked, &before, &meanwhile] {
+            members.ask(key);
+        }
+        assert_eq!(members.added.len(), 3);
+        assert_eq!(members.fresh().collect::<Vec<_>>(), [before]);
+        members.add(&meanwhile);
+        let step = members.end_step();
+        members.has_committed(step);
+        for key in [&asked, &before, &meanwhile] {
+            members.forget_asked(key);
+        }
+        let kept: HashSet<Key> = members.added.keys().map(Key::from).collect();
+        assert_eq!(kept, HashSet::from([before, meanwhile]));
+    }
 }

@@ -8,9 +8,8 @@
 //! Adding and reading go on all the while, committing from the second part on.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -20,7 +19,7 @@ use rustix::io::Errno;
 use super::append;
 use super::record::{self, Key, Place};
 use super::recover;
-use super::shared::{Shared, io_error, lock, sync_folder};
+use super::shared::{Shared, io_error, lock, size_of, sync_folder};
 use super::state::{self, State};
 use crate::kind::ErrorKind;
 use crate::port::blocks::{Live, StoreError, Swept};
@@ -36,7 +35,6 @@ const STEP: usize = 1 << 13;
 pub(super) fn doom(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Swept, StoreError> {
     let _sweeping = lock(&shared.sweeping);
     let _flush = shared.flush_last();
-    let before = shared.disk_bytes()?;
     let failed = |error| shared.index_error("reading the index", error);
     let rows = shared.index.sessions().map_err(failed)?;
     let (leasing, expired) = leases(shared, rows.into_iter(), keep_leases);
@@ -59,7 +57,7 @@ pub(super) fn doom(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Sw
         });
         state.pending = pending;
     }
-    trim(shared)?;
+    swept.disk_bytes = trim(shared)?;
     let mut page = shared.index.page(None).map_err(failed)?;
     while let Some((last, _)) = page.last() {
         let dead = page.iter().map(|(key, _)| *key);
@@ -67,7 +65,6 @@ pub(super) fn doom(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Sw
         shared.state().doom(&dead, keep_leases);
         page = shared.index.page(Some(last)).map_err(failed)?;
     }
-    swept.disk_bytes = before.saturating_sub(shared.disk_bytes()?);
     Ok(swept)
 }
 
@@ -75,7 +72,6 @@ pub(super) fn doom(shared: &Shared, live: &Live, keep_leases: bool) -> Result<Sw
 /// or, where the file system has no holes, until one pack is copied.
 pub(super) fn remove_doomed(shared: &Shared) -> Result<Swept, StoreError> {
     let _sweeping = lock(&shared.sweeping);
-    let before = shared.disk_bytes()?;
     let mut swept = Swept::default();
     loop {
         let _flush = shared.flush_last();
@@ -100,9 +96,14 @@ pub(super) fn remove_doomed(shared: &Shared) -> Result<Swept, StoreError> {
         swept.blocks += blocks;
         swept.bytes += bytes;
     }
-    compact(shared)?;
-    swept.disk_bytes = before.saturating_sub(shared.disk_bytes()?);
+    swept.disk_bytes = compact(shared)?;
     Ok(swept)
+}
+
+/// Holds again what was given up and is still there. Nobody is removing it meanwhile.
+pub(super) fn spare_doomed(shared: &Shared) {
+    let _sweeping = lock(&shared.sweeping);
+    shared.state().spare_all();
 }
 
 /// Counts what a sweep would take.
@@ -154,12 +155,14 @@ fn leased(shared: &Shared, keep_leases: bool) -> Result<HashSet<Key>, StoreError
     Ok(leased)
 }
 
-/// Cuts off what was written behind the indexed ends of packs and is in no session any more.
-fn trim(shared: &Shared) -> Result<(), StoreError> {
+/// Cuts off what was written behind the indexed ends of packs and is in no session any more. Answers how many bytes that gave back to the
+/// disk, as all that takes something away here does: how much more is used in the end says nothing, for others write meanwhile.
+fn trim(shared: &Shared) -> Result<u64, StoreError> {
     let rows = shared.index.packs().map_err(|error| shared.index_error("reading the index", error))?;
     let files = recover::pack_files(&shared.folder)?;
     let mut appender = lock(&shared.appender);
     let in_use: HashSet<u32> = shared.state().pending.values().map(|place| place.pack).collect();
+    let mut freed = 0;
     for pack in files.into_iter().filter(|pack| !in_use.contains(pack)) {
         let path = append::pack_path(&shared.folder, pack);
         let failed = |error| io_error(&path, "giving space back", error);
@@ -169,10 +172,17 @@ fn trim(shared: &Shared) -> Result<(), StoreError> {
                 appender.roll();
             }
             appender.give_up(&[pack]);
-            File::options().write(true).open(&path).and_then(|file| file.set_len(end)).map_err(failed)?;
+            freed += shorten(&path, end).map_err(failed)?;
         }
     }
-    Ok(())
+    Ok(freed)
+}
+
+/// Cuts a pack off; answers how many bytes that gave back.
+fn shorten(path: &Path, end: u64) -> io::Result<u64> {
+    let before = size_of(path);
+    File::options().write(true).open(path)?.set_len(end)?;
+    Ok(before.saturating_sub(size_of(path)))
 }
 
 /// The ended sessions whose leases hold, and those whose leases are over.
@@ -207,14 +217,15 @@ struct Wasteful {
     needed: u64,
 }
 
-fn compact(shared: &Shared) -> Result<(), StoreError> {
+fn compact(shared: &Shared) -> Result<u64, StoreError> {
+    let mut freed = 0;
     let wasteful = {
         let _flush = shared.flush_last();
         let wasteful = find_wasteful(shared)?;
         let empty: Vec<u32> = wasteful.iter().filter(|pack| pack.empty).map(|pack| pack.pack).collect();
         if !empty.is_empty() {
             shared.step(None, Vec::new(), empty.clone())?;
-            delete(shared, &empty)?;
+            freed += delete(shared, &empty)?;
         }
         wasteful
     };
@@ -222,7 +233,7 @@ fn compact(shared: &Shared) -> Result<(), StoreError> {
     let mut living: BTreeMap<u32, Vec<(Key, Place)>> =
         wasteful.iter().filter(|pack| !pack.empty).map(|pack| (pack.pack, Vec::new())).collect();
     if living.is_empty() {
-        return Ok(());
+        return Ok(freed);
     }
     let failed = |error| shared.index_error("reading the index", error);
     let mut page = shared.index.page(None).map_err(failed)?;
@@ -237,16 +248,19 @@ fn compact(shared: &Shared) -> Result<(), StoreError> {
     for blocks in living.values_mut() {
         blocks.sort_by_key(|(_, place)| place.offset);
     }
-    cut(shared, &wasteful, &living)?;
+    freed += cut(shared, &wasteful, &living)?;
     for pack in wasteful.iter().filter(|pack| !pack.empty) {
         let blocks = living.remove(&pack.pack).unwrap_or_default();
         let path = append::pack_path(&shared.folder, pack.pack);
-        let left = punch(&path, pack, &blocks).map_err(|error| io_error(&path, "giving space back", error))?;
+        let before = size_of(&path);
+        punch(&path, pack, &blocks).map_err(|error| io_error(&path, "giving space back", error))?;
+        let left = size_of(&path);
+        freed += before.saturating_sub(left);
         if !is_worth(left.saturating_sub(pack.needed), left) {
             continue;
         }
         match rewrite(shared, pack.pack, &blocks) {
-            Ok(()) => {}
+            Ok(more) => freed += more,
             // Copying needs room first. What was deleted stays deleted, and the next sweep goes on.
             Err(error) if error.kind() == ErrorKind::DiskFull => {
                 tracing::debug!(%error, "no room to copy what is alive in a pack");
@@ -255,11 +269,11 @@ fn compact(shared: &Shared) -> Result<(), StoreError> {
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(freed)
 }
 
 /// Cuts off the dead ends of packs. The index goes first: a pack that is shorter than it says is damaged, a longer one is not.
-fn cut(shared: &Shared, wasteful: &[Wasteful], living: &BTreeMap<u32, Vec<(Key, Place)>>) -> Result<(), StoreError> {
+fn cut(shared: &Shared, wasteful: &[Wasteful], living: &BTreeMap<u32, Vec<(Key, Place)>>) -> Result<u64, StoreError> {
     let mut ends = BTreeMap::new();
     for pack in wasteful {
         let last = living.get(&pack.pack).and_then(|blocks| blocks.last());
@@ -269,18 +283,18 @@ fn cut(shared: &Shared, wasteful: &[Wasteful], living: &BTreeMap<u32, Vec<(Key, 
         }
     }
     if ends.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     {
         let _flush = shared.flush_last();
         shared.index.cut(&ends).map_err(|error| shared.index_error("shortening packs", error))?;
     }
+    let mut freed = 0;
     for (pack, end) in ends {
         let path = append::pack_path(&shared.folder, pack);
-        let cut = File::options().write(true).open(&path).and_then(|file| file.set_len(end));
-        cut.map_err(|error| io_error(&path, "giving space back", error))?;
+        freed += shorten(&path, end).map_err(|error| io_error(&path, "giving space back", error))?;
     }
-    Ok(())
+    Ok(freed)
 }
 
 fn is_worth(dead: u64, taken: u64) -> bool {
@@ -299,7 +313,7 @@ fn find_wasteful(shared: &Shared) -> Result<Vec<Wasteful>, StoreError> {
         let metadata = path.metadata().map_err(|error| io_error(&path, "looking at", error))?;
         let row = rows.get(&pack).copied().unwrap_or_default();
         let (size, needed) = (metadata.len(), record::FILE_HEADER + row.live);
-        let taken = taken(&metadata);
+        let taken = size_of(&path);
         let empty = row.live == 0;
         if empty || is_worth(taken.saturating_sub(needed), taken) {
             // What is not indexed in it is dead, and from here on nothing is added to it, copies from others least of all.
@@ -313,13 +327,8 @@ fn find_wasteful(shared: &Shared) -> Result<Vec<Wasteful>, StoreError> {
     Ok(wasteful)
 }
 
-/// Bytes on disk, holes left out.
-fn taken(metadata: &Metadata) -> u64 {
-    metadata.len().min(metadata.blocks() * 512)
-}
-
-/// Gives the space between living records back; answers how many bytes the file still takes.
-fn punch(path: &Path, pack: &Wasteful, blocks: &[(Key, Place)]) -> io::Result<u64> {
+/// Gives the space between living records back.
+fn punch(path: &Path, pack: &Wasteful, blocks: &[(Key, Place)]) -> io::Result<()> {
     let file = File::options().write(true).open(path)?;
     let mut from = record::FILE_HEADER;
     let begins = blocks.iter().map(|(key, place)| place.offset - record::overhead(key));
@@ -335,12 +344,12 @@ fn punch(path: &Path, pack: &Wasteful, blocks: &[(Key, Place)]) -> io::Result<u6
         }
         from = from.max(end);
     }
-    Ok(taken(&file.metadata()?))
+    Ok(())
 }
 
 /// Copies what is alive in a pack, then deletes it. Nobody else brings a part of the copies to the disk meanwhile, and learns of a failure that
 /// this one should have learnt of.
-fn rewrite(shared: &Shared, pack: u32, blocks: &[(Key, Place)]) -> Result<(), StoreError> {
+pub(super) fn rewrite(shared: &Shared, pack: u32, blocks: &[(Key, Place)]) -> Result<u64, StoreError> {
     let _flush = shared.flush_last();
     let mut moved = Vec::with_capacity(blocks.len());
     let mut rest = blocks;
@@ -354,33 +363,42 @@ fn rewrite(shared: &Shared, pack: u32, blocks: &[(Key, Place)]) -> Result<(), St
         let (batch, behind) = rest.split_at(count);
         rest = behind;
         let mut data: Vec<(Key, Bytes)> = Vec::with_capacity(batch.len());
+        let mut olds: Vec<Place> = Vec::with_capacity(batch.len());
         for (key, place) in batch {
-            let Some(bytes) = shared.read(*place)?.and_then(|bytes| record::verified(key, bytes)) else {
+            match shared.read(*place)?.and_then(|bytes| record::verified(key, bytes)) {
+                Some(bytes) => {
+                    data.push((*key, bytes));
+                    olds.push(*place);
+                }
                 // Damage is for `check` to tell and for a repair to mend; the pack stays as it is.
-                shared.state().damaged.insert(*key);
-                return Ok(());
-            };
-            data.push((*key, bytes));
+                None if shared.note_damage(key, *place)? => return Ok(0),
+                // It was, and has been added anew.
+                None => {}
+            }
         }
         while !data.is_empty() {
             let appended = lock(&shared.appender).append(&data);
             let places = appended.map_err(|error| io_error(&shared.folder, "copying blocks", error))?;
-            let old = batch[batch.len() - data.len()..].iter();
-            moved.extend(places.iter().zip(old).map(|((key, new), (_, old))| (*key, *old, *new)));
             data.drain(..places.len());
+            let old = olds.drain(..places.len());
+            moved.extend(places.iter().zip(old).map(|((key, new), old)| (*key, old, *new)));
         }
     }
+    let copied: u64 = moved.iter().map(|(key, _, new)| record::overhead(key) + u64::from(new.len)).sum();
     shared.step(None, moved, vec![pack])?;
-    delete(shared, &[pack])
+    Ok(delete(shared, &[pack])?.saturating_sub(copied))
 }
 
 /// Deletes the files of condemned packs.
-fn delete(shared: &Shared, packs: &[u32]) -> Result<(), StoreError> {
+fn delete(shared: &Shared, packs: &[u32]) -> Result<u64, StoreError> {
+    let mut freed = 0;
     for pack in packs {
         lock(&shared.files).remove(pack);
         let path: PathBuf = append::pack_path(&shared.folder, *pack);
+        freed += size_of(&path);
         std::fs::remove_file(&path).map_err(|error| io_error(&path, "deleting", error))?;
     }
     sync_folder(&shared.folder).map_err(|error| io_error(&shared.folder, "writing the directory", error))?;
-    shared.index.forget(packs).map_err(|error| shared.index_error("forgetting packs", error))
+    shared.index.forget(packs).map_err(|error| shared.index_error("forgetting packs", error))?;
+    Ok(freed)
 }

@@ -1,5 +1,7 @@
 //! What only a store on disk has to show: crashes, damage, full disks, space given back.
 
+mod beside;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
