@@ -31,10 +31,16 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["test"] => Ok(test::run(&root, std::env::var("CI").is_ok_and(|ci| ci == "true"))),
         ["test", "--install"] => Ok(test::run(&root, true)),
-        ["accept", ref names @ ..] => accept::run(&root, names, None),
+        ["accept", ref names @ ..] if !names.iter().any(|name| name.starts_with('-') && *name != "--soak") => {
+            accept::run(&root, names, None)
+        }
         ["bench", ref args @ ..] => bench(&root, args),
         ["soak"] => accept::run(&root, &["--soak"], None),
         ["install"] => peers::install(&root).map(|()| true),
+        ["--help" | "-h" | "help"] => {
+            println!("{USAGE}");
+            Ok(true)
+        }
         _ => Err(USAGE.into()),
     };
     match done {

@@ -147,9 +147,9 @@ pub trait ImageSink: Debug + Send + Sync {
     /// ends; a stream that ends with an error must not leave the blob behind.
     async fn write(&mut self, need: &Need, size: u64, data: ByteStream) -> Result<(), ImageError>;
 
-    /// Whether the sink can take the image in another way than the one in which `write` has just failed. Then it may be planned once
+    /// Goes over to another way of taking the image, after a `write` has failed in this one; false if there is none. Then it is planned once
     /// more, and everything is written anew.
-    fn has_another_way(&mut self) -> bool {
+    fn take_another_way(&mut self) -> bool {
         false
     }
 

@@ -4,11 +4,17 @@
 //! verified on the way, while the next ones are being opened. A sink never sees the end of a blob whose bytes are wrong.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::error::{TransferError, check_platform, unpacks_to};
 use super::manifests::{ManifestTree, for_platform, parse, read_blob, read_tree, too_large};
@@ -126,7 +132,7 @@ impl Delivery {
         let source = Arc::clone(&self.source);
         let handed_over = async {
             match self.write(&parts, needs, &blobs, &mut handed).await {
-                Err(error) if error.kind() == ErrorKind::Engine && self.sink.has_another_way() => {
+                Err(error) if error.kind() == ErrorKind::Engine && self.sink.take_another_way() => {
                     tracing::debug!(%error, "the engine is handed the image in another way");
                     handed.clear();
                     let needs = self.sink.plan(&parts).await?;
@@ -318,6 +324,7 @@ impl Delivery {
         let diff_ids = diff_ids(parts);
         let mut waiting: VecDeque<Need> = needs.into();
         let mut opened = FuturesOrdered::new();
+        let mut passing = Vec::new();
         loop {
             while opened.len() <= AHEAD {
                 let Some(need) = waiting.pop_front() else { break };
@@ -327,7 +334,10 @@ impl Delivery {
                     (need, data)
                 });
             }
-            let Some((need, data)) = opened.next().await else { return Ok(()) };
+            let Some((need, data)) = opened.next().await else {
+                told(&mut passing, true).await;
+                return Ok(());
+            };
             let (digest, size) = (need.blob.digest, need.blob.size);
             let progress = Progress::start(&self.events, Some(digest), digest.to_string(), size).await;
             let ticks = progress.ticker();
@@ -338,8 +348,10 @@ impl Delivery {
                     let known = parts.plain_sizes.get(&digest).zip(diff_ids.get(&digest));
                     if let Some((size, diff_id)) = known {
                         let plain = Verified::plain(unpacked(data), &digest, *diff_id, *size);
-                        self.sink.write(&need, *size, Box::pin(plain)).await?;
-                        progress.done(BlobFate::Delivered).await;
+                        let (plain, ended) = Ending::of(Box::pin(plain));
+                        self.sink.write(&need, *size, plain).await?;
+                        passing.push((progress, ended));
+                        told(&mut passing, false).await;
                         handed.push(need.blob);
                         continue;
                     }
@@ -349,14 +361,60 @@ impl Delivery {
                     }
                     let again = self.source.blob(&need.blob).await?;
                     let plain = Verified::new(unpacked(again), check, size, |_| {});
-                    self.sink.write(&need, size, Box::pin(plain)).await?;
+                    let (plain, ended) = Ending::of(Box::pin(plain));
+                    self.sink.write(&need, size, plain).await?;
+                    passing.push((progress, ended));
                 }
-                _ => self.sink.write(&need, size, data).await?,
+                _ => {
+                    let (data, ended) = Ending::of(data);
+                    self.sink.write(&need, size, data).await?;
+                    passing.push((progress, ended));
+                }
             }
-            progress.done(BlobFate::Delivered).await;
+            told(&mut passing, false).await;
             handed.push(need.blob);
         }
     }
+}
+
+/// A blob on its way that says when its end has been read: sinks may go on with the next one before.
+struct Ending {
+    data: ByteStream,
+    ended: Option<oneshot::Sender<()>>,
+}
+
+impl Ending {
+    fn of(data: ByteStream) -> (ByteStream, oneshot::Receiver<()>) {
+        let (ended, told) = oneshot::channel();
+        (Box::pin(Self { data, ended: Some(ended) }), told)
+    }
+}
+
+impl AsyncRead for Ending {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(self.data.as_mut().poll_read(cx, buf))?;
+        if buf.filled().len() == before && buf.remaining() > 0 {
+            let _ = self.ended.take().map(|ended| ended.send(()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Tells of the blobs that nobody reads any more; with `all`, once that is so of all.
+async fn told(passing: &mut Vec<(Progress, oneshot::Receiver<()>)>, all: bool) {
+    let mut left = Vec::new();
+    for (progress, mut ended) in passing.drain(..) {
+        // A sink that had the blob already need not have read it to its end.
+        if all {
+            let _ = (&mut ended).await;
+        } else if ended.try_recv() == Err(TryRecvError::Empty) {
+            left.push((progress, ended));
+            continue;
+        }
+        progress.done(BlobFate::Delivered).await;
+    }
+    *passing = left;
 }
 
 /// Leaves only sizes that layers of the images can have. What an archive cannot express is no such size.

@@ -83,6 +83,7 @@ impl Engine for Near {
     async fn import(&self, layer: ByteStream, labels: &BTreeMap<String, String>) -> Result<String, EngineError> {
         self.inner.import(layer, labels).await
     }
+
     async fn tag(&self, image_id: &str, name: &str) -> Result<(), EngineError> {
         self.inner.tag(image_id, name).await
     }

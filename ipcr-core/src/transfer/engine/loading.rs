@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use chrono::{DateTime, Utc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -24,10 +25,23 @@ use crate::port::image::{ByteStream, ImageError, ImagePart, ImageParts, ImageSin
 const PIPE: usize = 1 << 20;
 /// Bytes of a layer that are passed on at once.
 const PIECE: usize = 256 << 10;
+/// Bytes at the end of a layer that are held back until it is known to be right. Engines may take a tar stream for complete when they see its end
+/// marker, whatever comes of the request afterwards.
+const HELD_BACK: usize = 64 << 10;
 /// How long an engine may take to say why it has stopped to read.
 const LAST_WORDS: Duration = Duration::from_secs(10);
-/// How long what a load leaves behind that was given up may be in its way.
+/// How long taking back a load that was given up may take.
 const TIDYING: Duration = Duration::from_secs(2);
+
+impl Before {
+    /// Whether nothing of it has to be waited for.
+    fn is_over(&self) -> bool {
+        match &self.passing {
+            Some(passing) => passing.is_finished(),
+            None => self.call.is_finished(),
+        }
+    }
+}
 
 /// What goes where.
 #[derive(Debug)]
@@ -80,7 +94,6 @@ struct Before {
 /// The step that is being written.
 #[derive(Debug)]
 struct Current {
-    // Dropped first: the engine must not take the end of the pipe for the end of the data.
     call: Call,
     output: Output,
     /// Where its layers end.
@@ -130,6 +143,9 @@ impl Loading {
 
     /// The next layer.
     pub(super) async fn write(&mut self, need: &Need, size: u64, data: ByteStream) -> Result<(), ImageError> {
+        if self.before.as_ref().is_some_and(Before::is_over) {
+            self.settle_step().await?;
+        }
         while self.current.as_ref().is_some_and(|current| current.end == self.written) && !self.steps.is_empty() {
             self.close_step().await?;
             self.next_step().await?;
@@ -153,15 +169,15 @@ impl Loading {
             Err(error) => return Err(error),
             Ok(()) => self.written += 1,
         }
-        if self.written < self.needs.len() {
+        if self.written < self.needs.len() || !self.is_stepwise {
             return Ok(());
         }
-        // All has passed when the last of it was written: what the engine refuses of it is told here.
-        if matches!(&self.current, Some(Current { output: Output::Passing(_), .. })) {
+        // Only the image itself is left for the end: what the engine refuses of the steps is told while there is another way.
+        while !self.steps.is_empty() {
             self.close_step().await?;
             self.next_step().await?;
         }
-        self.passed().await
+        self.settle_step().await
     }
 
     /// Ends it: what the engine says of the image itself.
@@ -178,6 +194,7 @@ impl Loading {
     /// Takes away what the steps have made, once the image itself holds the layers.
     pub(super) async fn tidy_up(mut self) {
         remove_all(self.order.engine.as_ref(), &std::mem::take(&mut self.made)).await;
+        self.is_stepwise = false;
     }
 
     async fn next_step(&mut self) -> Result<(), ImageError> {
@@ -222,8 +239,7 @@ impl Loading {
 
     /// Ends the data of the current step, once the engine has the layers below.
     async fn close_step(&mut self) -> Result<(), ImageError> {
-        let below = self.settled().await?;
-        self.made.extend(below.ids);
+        self.settle_step().await?;
         let Some(Current { call, output, .. }) = self.current.take() else { return Ok(()) };
         let passing = match output {
             Output::Archive(archive) => match archive.finish().await {
@@ -253,6 +269,13 @@ impl Loading {
         }
     }
 
+    /// Waits for the step before, and notes what it has made.
+    async fn settle_step(&mut self) -> Result<(), ImageError> {
+        let below = self.settled().await?;
+        self.made.extend(below.ids);
+        Ok(())
+    }
+
     /// What came of the call before.
     async fn settled(&mut self) -> Result<Loaded, ImageError> {
         self.passed().await?;
@@ -277,20 +300,36 @@ impl Loading {
 
 impl Drop for Loading {
     fn drop(&mut self) {
-        // What is being sent is given up, and leaves nothing. What has been sent may be at work in the engine.
-        self.current = None;
-        let before = self.before.take().filter(|before| before.passing.is_none()).map(|before| before.call);
-        let mut made = std::mem::take(&mut self.made);
-        if (made.is_empty() && before.is_none()) || tokio::runtime::Handle::try_current().is_err() {
+        if !self.is_stepwise || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
+        // What is being sent is given up, and leaves nothing. What has been sent may be at work in the engine.
+        let before = self.before.take().map(|before| before.call);
+        let passing = match self.current.take() {
+            Some(Current { call, output: Output::Passing(_), .. }) => Some(call),
+            _ => None,
+        };
         let engine = Arc::clone(&self.order.engine);
+        let begun = self.begun;
         self.order.tidying.spawn(tokio::time::timeout(TIDYING, async move {
-            remove_all(engine.as_ref(), &std::mem::take(&mut made)).await;
-            if let Some(Ok(Ok(loaded))) = futures::future::OptionFuture::from(before).await {
-                remove_all(engine.as_ref(), &loaded.ids).await;
+            remove_steps(engine.as_ref(), begun).await;
+            for call in before.into_iter().chain(passing) {
+                let _ = call.await;
+                remove_steps(engine.as_ref(), begun).await;
             }
         }));
+    }
+}
+
+/// Takes away what the steps of the load have made that began then, also what they were not heard of. The image itself is none of them.
+async fn remove_steps(engine: &dyn Engine, begun: DateTime<Utc>) {
+    match engine.images().await {
+        Ok(images) => {
+            let steps = images.iter().filter(|image| steps::is_step_of(image, begun));
+            let ids: Vec<String> = steps.map(|image| image.id.to_string()).collect();
+            remove_all(engine, &ids).await;
+        }
+        Err(error) => tracing::debug!(%error, "what the steps of a load made may stay in the engine"),
     }
 }
 
@@ -320,20 +359,28 @@ fn gone(stopped: tokio::task::JoinError) -> ImageError {
 
 /// Passes a layer on as it is, to its end.
 async fn pass(mut writer: Writer, size: u64, mut data: ByteStream, place: Place) -> Result<(), ImageError> {
-    let mut buffer = vec![0; PIECE];
+    let mut held = BytesMut::with_capacity(PIECE + HELD_BACK);
     let mut passed: u64 = 0;
     loop {
-        let read = data.read(&mut buffer).await.map_err(|error| place.reading(error))?;
+        held.reserve(PIECE);
+        let read = data.read_buf(&mut held).await.map_err(|error| place.reading(error))?;
         if read == 0 {
             break;
         }
         passed += read as u64;
-        writer.write_all(&buffer[..read]).await.map_err(|error| place.io("writing", error))?;
+        if held.len() >= PIECE + HELD_BACK {
+            let piece = held.split_to(held.len() - HELD_BACK);
+            writer.write_all(&piece).await.map_err(|error| place.io("writing", error))?;
+        }
     }
     if passed != size {
         return Err(place.malformed(format!("a layer has {passed} bytes instead of {size}")));
     }
-    writer.shutdown().await.map_err(|error| place.io("writing", error))
+    let ended = async {
+        writer.write_all(&held).await?;
+        writer.shutdown().await
+    };
+    ended.await.map_err(|error| place.io("writing", error))
 }
 
 /// How a layer is sent.

@@ -231,7 +231,7 @@ impl ImageSink for EngineSink {
         self.loading.as_mut().ok_or(unplanned)?.write(need, size, data).await
     }
 
-    fn has_another_way(&mut self) -> bool {
+    fn take_another_way(&mut self) -> bool {
         std::mem::take(&mut self.in_steps) && self.loading.take().is_some_and(|loading| loading.is_stepwise())
     }
 

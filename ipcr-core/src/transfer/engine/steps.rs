@@ -19,8 +19,8 @@ pub(crate) const STEP_LABEL: &str = "ipcr.step";
 const WORTH: u64 = 24 << 20;
 /// Bytes that are to be left for the last step, which names the image.
 const REST: u64 = 8 << 20;
-/// How long what a load has left behind may be of use for another one.
-const FORGOTTEN: TimeDelta = TimeDelta::days(1);
+/// How long a load may take: what one made before is left over from it.
+const FORGOTTEN: TimeDelta = TimeDelta::days(7);
 
 /// A layer that has to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +93,13 @@ pub(super) fn is_step(image: &EngineImage) -> bool {
     image.names.is_empty() && image.labels.contains_key(STEP_LABEL)
 }
 
-/// Whether a load has left this image behind and nobody needs it: the image of these layers has them all, or it is old.
+/// Whether the load that began then has made the image for itself.
+pub(super) fn is_step_of(image: &EngineImage, begun: DateTime<Utc>) -> bool {
+    is_step(image) && image.labels.get(STEP_LABEL) == labels(begun).get(STEP_LABEL)
+}
+
+/// Whether some load has made this image for itself, and it can go once the image of these layers is there: that one has all of its layers, or it is
+/// old.
 pub(super) fn is_left_over(image: &EngineImage, diff_ids: &[Digest], now: DateTime<Utc>) -> bool {
     let Some(begun) = image.labels.get(STEP_LABEL).filter(|_| is_step(image)) else { return false };
     let old = DateTime::parse_from_rfc3339(begun).is_ok_and(|begun| now.signed_duration_since(begun) > FORGOTTEN);
@@ -162,7 +168,7 @@ mod tests {
         };
         assert!(is_left_over(&image(2, now), &layers, now));
         assert!(!is_left_over(&image(3, now), &layers[..2], now), "it has a layer more");
-        assert!(is_left_over(&image(3, now - TimeDelta::days(2)), &layers[..2], now));
+        assert!(is_left_over(&image(3, now - TimeDelta::days(8)), &layers[..2], now));
         let named = EngineImage { names: vec!["somebody's:1".into()], ..image(2, now) };
         assert!(!is_left_over(&named, &layers, now));
         let other = EngineImage { labels: BTreeMap::new(), ..image(2, now) };

@@ -123,23 +123,26 @@ async fn steps_that_are_dropped_leave_nothing() {
     let engine = Arc::new(MemoryEngine::new());
     let sample = Sample::sized("dropped", &STEPS);
     let parts = sample.parts(Some("app:1"));
-    let mut calls = Vec::new();
     for written in 0..=STEPS.len() {
         let tidying = TaskTracker::new();
         let sink = EngineSink::new(Arc::<MemoryEngine>::clone(&engine), None, "memory").tidying(tidying.clone());
         let mut sink: Box<dyn ImageSink> = Box::new(sink);
         let needs = sink.plan(&parts).await.unwrap();
         assert!(needs.iter().all(|need| need.form == Form::Plain));
+        let made = engine.calls().1;
         for (need, layer) in needs.iter().zip(&sample.layers).take(written) {
             sink.write(need, layer.len() as u64, stream(layer.clone())).await.unwrap();
         }
+        // The lowest layer passes by itself: what the engine makes of it goes, whether anybody has asked for that or not.
+        while written > 0 && engine.calls().1 == made {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(engine.images().await.unwrap().is_empty(), written == 0);
         drop(sink);
         tidying.close();
         tidying.wait().await;
         assert!(engine.images().await.unwrap().is_empty(), "after {written} layers");
-        calls.push(engine.calls());
     }
-    assert!(calls.iter().any(|calls| *calls > (0, 0)), "steps had been made");
 }
 
 #[tokio::test]
