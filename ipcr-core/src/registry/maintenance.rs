@@ -1,7 +1,7 @@
 //! Upkeep of a home by the process that holds it: collecting, checking, measuring.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cid::Cid;
 use tokio::sync::OwnedRwLockWriteGuard;
@@ -37,6 +37,28 @@ struct Alone {
     turn: OwnedRwLockWriteGuard<()>,
 }
 
+/// Something that is owed, and is owed again unless it is done.
+struct Debt<'a>(Option<&'a AtomicBool>);
+
+impl<'a> Debt<'a> {
+    fn take(owed: &'a AtomicBool) -> Self {
+        owed.store(false, Ordering::SeqCst);
+        Self(Some(owed))
+    }
+
+    fn paid(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Debt<'_> {
+    fn drop(&mut self) {
+        if let Some(owed) = self.0 {
+            owed.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
 impl LocalHolder {
     /// Lets go of pulled images beyond the limit of the cache. Nobody waits for a turn to do it: while there is a collection, it is done at
     /// the end of that, otherwise by whoever pulls or collects next.
@@ -47,10 +69,15 @@ impl LocalHolder {
 
     /// Does it, if it was asked for and not done. Whoever has had a collection alone calls this afterwards, for those who asked meanwhile.
     async fn make_up_for_trims(&self) -> Result<(), RegistryError> {
-        while self.trim_owed.load(Ordering::SeqCst) {
+        // Once more for those who asked while it was done. Whoever comes later does it for the others: nobody works for all there are.
+        for _ in 0..2 {
+            if !self.trim_owed.load(Ordering::SeqCst) {
+                break;
+            }
             let Some(alone) = self.try_alone() else { break };
-            self.trim_owed.store(false, Ordering::SeqCst);
+            let debt = Debt::take(&self.trim_owed);
             self.trim_alone(alone).await?;
+            debt.paid();
         }
         Ok(())
     }
@@ -188,8 +215,9 @@ impl LocalHolder {
 
     /// Collects, and then lets go of what was pulled beyond the limit meanwhile.
     async fn collect_and_trim(&self, alone: Alone, terms: Terms) -> Result<Collected, RegistryError> {
+        let dry_run = terms.dry_run;
         let done = self.collect_alone(alone, terms).await;
-        if let Err(error) = self.make_up_for_trims().await {
+        if !dry_run && let Err(error) = self.make_up_for_trims().await {
             tracing::debug!(%error, "pulled images beyond the limit of the cache are still there");
         }
         done
@@ -259,7 +287,6 @@ fn upkeep(doing: &'static str, error: UpkeepError) -> RegistryError {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
     use async_trait::async_trait;
@@ -398,6 +425,27 @@ mod tests {
         assert_eq!(collecting.await.unwrap().removed_blocks, 1);
         assert_eq!(cached().await, 1);
         assert_eq!(holder.blocks.has(&[garbage, old, new]).await.unwrap(), [false, false, true]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_dry_run_makes_up_for_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let holder = holder(folder.path(), CacheSize::Bytes(1000)).await;
+        let root = add(&holder, 1).await;
+        let entry = CacheEntry { root, size: 2000, used: Utc::now(), counted: None };
+        entry.write(&holder.own_tables(), &root).await.unwrap();
+        let changing = holder.turn.read().await;
+        holder.trim().await.unwrap();
+        drop(changing);
+        let options = |dry_run| GcOptions { dry_run, ..GcOptions::default() };
+        holder.collect_all(options(true)).await.unwrap();
+        assert_eq!(holder.blocks.has(&[root]).await.unwrap(), [true]);
+        assert!(holder.trim_owed.load(Ordering::SeqCst));
+        holder.collect_all(options(false)).await.unwrap();
+        assert_eq!(holder.blocks.has(&[root]).await.unwrap(), [false]);
+        assert!(!holder.trim_owed.load(Ordering::SeqCst));
+        drop(Debt::take(&holder.trim_owed));
+        assert!(holder.trim_owed.load(Ordering::SeqCst), "what was not done is owed still");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -126,16 +126,16 @@ fn files(shared: &Shared, blocks: &[(Key, Place)]) -> Result<(Vec<String>, BTree
             None => problems.push(format!("{} is no pack file", entry.path().display())),
         }
     }
+    let ends: BTreeMap<u32, u64> =
+        blocks.iter().map(|(_, place)| (place.pack, place.offset + u64::from(place.len))).collect();
     for (pack, _) in rows.iter().filter(|(_, row)| row.live > 0 && !row.condemned) {
         let name = append::pack_path(&shared.folder, *pack).display().to_string();
         match sizes.get(pack) {
             None => problems.push(format!("{name} is missing")),
-            Some(size) => {
-                let last = blocks.iter().rev().find(|(_, place)| place.pack == *pack);
-                if last.is_some_and(|(_, place)| place.offset + u64::from(place.len) > *size) {
-                    problems.push(format!("{name} has lost its end"));
-                }
+            Some(size) if ends.get(pack).is_some_and(|end| end > size) => {
+                problems.push(format!("{name} has lost its end"));
             }
+            Some(_) => {}
         }
     }
     Ok((problems, sizes))

@@ -146,13 +146,19 @@ impl Shared {
 
     /// Notes that a block is damaged where it was looked for; false if it lies elsewhere by now, because it was moved or added anew.
     pub(super) fn note_damage(&self, key: &Key, at: Place) -> Result<bool, StoreError> {
-        let places = self.index.places(&[*key]).map_err(|error| self.index_error("looking up a block", error))?;
-        let mut state = self.state();
-        let lies_there = state.pending.get(key).copied().or(places[0]) == Some(at);
-        if lies_there {
+        // Twice: between a look at the index and one at what is pending, a commit may have moved it from one to the other.
+        for noted in [false, true] {
+            let places = self.index.places(&[*key]).map_err(|error| self.index_error("looking up a block", error))?;
+            let mut state = self.state();
+            if state.pending.get(key).copied().or(places[0]) != Some(at) {
+                if noted {
+                    state.damaged.remove(key);
+                }
+                return Ok(false);
+            }
             state.damaged.insert(*key);
         }
-        Ok(lies_there)
+        Ok(true)
     }
 
     /// The bytes at a place; `None` when they are not there.
@@ -259,11 +265,16 @@ impl Shared {
         }
         let asked: Vec<&Key> = keys.iter().zip(&held).filter(|(_, held)| held.is_none()).map(|(key, _)| key).collect();
         let found = self.look_up(keys, &mut held);
-        if let Some(members) = self.state().sessions.get_mut(&session) {
+        let mut state = self.state();
+        // One that was asked for by two at once may be asked for by nobody for a moment.
+        let gone = |key| known(&state, key) == Some(false);
+        held.iter_mut().zip(keys).filter(|(_, key)| gone(key)).for_each(|(held, _)| *held = Some(false));
+        if let Some(members) = state.sessions.get_mut(&session) {
             let is_held = keys.iter().zip(&held).filter(|(_, held)| **held == Some(true));
             is_held.for_each(|(key, _)| members.add(key));
             asked.into_iter().for_each(|key| members.forget_asked(key));
         }
+        drop(state);
         found?;
         Ok(held.into_iter().map(|held| held == Some(true)).collect())
     }

@@ -1,6 +1,7 @@
 //! What is done beside commits, sweeps and checks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Instant;
 
 use super::*;
 use crate::store::packs::record::Place;
@@ -118,12 +119,16 @@ fn a_check_finds_nothing_wrong_with_what_others_do_meanwhile() {
             }
         });
         let busy = |count: &AtomicU64| count.load(Ordering::Relaxed) >= 400;
-        while !(busy(&added) && busy(&swept) || adding.is_finished() || sweeping.is_finished()) {
+        let begun = Instant::now();
+        let stopped = || adding.is_finished() || sweeping.is_finished() || begun.elapsed() > Duration::from_secs(60);
+        while !(busy(&added) && busy(&swept) && reports.len() > 50 || stopped()) {
             reports.push(check::check(shared, reports.len().is_multiple_of(10)));
         }
         done.store(true, Ordering::Relaxed);
     });
-    assert!(reports.len() > 50, "{} checks", reports.len());
+    let done = [reports.len() as u64, added.into_inner(), swept.into_inner()];
+    let enough = done.iter().zip([10, 100, 100]).all(|(done, least)| *done > least);
+    assert!(enough, "{done:?} checks, blocks added and swept");
     for report in reports {
         let report = report.unwrap();
         assert!(report.damaged.is_empty() && report.problems.is_empty(), "{report:?}");
