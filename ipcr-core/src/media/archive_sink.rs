@@ -40,8 +40,6 @@ pub struct ArchiveOptions {
     pub zstd: bool,
     /// Whether layers whose plain size is known beforehand are written uncompressed. Only for Docker.
     pub plain: bool,
-    /// Whether a Docker archive is an OCI image layout as well, where it has all that one needs.
-    pub layout: bool,
     /// Most layers of an image.
     pub layers: usize,
     /// The platform that is asked for when there are several.
@@ -58,7 +56,6 @@ impl ArchiveOptions {
             skip_chains: HashSet::new(),
             zstd: false,
             plain: false,
-            layout: true,
             layers: limits::COPY_LAYERS,
             platform: None,
         }
@@ -165,7 +162,8 @@ impl<W: AsyncWrite + Unpin + Send + std::fmt::Debug> ArchiveSink<W> {
         let part = self.runnable(parts)?;
         let (config, bytes) = &part.config;
         let chains = chain_ids(&part.diff_ids);
-        let mut whole = parts.images.len() == 1 && self.options.layout;
+        // Without a manifest it can be none.
+        let mut whole = parts.images.len() == 1 && !parts.manifests.is_empty();
         let mut layers = Vec::with_capacity(part.layers.len());
         if chains.len() != part.layers.len() {
             return Err(self.unfit("its configuration does not list its layers", ErrorKind::Integrity));

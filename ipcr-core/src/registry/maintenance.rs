@@ -349,9 +349,10 @@ mod tests {
         async fn remove_doomed(&self) -> Result<Swept, StoreError> {
             self.begun.add_permits(1);
             self.may.acquire().await.unwrap().forget();
-            match self.fails.load(Ordering::Relaxed) {
-                true => Err(StoreError::io("the disk", "removing", std::io::ErrorKind::Other.into())),
-                false => self.blocks.remove_doomed().await,
+            if self.fails.load(Ordering::Relaxed) {
+                Err(StoreError::io("the disk", "removing", std::io::ErrorKind::Other.into()))
+            } else {
+                self.blocks.remove_doomed().await
             }
         }
 

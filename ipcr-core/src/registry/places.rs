@@ -468,7 +468,7 @@ mod tests {
             diff_ids: Vec::new(),
             platform: Platform::host(),
             size: 0,
-            labels: Default::default(),
+            labels: std::collections::BTreeMap::new(),
         };
         let name = |asked: &str| name_of(&image, asked);
         let id = image.id.to_string();

@@ -29,7 +29,7 @@ impl Store {
             diff_ids: vec![diff_id, diff_id],
             platform: Platform::host(),
             size: 0,
-            labels: Default::default(),
+            labels: std::collections::BTreeMap::new(),
         };
         let store = Self { root, image };
         store.put(&format!("image/overlay2/imagedb/content/sha256/{}", store.image.id.hex()), config);

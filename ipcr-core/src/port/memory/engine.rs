@@ -49,8 +49,8 @@ struct Config {
     os: String,
     variant: Option<String>,
     rootfs: RootFs,
-    #[serde(default)]
-    config: Runtime,
+    #[serde(rename = "config", default)]
+    runtime: Runtime,
 }
 
 #[derive(Default, serde::Deserialize)]
@@ -160,7 +160,7 @@ impl State {
                 diff_ids: config.rootfs.diff_ids,
                 platform,
                 names,
-                labels: config.config.labels.unwrap_or_default(),
+                labels: config.runtime.labels.unwrap_or_default(),
             };
             images.push((id, image));
         }

@@ -221,7 +221,6 @@ impl Loading {
         let parts = if self.steps.is_empty() {
             self.order.parts.clone()
         } else {
-            options.layout = false;
             lowest(&self.order.parts, step.layers, self.begun)
         };
         let mut archive = Box::new(ArchiveSink::new(writer, self.order.place.clone(), options));
