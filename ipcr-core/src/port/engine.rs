@@ -115,8 +115,8 @@ pub struct EngineImage {
 
 /// Chain IDs of all layers of the images: those that an archive for [`Engine::load`] may leave out, where the store is
 /// [`EngineStore::Classic`]. Others need complete archives.
-pub fn known_chains(images: &[EngineImage]) -> HashSet<Digest> {
-    images.iter().flat_map(|image| chain_ids(&image.diff_ids)).collect()
+pub fn known_chains<'a>(images: impl IntoIterator<Item = &'a EngineImage>) -> HashSet<Digest> {
+    images.into_iter().flat_map(|image| chain_ids(&image.diff_ids)).collect()
 }
 
 /// What a load brought.

@@ -342,35 +342,25 @@ impl Delivery {
             let progress = Progress::start(&self.events, Some(digest), digest.to_string(), size).await;
             let ticks = progress.ticker();
             let data: ByteStream = Box::pin(Verified::new(data?, digest, size, ticks));
-            match need.form {
+            let (size, data): (u64, ByteStream) = match need.form {
                 Form::Plain if !is_plain(&need.blob.media_type) => {
                     // Archives need the size before the bytes, so layers of unknown size are read twice.
-                    let known = parts.plain_sizes.get(&digest).zip(diff_ids.get(&digest));
-                    if let Some((size, diff_id)) = known {
-                        let plain = Verified::plain(unpacked(data), &digest, *diff_id, *size);
-                        let (plain, ended) = Ending::of(Box::pin(plain));
-                        self.sink.write(&need, *size, plain).await?;
-                        passing.push((progress, ended));
-                        told(&mut passing, false).await;
-                        handed.push(need.blob);
-                        continue;
+                    if let Some((size, diff_id)) = parts.plain_sizes.get(&digest).zip(diff_ids.get(&digest)) {
+                        (*size, Box::pin(Verified::plain(unpacked(data), &digest, *diff_id, *size)))
+                    } else {
+                        let (size, check) = measure(&digest.to_string(), data, Algorithm::Sha256).await?;
+                        if let Some(expected) = diff_ids.get(&digest).filter(|expected| **expected != check) {
+                            return Err(unpacks_to(&digest, &check, expected));
+                        }
+                        let again = self.source.blob(&need.blob).await?;
+                        (size, Box::pin(Verified::new(unpacked(again), check, size, |_| {})))
                     }
-                    let (size, check) = measure(&digest.to_string(), data, Algorithm::Sha256).await?;
-                    if let Some(expected) = diff_ids.get(&digest).filter(|expected| **expected != check) {
-                        return Err(unpacks_to(&digest, &check, expected));
-                    }
-                    let again = self.source.blob(&need.blob).await?;
-                    let plain = Verified::new(unpacked(again), check, size, |_| {});
-                    let (plain, ended) = Ending::of(Box::pin(plain));
-                    self.sink.write(&need, size, plain).await?;
-                    passing.push((progress, ended));
                 }
-                _ => {
-                    let (data, ended) = Ending::of(data);
-                    self.sink.write(&need, size, data).await?;
-                    passing.push((progress, ended));
-                }
-            }
+                _ => (size, data),
+            };
+            let (data, ended) = Ending::of(data);
+            self.sink.write(&need, size, data).await?;
+            passing.push((progress, ended));
             told(&mut passing, false).await;
             handed.push(need.blob);
         }

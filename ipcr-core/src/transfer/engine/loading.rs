@@ -33,16 +33,6 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long taking back a load that was given up may take.
 const TIDYING: Duration = Duration::from_secs(2);
 
-impl Before {
-    /// Whether nothing of it has to be waited for.
-    fn is_over(&self) -> bool {
-        match &self.passing {
-            Some(passing) => passing.is_finished(),
-            None => self.call.is_finished(),
-        }
-    }
-}
-
 /// What goes where.
 #[derive(Debug)]
 pub(super) struct Order {
@@ -91,6 +81,16 @@ struct Before {
     passing: Option<AbortOnDropHandle<Result<(), ImageError>>>,
 }
 
+impl Before {
+    /// Whether nothing of it has to be waited for.
+    fn is_over(&self) -> bool {
+        match &self.passing {
+            Some(passing) => passing.is_finished(),
+            None => self.call.is_finished(),
+        }
+    }
+}
+
 /// The step that is being written.
 #[derive(Debug)]
 struct Current {
@@ -103,6 +103,7 @@ struct Current {
 #[derive(Debug)]
 enum Output {
     Archive(Box<ArchiveSink<Writer>>),
+    /// For the one layer of an import; `None` once it has been taken.
     Layer(Option<Writer>),
     Passing(AbortOnDropHandle<Result<(), ImageError>>),
 }

@@ -201,8 +201,7 @@ impl ImageSink for EngineSink {
         if classic {
             let images = self.engine.images().await?;
             // Those of loads that are under way may go away again.
-            let lasting: Vec<EngineImage> = images.iter().filter(|image| !steps::is_step(image)).cloned().collect();
-            options.skip_chains = known_chains(&lasting);
+            options.skip_chains = known_chains(images.iter().filter(|image| !steps::is_step(image)));
             let now = Utc::now();
             let left_over = images.iter().filter(|image| steps::is_left_over(image, &part.diff_ids, now));
             self.left_over = left_over.map(|image| image.id.to_string()).collect();

@@ -95,7 +95,7 @@ pub(super) fn is_step(image: &EngineImage) -> bool {
 
 /// Whether the load that began then has made the image for itself.
 pub(super) fn is_step_of(image: &EngineImage, begun: DateTime<Utc>) -> bool {
-    is_step(image) && image.labels.get(STEP_LABEL) == labels(begun).get(STEP_LABEL)
+    is_step(image) && image.labels.get(STEP_LABEL) == Some(&begun.to_rfc3339())
 }
 
 /// Whether some load has made this image for itself, and it can go once the image of these layers is there: that one has all of its layers, or it is

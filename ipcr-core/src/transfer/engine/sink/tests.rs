@@ -14,6 +14,14 @@ fn sink(engine: &Arc<impl Engine>, name: Option<&str>) -> Box<dyn ImageSink> {
     Box::new(EngineSink::new(Arc::<_>::clone(engine) as Arc<dyn Engine>, name.map(str::to_owned), "memory"))
 }
 
+/// A sink, and what says when it has tidied up.
+fn tidied(engine: &Arc<MemoryEngine>) -> (Box<dyn ImageSink>, TaskTracker) {
+    let tidying = TaskTracker::new();
+    tidying.close();
+    let sink = EngineSink::new(Arc::<MemoryEngine>::clone(engine), None, "memory").tidying(tidying.clone());
+    (Box::new(sink), tidying)
+}
+
 #[tokio::test]
 async fn only_what_is_missing_is_asked_for() {
     let engine = Arc::new(MemoryEngine::new());
@@ -124,9 +132,7 @@ async fn steps_that_are_dropped_leave_nothing() {
     let sample = Sample::sized("dropped", &STEPS);
     let parts = sample.parts(Some("app:1"));
     for written in 0..=STEPS.len() {
-        let tidying = TaskTracker::new();
-        let sink = EngineSink::new(Arc::<MemoryEngine>::clone(&engine), None, "memory").tidying(tidying.clone());
-        let mut sink: Box<dyn ImageSink> = Box::new(sink);
+        let (mut sink, tidying) = tidied(&engine);
         let needs = sink.plan(&parts).await.unwrap();
         assert!(needs.iter().all(|need| need.form == Form::Plain));
         let made = engine.calls().1;
@@ -139,7 +145,6 @@ async fn steps_that_are_dropped_leave_nothing() {
         }
         assert_eq!(engine.images().await.unwrap().is_empty(), written == 0);
         drop(sink);
-        tidying.close();
         tidying.wait().await;
         assert!(engine.images().await.unwrap().is_empty(), "after {written} layers");
     }
@@ -167,9 +172,7 @@ async fn a_step_that_the_engine_refuses_leaves_nothing() {
         let (sample, other) = (Sample::sized("right", &STEPS), Sample::sized("wrong", &STEPS));
         let mut parts = sample.parts(Some("app:1"));
         parts.images[0].diff_ids[wrong] = other.diff_ids()[wrong];
-        let tidying = TaskTracker::new();
-        let sink = EngineSink::new(Arc::<MemoryEngine>::clone(&engine), None, "memory").tidying(tidying.clone());
-        let mut sink: Box<dyn ImageSink> = Box::new(sink);
+        let (mut sink, tidying) = tidied(&engine);
         let written = async {
             for (need, layer) in sink.plan(&parts).await?.iter().zip(&sample.layers) {
                 sink.write(need, layer.len() as u64, stream(layer.clone())).await?;
@@ -178,7 +181,6 @@ async fn a_step_that_the_engine_refuses_leaves_nothing() {
         };
         let error = written.await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Engine, "{error:?}");
-        tidying.close();
         tidying.wait().await;
         assert!(engine.images().await.unwrap().is_empty(), "layer {wrong}");
     }
