@@ -419,18 +419,48 @@ impl<'ast> Visit<'ast> for Finder {
     }
 }
 
-/// The copy of libp2p's QUIC is what is built (docs/design/016), and has the statement for which it is there. A patch whose version no longer fits
+/// A copy of a crate, of which one item differs.
+struct Copy {
+    name: &'static str,
+    /// The crate of ipcr on which the copy depends, and the original does not.
+    needs: Option<&'static str>,
+    file: &'static str,
+    /// The line for which it is there.
+    line: &'static str,
+}
+
+const COPIES: &[Copy] = &[
+    Copy { name: "libp2p", needs: Some("ipcr-security"), file: "src/lib.rs", line: "pub use ipcr_security as noise;" },
+    Copy {
+        name: "libp2p-quic",
+        needs: Some("ipcr-congestion"),
+        file: "src/config.rs",
+        line: "transport.congestion_controller_factory(Arc::<ipcr_congestion::TolerantConfig>::default());",
+    },
+    Copy {
+        name: "libp2p-tls",
+        needs: None,
+        file: "src/verifier.rs",
+        line: "pub(crate) static CIPHERSUITES: std::sync::LazyLock<Vec<SupportedCipherSuite>> =",
+    },
+];
+
+/// The copies in `third_party` are what is built (docs/design/016 and 019), and have what they are there for. A patch whose version no longer fits
 /// is left out with a warning that nobody reads.
 #[test]
-fn quic_is_built_with_its_congestion_control() {
+fn copies_of_foreign_crates_are_built_as_they_were_changed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
     assert!(!lock.contains("[[patch.unused]]"), "a patch is not used");
-    let packages: Vec<&str> =
-        lock.split("[[package]]").filter(|package| package.contains("name = \"libp2p-quic\"")).collect();
-    let [package] = packages[..] else { panic!("there is one libp2p-quic: {packages:?}") };
-    assert!(!package.contains("source = ") && package.contains("\"ipcr-congestion\""), "{package}");
-    let config = fs::read_to_string(root.join("third_party/libp2p-quic/src/config.rs")).unwrap();
-    let statement = "transport.congestion_controller_factory(Arc::<ipcr_congestion::TolerantConfig>::default());";
-    assert!(config.lines().any(|line| line.trim() == statement));
+    for Copy { name, needs, file, line } in COPIES {
+        let begin = format!("\nname = \"{name}\"\n");
+        let packages: Vec<&str> = lock.split("[[package]]").filter(|package| package.starts_with(&begin)).collect();
+        let [package] = packages[..] else { panic!("there is one {name}: {packages:?}") };
+        assert!(!package.contains("source = "), "{package}");
+        assert!(needs.is_none_or(|needs| package.contains(&format!("\"{needs}\""))), "{package}");
+        let source = fs::read_to_string(root.join("third_party").join(name).join(file)).unwrap();
+        assert!(source.lines().any(|found| found.trim() == *line), "{name} is as it came");
+    }
+    let copies = fs::read_dir(root.join("third_party")).unwrap().map(Result::unwrap);
+    assert_eq!(copies.filter(|entry| entry.file_type().unwrap().is_dir()).count(), COPIES.len());
 }
