@@ -64,7 +64,7 @@ pub enum SwarmError {
     },
 }
 
-/// What connections are made of. TCP with noise and yamux is always there.
+/// What connections are made of. TCP with TLS or noise, and yamux, is always there.
 #[derive(Clone, Default)]
 pub struct Transports {
     /// QUIC beside TCP.
