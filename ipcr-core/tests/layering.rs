@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use syn::visit::{self, Visit};
 
 /// The modules by rank, lowest first. `dag` and `reference`: docs/design/001-reference-above-dag.md.
@@ -419,48 +420,70 @@ impl<'ast> Visit<'ast> for Finder {
     }
 }
 
-/// A copy of a crate, of which one item differs.
+/// A copy of a crate, in which a few statements differ.
 struct Copy {
     name: &'static str,
     /// The crate of ipcr on which the copy depends, and the original does not.
     needs: Option<&'static str>,
-    file: &'static str,
-    /// The line for which it is there.
-    line: &'static str,
+    /// SHA-256 of its sources, see [`sources`].
+    digest: &'static str,
 }
 
 const COPIES: &[Copy] = &[
-    Copy { name: "libp2p", needs: Some("ipcr-security"), file: "src/lib.rs", line: "pub use ipcr_security as noise;" },
+    Copy {
+        name: "libp2p",
+        needs: Some("ipcr-security"),
+        digest: "9f10f34f3ac4770a036f88bbd4580002e50141377b174adc3a67fb059ecbad49",
+    },
     Copy {
         name: "libp2p-quic",
         needs: Some("ipcr-congestion"),
-        file: "src/config.rs",
-        line: "transport.congestion_controller_factory(Arc::<ipcr_congestion::TolerantConfig>::default());",
+        digest: "ab91e1bf95e11abf744bd804ff2850fcff0189cd45aee5c7e9de0e8785b4da81",
     },
     Copy {
         name: "libp2p-tls",
         needs: None,
-        file: "src/verifier.rs",
-        line: "pub(crate) static CIPHERSUITES: std::sync::LazyLock<Vec<SupportedCipherSuite>> =",
+        digest: "97a288af06d7ba7171c6c719d173b7453ec74102f638aa7a6ee8f758a1c8b5ce",
     },
 ];
 
-/// The copies in `third_party` are what is built (docs/design/016 and 019), and have what they are there for. A patch whose version no longer fits
-/// is left out with a warning that nobody reads.
+/// The copies in `third_party` are what is built (docs/design/016 and 019), and what they were when they were compared with the originals. A patch whose
+/// version no longer fits is left out with a warning that nobody reads.
 #[test]
 fn copies_of_foreign_crates_are_built_as_they_were_changed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap();
     assert!(!lock.contains("[[patch.unused]]"), "a patch is not used");
-    for Copy { name, needs, file, line } in COPIES {
+    for Copy { name, needs, digest } in COPIES {
         let begin = format!("\nname = \"{name}\"\n");
         let packages: Vec<&str> = lock.split("[[package]]").filter(|package| package.starts_with(&begin)).collect();
         let [package] = packages[..] else { panic!("there is one {name}: {packages:?}") };
         assert!(!package.contains("source = "), "{package}");
         assert!(needs.is_none_or(|needs| package.contains(&format!("\"{needs}\""))), "{package}");
-        let source = fs::read_to_string(root.join("third_party").join(name).join(file)).unwrap();
-        assert!(source.lines().any(|found| found.trim() == *line), "{name} is as it came");
+        let mut hasher = Sha256::new();
+        sources(&root.join("third_party").join(name).join("src"), "", &mut hasher);
+        assert_eq!(
+            hex::encode(hasher.finalize()),
+            *digest,
+            "the sources of {name} are others: compare them with the original"
+        );
     }
     let copies = fs::read_dir(root.join("third_party")).unwrap().map(Result::unwrap);
     assert_eq!(copies.filter(|entry| entry.file_type().unwrap().is_dir()).count(), COPIES.len());
+}
+
+/// Hashes all files of a folder by name: path, length and bytes of each.
+fn sources(folder: &Path, path: &str, hasher: &mut Sha256) {
+    let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(Result::unwrap).collect();
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = format!("{path}/{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            sources(&entry.path(), &path, hasher);
+            continue;
+        }
+        let bytes = fs::read(entry.path()).unwrap();
+        hasher.update(format!("{path} {}\n", bytes.len()));
+        hasher.update(bytes);
+    }
 }

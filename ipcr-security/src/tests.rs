@@ -41,18 +41,21 @@ impl AsyncWrite for Counted {
     }
 }
 
+/// Bytes that fit into a pipe: far fewer than a record has, so that everything has to wait in between.
+const NARROW: usize = 5_000;
+
 /// What one end got: the name of the protocol, the peer, the channel.
 type Got<T> = (String, PeerId, T);
 
 /// Connects a dialer and a listener as libp2p does: negotiates, and secures. The last number counts what the dialer has written.
-async fn connect<D, L, DT, LT>(dialer: D, listener: L) -> (Got<DT>, Got<LT>, Arc<AtomicUsize>)
+async fn connect<D, L, DT, LT>(pipe: usize, dialer: D, listener: L) -> (Got<DT>, Got<LT>, Arc<AtomicUsize>)
 where
     D: OutboundConnectionUpgrade<Socket, Output = (PeerId, DT)>,
     L: InboundConnectionUpgrade<Socket, Output = (PeerId, LT)>,
     D::Error: fmt::Debug,
     L::Error: fmt::Debug,
 {
-    let (near, far) = duplex(1 << 20);
+    let (near, far) = duplex(pipe);
     let writes = Arc::new(AtomicUsize::new(0));
     let near = Counted { pipe: near.compat(), writes: Arc::clone(&writes) };
     let far = Counted { pipe: far.compat(), writes: Arc::default() };
@@ -84,9 +87,9 @@ fn tls(keypair: &Keypair) -> libp2p_tls::Config {
     libp2p_tls::Config::new(keypair).unwrap()
 }
 
-/// Sends more than any buffer has, in pieces, from one to the other.
+/// Sends more than all buffers have, in pieces, from one to the other.
 async fn send(from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + Unpin)) {
-    let sent: Vec<u8> = (0..300_000_u32).map(|at| at.to_le_bytes()[usize::from(at % 7 == 0)]).collect();
+    let sent: Vec<u8> = (0..1_000_000_u32).map(|at| at.to_le_bytes()[usize::from(at % 7 == 0)]).collect();
     let mut came = vec![0; sent.len()];
     let write = async {
         for piece in sent.chunks(14_001) {
@@ -108,15 +111,23 @@ where
     DT: AsyncRead + AsyncWrite + Unpin,
     LT: AsyncRead + AsyncWrite + Unpin,
 {
-    let ((name, met, mut here), (listened, met_by, mut there), _) = connect(dialer, listener).await;
+    let ((name, met, mut here), (listened, met_by, mut there), _) = connect(NARROW, dialer, listener).await;
     assert_eq!((met, met_by), (far.public().to_peer_id(), near.public().to_peer_id()));
     assert_eq!(name, listened);
     send(&mut here, &mut there).await;
     send(&mut there, &mut here).await;
     let mut rest = Vec::new();
-    let (closed, ended) = futures::join!(here.close(), there.read_to_end(&mut rest));
+    let close = async {
+        here.write_all(&[9; 20_000]).await?;
+        here.close().await
+    };
+    let (closed, ended) = futures::join!(close, there.read_to_end(&mut rest));
     closed.unwrap();
-    assert_eq!((ended.unwrap(), rest.len()), (0, 0), "{name} ends without an error");
+    assert_eq!(
+        (ended.unwrap(), rest),
+        (20_000, vec![9; 20_000]),
+        "{name} ends without an error, and with what was not flushed"
+    );
     name
 }
 
@@ -150,7 +161,7 @@ async fn headers_and_what_follows_them_are_written_at_once() {
     let (near, far) = keys();
     let dialer = Config::preferring(Preference::Tls, &near).unwrap();
     let listener = Config::preferring(Preference::Tls, &far).unwrap();
-    let ((_, _, mut here), (_, _, mut there), writes) = connect(dialer, listener).await;
+    let ((_, _, mut here), (_, _, mut there), writes) = connect(1 << 20, dialer, listener).await;
     here.flush().await.unwrap();
     let before = writes.load(Ordering::Relaxed);
     for _ in 0..4 {
@@ -166,12 +177,35 @@ async fn headers_and_what_follows_them_are_written_at_once() {
     assert!(came.chunks(12_012).all(|frame| frame[..12] == [7; 12] && frame[12..] == [8; 12_000]));
 }
 
+/// All peers have one name for TLS: what one of them says of a session must not be told to another.
+#[tokio::test]
+async fn sessions_are_not_resumed() {
+    let (near, far) = keys();
+    let other = Keypair::generate_ed25519();
+    let dialer = Config::preferring(Preference::Tls, &near).unwrap();
+    let (first, second) =
+        (Config::preferring(Preference::Tls, &far).unwrap(), Config::preferring(Preference::Tls, &other).unwrap());
+    for (keypair, listener) in [(&far, &first), (&far, &first), (&other, &second), (&far, &first)] {
+        let ((_, met, mut here), (_, _, mut there), _) = connect(NARROW, dialer.clone(), listener.clone()).await;
+        assert_eq!(met, keypair.public().to_peer_id());
+        // Tickets would come before the first bytes.
+        send(&mut there, &mut here).await;
+        for channel in [&here, &there] {
+            let Either::Left(channel) = channel else { panic!("not by TLS") };
+            assert_eq!(channel.get_ref().get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        }
+    }
+}
+
 /// The copies in `third_party` are used, and know this processor.
 #[test]
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn tls_comes_first_where_the_processor_has_aes() {
     let config = Config::new(&Keypair::generate_ed25519()).unwrap();
+    #[cfg(target_arch = "x86_64")]
     let aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let aes = std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull");
     assert_eq!(config.preference, if aes { Preference::Tls } else { Preference::Noise });
     assert_eq!(config.protocol_info().count(), 2);
 }

@@ -62,6 +62,7 @@ pub fn make_client_config(
         ))
         .with_client_cert_resolver(cert_resolver);
     crypto.alpn_protocols = vec![P2P_ALPN.to_vec()];
+    crypto.resumption = rustls::client::Resumption::disabled();
 
     Ok(crypto)
 }
@@ -86,6 +87,10 @@ pub fn make_server_config(
         .with_client_cert_verifier(Arc::new(verifier::Libp2pCertificateVerifier::new()))
         .with_cert_resolver(cert_resolver);
     crypto.alpn_protocols = vec![P2P_ALPN.to_vec()];
+    crypto.ignore_client_order =
+        verifier::CIPHERSUITES[0] == rustls::crypto::ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256;
+    crypto.send_tls13_tickets = 0;
+    crypto.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
 
     Ok(crypto)
 }

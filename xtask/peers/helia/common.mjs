@@ -5,13 +5,15 @@ import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { identify } from '@libp2p/identify'
 import { tcp } from '@libp2p/tcp'
+import { tls } from '@libp2p/tls'
 
 /** The configuration of a node that listens at an IP address, and may dial any other. */
 export function config (ip = '127.0.0.1') {
   return {
     addresses: { listen: [`/ip4/${ip}/tcp/0`] },
     transports: [tcp()],
-    connectionEncrypters: [noise()],
+    // By noise when it dials; by TLS when ipcr does.
+    connectionEncrypters: [noise(), tls()],
     streamMuxers: [yamux()],
     connectionGater: { denyDialMultiaddr: () => false },
     services: { identify: identify() }
