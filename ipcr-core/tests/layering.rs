@@ -425,7 +425,7 @@ struct Copy {
     name: &'static str,
     /// The crate of ipcr on which the copy depends, and the original does not.
     needs: Option<&'static str>,
-    /// SHA-256 of its sources, see [`sources`].
+    /// SHA-256 of its sources, see [`hash_files`].
     digest: &'static str,
 }
 
@@ -461,7 +461,7 @@ fn copies_of_foreign_crates_are_built_as_they_were_changed() {
         assert!(!package.contains("source = "), "{package}");
         assert!(needs.is_none_or(|needs| package.contains(&format!("\"{needs}\""))), "{package}");
         let mut hasher = Sha256::new();
-        sources(&root.join("third_party").join(name).join("src"), "", &mut hasher);
+        hash_files(&root.join("third_party").join(name).join("src"), "", &mut hasher);
         assert_eq!(
             hex::encode(hasher.finalize()),
             *digest,
@@ -473,13 +473,13 @@ fn copies_of_foreign_crates_are_built_as_they_were_changed() {
 }
 
 /// Hashes all files of a folder by name: path, length and bytes of each.
-fn sources(folder: &Path, path: &str, hasher: &mut Sha256) {
+fn hash_files(folder: &Path, path: &str, hasher: &mut Sha256) {
     let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(Result::unwrap).collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = format!("{path}/{}", entry.file_name().to_str().unwrap());
         if entry.file_type().unwrap().is_dir() {
-            sources(&entry.path(), &path, hasher);
+            hash_files(&entry.path(), &path, hasher);
             continue;
         }
         let bytes = fs::read(entry.path()).unwrap();

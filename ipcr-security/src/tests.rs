@@ -116,16 +116,16 @@ where
     assert_eq!(name, listened);
     send(&mut here, &mut there).await;
     send(&mut there, &mut here).await;
-    let mut rest = Vec::new();
+    let (unflushed, mut rest) = (vec![9; 20_000], Vec::new());
     let close = async {
-        here.write_all(&[9; 20_000]).await?;
+        here.write_all(&unflushed).await?;
         here.close().await
     };
     let (closed, ended) = futures::join!(close, there.read_to_end(&mut rest));
     closed.unwrap();
     assert_eq!(
-        (ended.unwrap(), rest),
-        (20_000, vec![9; 20_000]),
+        (ended.unwrap(), &rest),
+        (unflushed.len(), &unflushed),
         "{name} ends without an error, and with what was not flushed"
     );
     name
