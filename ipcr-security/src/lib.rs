@@ -2,10 +2,10 @@
 //!
 //! libp2p nodes prove who they are, and encrypt what follows, by noise or by TLS 1.3 (libp2p specification, `noise/README.md` and `tls/tls.md`), as both ends
 //! like. noise always encrypts with ChaCha20-Poly1305, for which a processor with instructions for AES needs five times as long as for AES-GCM. So
-//! [`Config`] offers both, and TLS first where its first cipher is AES ([`Preference`]).
+//! [`Config`] offers both, and TLS first where its first cipher is AES.
 //!
 //! * An end that knows only one of them gets that one.
-//! * What is written over TLS is collected ([`RECORDS`]) until it is flushed, as noise does by itself: yamux writes headers of 12 bytes, of which each would
+//! * What is written over TLS is collected (`RECORDS`) until it is flushed, as noise does by itself: yamux writes headers of 12 bytes, of which each would
 //!   be a record and a packet of its own.
 //!
 //! It stands where libp2p has `libp2p::noise` (`third_party/libp2p`), because rust-ipfs lets nobody choose; docs/design/019 says more.
@@ -27,7 +27,7 @@ use thiserror::Error;
 mod tests;
 
 /// Bytes that are collected before they are encrypted: four of the longest records of TLS (RFC 8446, section 5.1).
-pub const RECORDS: usize = 64 << 10;
+const RECORDS: usize = 64 << 10;
 
 /// Why a channel could not be secured.
 #[derive(Debug, Error)]
@@ -40,16 +40,7 @@ pub enum Error {
     Tls(#[from] libp2p_tls::UpgradeError),
 }
 
-/// Which of the two is offered first, and taken where the other end offers both.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Preference {
-    /// TLS: the processor has instructions for its ciphers.
-    Tls,
-    /// noise: both would encrypt with ChaCha20-Poly1305, and noise does it in larger pieces.
-    Noise,
-}
-
-/// One of the two, as it was negotiated.
+/// What secures a channel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocol {
     /// `/tls/1.0.0`
@@ -82,12 +73,12 @@ pub type Channel<C> = Either<BufWriter<libp2p_tls::TlsStream<C>>, libp2p_noise::
 pub struct Config {
     tls: libp2p_tls::Config,
     noise: libp2p_noise::Config,
-    preference: Preference,
+    first: Protocol,
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config").field("preference", &self.preference).finish_non_exhaustive()
+        f.debug_struct("Config").field("first", &self.first).finish_non_exhaustive()
     }
 }
 
@@ -99,12 +90,13 @@ impl Config {
     /// The key cannot sign.
     pub fn new(keypair: &Keypair) -> Result<Self, Error> {
         let client = libp2p_tls::make_client_config(keypair, None).map_err(libp2p_tls::UpgradeError::from)?;
-        let first = client.crypto_provider().cipher_suites.first().map(rustls::SupportedCipherSuite::suite);
-        let preference = match first {
-            Some(CipherSuite::TLS13_AES_128_GCM_SHA256 | CipherSuite::TLS13_AES_256_GCM_SHA384) => Preference::Tls,
-            _ => Preference::Noise,
+        let cipher = client.crypto_provider().cipher_suites.first().map(rustls::SupportedCipherSuite::suite);
+        let first = match cipher {
+            Some(CipherSuite::TLS13_AES_128_GCM_SHA256 | CipherSuite::TLS13_AES_256_GCM_SHA384) => Protocol::Tls,
+            // Both would encrypt with ChaCha20-Poly1305, and noise does it in larger pieces.
+            _ => Protocol::Noise,
         };
-        Self::preferring(preference, keypair)
+        Self::preferring(first, keypair)
     }
 
     /// For a node with this transport key, with this one first.
@@ -112,9 +104,9 @@ impl Config {
     /// # Errors
     ///
     /// The key cannot sign.
-    pub fn preferring(preference: Preference, keypair: &Keypair) -> Result<Self, Error> {
+    pub fn preferring(first: Protocol, keypair: &Keypair) -> Result<Self, Error> {
         let tls = libp2p_tls::Config::new(keypair).map_err(libp2p_tls::UpgradeError::from)?;
-        Ok(Self { tls, noise: libp2p_noise::Config::new(keypair)?, preference })
+        Ok(Self { tls, noise: libp2p_noise::Config::new(keypair)?, first })
     }
 }
 
@@ -123,9 +115,9 @@ impl UpgradeInfo for Config {
     type InfoIter = iter::Copied<slice::Iter<'static, Protocol>>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        let protocols: &'static [Protocol] = match self.preference {
-            Preference::Tls => &[Protocol::Tls, Protocol::Noise],
-            Preference::Noise => &[Protocol::Noise, Protocol::Tls],
+        let protocols: &'static [Protocol] = match self.first {
+            Protocol::Tls => &[Protocol::Tls, Protocol::Noise],
+            Protocol::Noise => &[Protocol::Noise, Protocol::Tls],
         };
         protocols.iter().copied()
     }

@@ -134,11 +134,11 @@ where
 #[tokio::test]
 async fn the_dialer_gets_what_it_prefers() {
     let both = keys();
-    for (dialer, expected) in [(Preference::Tls, Protocol::Tls), (Preference::Noise, Protocol::Noise)] {
-        for listener in [Preference::Tls, Preference::Noise] {
+    for dialer in [Protocol::Tls, Protocol::Noise] {
+        for listener in [Protocol::Tls, Protocol::Noise] {
             let near = Config::preferring(dialer, &both.0).unwrap();
             let far = Config::preferring(listener, &both.1).unwrap();
-            assert_eq!(meet(&both, near, far).await, expected.name());
+            assert_eq!(meet(&both, near, far).await, dialer.name());
         }
     }
 }
@@ -146,9 +146,9 @@ async fn the_dialer_gets_what_it_prefers() {
 #[tokio::test]
 async fn who_knows_one_of_them_gets_that() {
     let both = keys();
-    for preference in [Preference::Tls, Preference::Noise] {
-        let near = || Config::preferring(preference, &both.0).unwrap();
-        let far = || Config::preferring(preference, &both.1).unwrap();
+    for first in [Protocol::Tls, Protocol::Noise] {
+        let near = || Config::preferring(first, &both.0).unwrap();
+        let far = || Config::preferring(first, &both.1).unwrap();
         assert_eq!(meet(&both, near(), noise(&both.1)).await, "/noise");
         assert_eq!(meet(&both, near(), tls(&both.1)).await, "/tls/1.0.0");
         assert_eq!(meet(&both, noise(&both.0), far()).await, "/noise");
@@ -159,8 +159,8 @@ async fn who_knows_one_of_them_gets_that() {
 #[tokio::test]
 async fn headers_and_what_follows_them_are_written_at_once() {
     let (near, far) = keys();
-    let dialer = Config::preferring(Preference::Tls, &near).unwrap();
-    let listener = Config::preferring(Preference::Tls, &far).unwrap();
+    let dialer = Config::preferring(Protocol::Tls, &near).unwrap();
+    let listener = Config::preferring(Protocol::Tls, &far).unwrap();
     let ((_, _, mut here), (_, _, mut there), writes) = connect(1 << 20, dialer, listener).await;
     here.flush().await.unwrap();
     let before = writes.load(Ordering::Relaxed);
@@ -182,9 +182,9 @@ async fn headers_and_what_follows_them_are_written_at_once() {
 async fn sessions_are_not_resumed() {
     let (near, far) = keys();
     let other = Keypair::generate_ed25519();
-    let dialer = Config::preferring(Preference::Tls, &near).unwrap();
+    let dialer = Config::preferring(Protocol::Tls, &near).unwrap();
     let (first, second) =
-        (Config::preferring(Preference::Tls, &far).unwrap(), Config::preferring(Preference::Tls, &other).unwrap());
+        (Config::preferring(Protocol::Tls, &far).unwrap(), Config::preferring(Protocol::Tls, &other).unwrap());
     for (keypair, listener) in [(&far, &first), (&far, &first), (&other, &second), (&far, &first)] {
         let ((_, met, mut here), (_, _, mut there), _) = connect(NARROW, dialer.clone(), listener.clone()).await;
         assert_eq!(met, keypair.public().to_peer_id());
@@ -206,6 +206,6 @@ fn tls_comes_first_where_the_processor_has_aes() {
     let aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
     #[cfg(target_arch = "aarch64")]
     let aes = std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull");
-    assert_eq!(config.preference, if aes { Preference::Tls } else { Preference::Noise });
+    assert_eq!(config.first, if aes { Protocol::Tls } else { Protocol::Noise });
     assert_eq!(config.protocol_info().count(), 2);
 }
