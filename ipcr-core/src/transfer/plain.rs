@@ -1,6 +1,7 @@
 //! What a layer is without its compression.
 
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::mpsc;
 
 use super::error::TransferError;
 use crate::dag::cut::Cutter;
@@ -11,6 +12,8 @@ use crate::port::image::ByteStream;
 
 /// Bytes hashed at once.
 const CHUNK: usize = 256 << 10;
+/// Such chunks that wait to be looked at.
+const AHEAD: usize = 2;
 
 /// What a layer's plain bytes are.
 #[derive(Debug)]
@@ -32,18 +35,39 @@ pub(crate) async fn measure(
     Ok((size, hasher.finish()))
 }
 
-/// The same, and of which pieces they consist.
+/// The same, and of which pieces they consist. What has been decompressed is looked at by another thread while more is: a stream has to be
+/// decompressed by one, which takes two thirds of the work.
 pub(crate) async fn survey(what: &str, data: ByteStream, algorithm: Algorithm) -> Result<Plain, TransferError> {
-    let (mut hasher, mut cutter, mut pieces) = (Hasher::new(algorithm), Cutter::new(), Vec::new());
-    let size = each(what, data, |mut bytes| {
-        hasher.update(bytes);
-        while !bytes.is_empty() {
-            pieces.extend(cutter.push(&mut bytes).map(|piece| hint(&piece)));
+    let (filled, mut received) = mpsc::channel::<Vec<u8>>(AHEAD);
+    let (emptied, mut spare) = mpsc::channel::<Vec<u8>>(AHEAD);
+    let looking = tokio::task::spawn_blocking(move || {
+        let (mut hasher, mut cutter, mut pieces) = (Hasher::new(algorithm), Cutter::new(), Vec::new());
+        let mut size = 0;
+        while let Some(chunk) = received.blocking_recv() {
+            size += length(&chunk);
+            hasher.update(&chunk);
+            let mut bytes = &chunk[..];
+            while !bytes.is_empty() {
+                pieces.extend(cutter.push(&mut bytes).map(|piece| hint(&piece)));
+            }
+            // Whoever decompresses takes another one if there is no room.
+            let _ = emptied.try_send(chunk);
         }
+        pieces.extend(cutter.finish().map(|piece| hint(&piece)));
+        Plain { size, digest: hasher.finish(), pieces }
     });
-    let size = size.await?;
-    pieces.extend(cutter.finish().map(|piece| hint(&piece)));
-    Ok(Plain { size, digest: hasher.finish(), pieces })
+    let mut plain = unpacked(data);
+    loop {
+        let mut chunk = spare.try_recv().unwrap_or_default();
+        chunk.resize(CHUNK, 0);
+        let count = plain.read(&mut chunk).await.map_err(|error| TransferError::from_io(what, error))?;
+        chunk.truncate(count);
+        if count == 0 || filled.send(chunk).await.is_err() {
+            break;
+        }
+    }
+    drop(filled);
+    looking.await.map_err(|_| TransferError::Worker { doing: "looking at layers" })
 }
 
 /// Reads plain bytes to their end; how many there are.
@@ -57,6 +81,53 @@ async fn each(what: &str, data: ByteStream, mut take: impl FnMut(&[u8])) -> Resu
             return Ok(size);
         }
         take(&buffer[..count]);
-        size += u64::try_from(count).expect("buffer sizes fit 64 bits");
+        size += length(&buffer[..count]);
+    }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).expect("buffer sizes fit 64 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use super::*;
+    use crate::kind::ErrorKind;
+
+    fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_surveyed_is_what_was_packed() {
+        let mut plain = Vec::new();
+        for number in 0..300_000_u32 {
+            plain.extend_from_slice(Digest::sha256(&(number % 90_000).to_le_bytes()).as_bytes());
+        }
+        assert!(plain.len() > 2 * (AHEAD + 1) * CHUNK && plain.len() % CHUNK != 0);
+        let (mut cutter, mut rest, mut pieces) = (Cutter::new(), &plain[..], Vec::new());
+        while !rest.is_empty() {
+            pieces.extend(cutter.push(&mut rest).map(|piece| hint(&piece)));
+        }
+        pieces.extend(cutter.finish().map(|piece| hint(&piece)));
+        for packed in [gzip(&plain), plain.clone()] {
+            let found = survey("a layer", Box::pin(Cursor::new(packed)), Algorithm::Sha256).await.unwrap();
+            assert_eq!((found.size, found.digest), (length(&plain), Digest::sha256(&plain)));
+            assert_eq!(found.pieces, pieces);
+        }
+        let nothing = survey("a layer", Box::pin(Cursor::new(Vec::new())), Algorithm::Sha256).await.unwrap();
+        assert_eq!((nothing.size, nothing.digest, nothing.pieces.len()), (0, Digest::sha256(b""), 0));
+    }
+
+    #[tokio::test]
+    async fn a_layer_that_breaks_off_is_an_error() {
+        let mut packed = gzip(&vec![7; 3 << 20]);
+        packed.truncate(packed.len() - 9);
+        let error = survey("a layer", Box::pin(Cursor::new(packed)), Algorithm::Sha256).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
     }
 }
