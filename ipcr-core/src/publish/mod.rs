@@ -332,6 +332,8 @@ impl Publisher {
         let row = made.row(state.name());
         let edited = apply(&reader, &base, &plain, Some(&row)).await?;
         if state.root == Some(edited.root) {
+            // All of it is durable, and what was read does not stay leased.
+            session.commit().await?;
             return Ok(true);
         }
         self.store(&session, edited.blocks).await?;

@@ -22,6 +22,10 @@ impl Table for GatedTable {
         self.tables.get(space, key).await
     }
 
+    async fn get_each(&self, space: Space, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>, TableError> {
+        self.tables.get_each(space, keys).await
+    }
+
     async fn scan(&self, space: Space, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TableError> {
         self.tables.scan(space, prefix).await
     }

@@ -62,12 +62,23 @@ fn definition(space: Space) -> TableDefinition<'static, &'static [u8], &'static 
 #[async_trait]
 impl Table for DiskTable {
     async fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
-        let key = key.to_vec();
+        let mut found = self.get_each(space, vec![key.to_vec()]).await?;
+        Ok(found.pop().flatten())
+    }
+
+    async fn get_each(&self, space: Space, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>, TableError> {
         self.run("reading", move |database| {
-            database.read(|transaction| match transaction.open_table(definition(space)) {
-                Ok(table) => Ok(table.get(&key[..])?.map(|value| value.value().to_vec())),
-                Err(RedbTableError::TableDoesNotExist(_)) => Ok(None),
-                Err(error) => Err(error.into()),
+            database.read(|transaction| {
+                let table = match transaction.open_table(definition(space)) {
+                    Ok(table) => table,
+                    Err(RedbTableError::TableDoesNotExist(_)) => return Ok(vec![None; keys.len()]),
+                    Err(error) => return Err(error.into()),
+                };
+                let mut found = Vec::with_capacity(keys.len());
+                for key in &keys {
+                    found.push(table.get(&key[..])?.map(|value| value.value().to_vec()));
+                }
+                Ok(found)
             })
         })
         .await

@@ -56,6 +56,10 @@ async fn batches_apply_in_order(table: &dyn Table) {
     assert_eq!(table.get(Space::Images, b"x").await.unwrap().unwrap(), b"2");
     assert_eq!(table.get(Space::Images, b"gone").await.unwrap(), None);
     assert_eq!(table.get(Space::Images, b"empty").await.unwrap().unwrap(), b"");
+    let keys = [&b"x"[..], b"gone", b"empty", b"never", b"x"].map(<[u8]>::to_vec).to_vec();
+    let each = table.get_each(Space::Images, keys).await.unwrap();
+    assert_eq!(each, [Some(b"2".to_vec()), None, Some(Vec::new()), None, Some(b"2".to_vec())]);
+    assert!(table.get_each(Space::Images, Vec::new()).await.unwrap().is_empty());
     let large = vec![7; 3 << 20];
     table.write(vec![put(Space::Images, b"large", &large)]).await.unwrap();
     assert_eq!(table.get(Space::Images, b"large").await.unwrap().unwrap(), large);

@@ -234,7 +234,10 @@ impl StoreSession for DiskSession {
     }
 
     async fn abort(&self) -> Result<(), StoreError> {
-        self.store.shared.state().abort(self.id);
+        // At once, also on the disk: the program may be about to end without waiting for anything.
+        if self.store.shared.state().abort(self.id) {
+            self.store.run(|shared| shared.flush(None)).await?;
+        }
         Ok(())
     }
 }

@@ -162,12 +162,14 @@ impl State {
         true
     }
 
-    /// Ends a session; its blocks lose their leases.
-    pub(super) fn abort(&mut self, session: u64) {
+    /// Ends a session; its blocks lose their leases. Says whether there may be leases on the disk.
+    pub(super) fn abort(&mut self, session: u64) -> bool {
         // Even without rows: a flush under way may be about to write some.
-        if self.sessions.remove(&session).is_some_and(|members| !members.added.is_empty()) {
+        let released = self.sessions.remove(&session).is_some_and(|members| !members.added.is_empty());
+        if released {
             self.released.push(session);
         }
+        released
     }
 
     /// Gives these up, but for those that an open session or (with `keep_leases`) one that ended lately has.

@@ -471,6 +471,26 @@ proptest! {
     }
 }
 
+#[tokio::test]
+async fn what_is_given_up_is_so_on_the_disk_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), 20_000);
+    let (given_up, kept) = (block(1, 100), block(2, 100));
+    let session = store.begin(limits::LEASE).await.unwrap();
+    session.put(vec![given_up.clone()]).await.unwrap();
+    let other = store.begin(limits::LEASE).await.unwrap();
+    other.put(vec![kept.clone()]).await.unwrap();
+    // Writes the leases of all sessions.
+    other.commit().await.unwrap();
+    session.abort().await.unwrap();
+    drop((session, other));
+    crash(store);
+    let store = open(folder.path(), 20_000);
+    store.doom(&live(&[kept.clone()]), true).await.unwrap();
+    store.remove_doomed().await.unwrap();
+    assert_eq!(store.has(&[*given_up.cid(), *kept.cid()]).await.unwrap(), [false, true]);
+}
+
 #[test]
 fn copies_never_go_where_a_sweep_cleans_up() {
     let acts = vec![
