@@ -23,7 +23,7 @@ use super::verify::Verified;
 use super::write::PutTotals;
 use super::{diff_ids, opaque};
 use crate::dag::encode::Encoding;
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use crate::event::{BlobFate, Emitter, Stage};
 use crate::exchange::file::{File, FileError};
 use crate::exchange::reader::Reader;
@@ -455,7 +455,8 @@ impl Intake {
         data: &mut (dyn AsyncRead + Send + Unpin),
         progress: Progress,
     ) -> Result<Taken, TransferError> {
-        let work = self.workshop.take(&what, data, progress.ticker()).await?;
+        let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let work = self.workshop.take(&what, algorithm, data, progress.ticker()).await?;
         Ok(Taken { what, expected, progress, work })
     }
 

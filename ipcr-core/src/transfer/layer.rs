@@ -21,6 +21,7 @@ use super::ledger::{KnownLayer, Ledger};
 use super::pieces::Pieces;
 use super::write::{FileWriter, PutTotals};
 use crate::dag::block::Block;
+use crate::dag::compression::Compression;
 use crate::dag::cut::Cutter;
 use crate::dag::decode::Decoder;
 use crate::dag::encode::{EncodeError, Encoder, Encoding, hint};
@@ -88,12 +89,21 @@ impl Workshop {
     pub(super) async fn take(
         &self,
         what: &str,
+        algorithm: Algorithm,
         data: &mut (dyn AsyncRead + Send + Unpin),
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<InWork, TransferError> {
         let (reads, cutter_input) = mpsc::channel::<Bytes>(READS);
         let (cutter_output, pieces) = mpsc::channel::<Bytes>(PIECES);
-        let cutter = tokio::task::spawn_blocking(move || cut(ChannelReader::new(cutter_input), &cutter_output));
+        let is_compressed = self.encoders.pieces.encoding().compression() != Compression::None;
+        let cutter = tokio::task::spawn_blocking(move || {
+            let (diff_id, size) = cut(ChannelReader::new(cutter_input), algorithm, &cutter_output)?;
+            if size == 0 && is_compressed {
+                // No bytes at all are neither gzip nor zstd.
+                send(&cutter_output, Bytes::new())?;
+            }
+            Ok((diff_id, size))
+        });
         // It owns the receiver: when it fails, the cutter and the reader must not wait for it.
         let writer = FileWriter::new(Arc::clone(&self.session), Arc::clone(&self.totals));
         let rest = encode(pieces, Arc::clone(&self.encoders), Arc::clone(&self.places), writer);
@@ -118,7 +128,7 @@ impl Workshop {
         data: &mut (dyn AsyncRead + Send + Unpin),
         progress: impl FnMut(u64) + Send,
     ) -> Result<KnownLayer, TransferError> {
-        self.take(what, data, progress).await?.finish().await
+        self.take(what, Algorithm::Sha256, data, progress).await?.finish().await
     }
 }
 
@@ -184,9 +194,9 @@ async fn encode(
 }
 
 /// Decompresses, hashes and cuts; returns the digest and the number of the plain bytes.
-fn cut(input: ChannelReader, output: &mpsc::Sender<Bytes>) -> io::Result<(Digest, u64)> {
+fn cut(input: ChannelReader, algorithm: Algorithm, output: &mpsc::Sender<Bytes>) -> io::Result<(Digest, u64)> {
     let mut plain = Decoder::new(input)?;
-    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut hasher = Hasher::new(algorithm);
     let mut cutter = Cutter::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut size = 0;
@@ -279,6 +289,7 @@ mod tests {
     use cid::Cid;
 
     use super::*;
+    use crate::dag::decode::sniff;
     use crate::kind::ErrorKind;
     use crate::port::blocks::{BlockStore as _, Put, StoreError};
     use crate::port::memory::blocks::MemoryBlocks;
@@ -343,6 +354,42 @@ mod tests {
         );
     }
 
+    /// A layer of nothing is no blob of nothing, which no decompressor takes.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_layer_without_bytes_can_be_decompressed() {
+        for (encoding, compression) in [
+            (Encoding::AlignedGzip1, Compression::Gzip),
+            (Encoding::AlignedZstd1, Compression::Zstd),
+            (Encoding::AlignedNone1, Compression::None),
+        ] {
+            let blocks = MemoryBlocks::new();
+            let session = blocks.begin(Duration::from_secs(60)).await.unwrap();
+            let ledger = Ledger::new(Arc::new(MemoryTable::new()), Arc::new(blocks.clone()));
+            let workshop = Workshop::new(&ledger, session.into(), Arc::default(), encoding);
+            let made = within(workshop.encode("a layer", &mut &b""[..], |_| {})).await.unwrap();
+            assert_eq!(made.diff_id, Digest::sha256(b""));
+            let bytes = blocks.get(&made.blob.cid).await.unwrap().unwrap();
+            assert_eq!(sniff(&bytes).unwrap(), compression);
+            let mut plain = Vec::new();
+            Decoder::new(&bytes[..if made.blob.size == 0 { 0 } else { bytes.len() }])
+                .unwrap()
+                .read_to_end(&mut plain)
+                .unwrap();
+            assert!(plain.is_empty() && (made.blob.size == 0) == (compression == Compression::None), "{encoding}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn layers_are_named_as_their_configuration_does() {
+        let blocks = MemoryBlocks::new();
+        let session = blocks.begin(Duration::from_secs(60)).await.unwrap();
+        let workshop = workshop(&blocks, &Arc::default(), session.into());
+        let made = within(workshop.take("a layer", Algorithm::Sha512, &mut &b"bytes"[..], |_| {})).await.unwrap();
+        let mut hasher = Hasher::new(Algorithm::Sha512);
+        hasher.update(b"bytes");
+        assert_eq!(within(made.finish()).await.unwrap().diff_id, hasher.finish());
+    }
+
     /// What the encoder would have to make is there already: it is not made.
     #[tokio::test(flavor = "multi_thread")]
     async fn known_pieces_are_used_again() {
@@ -363,8 +410,8 @@ mod tests {
         assert!(rows.len() > 4, "{}", rows.len());
         // Two at a time, and in both orders the same.
         let second = workshop(&blocks, &tables, Arc::clone(&session));
-        let one = within(second.take("one", &mut &plain[..], |_| {})).await.unwrap();
-        let two = within(second.take("two", &mut &plain[..], |_| {})).await.unwrap();
+        let one = within(second.take("one", Algorithm::Sha256, &mut &plain[..], |_| {})).await.unwrap();
+        let two = within(second.take("two", Algorithm::Sha256, &mut &plain[..], |_| {})).await.unwrap();
         assert_eq!(within(two.finish()).await.unwrap(), made);
         assert_eq!(within(one.finish()).await.unwrap(), made);
         assert_eq!(second.totals.get(), Put::default(), "nothing was new");
