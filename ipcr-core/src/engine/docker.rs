@@ -308,7 +308,7 @@ fn body(
     });
     let given_up = stream::once(async move {
         let _ = gone.await;
-        Err(std::io::Error::from(std::io::ErrorKind::Interrupted))
+        Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted))
     });
     // Ends with the archive, or with the error of whichever ends first.
     stream::select(pieces.map(Some).chain(stream::once(async { None })), given_up.map(Some))

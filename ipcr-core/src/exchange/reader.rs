@@ -166,7 +166,10 @@ impl ReadBlocks for Reader {
             Err(error) if is_corrupt(&error) => Some(error),
             Err(error) => return Err(error),
         };
-        self.fetch(session.as_ref(), cid).await.map_err(|error| damaged.unwrap_or(error))
+        self.fetch(session.as_ref(), cid).await.map_err(|error| match (damaged, &error) {
+            (Some(damaged), ReadError::Fetch { .. }) => damaged,
+            _ => error,
+        })
     }
 }
 

@@ -314,6 +314,8 @@ async fn head_of(
             }
         };
         tokio::select! {
+            // Whoever was not asked for a while may find both the answer and the end of its patience.
+            biased;
             answer = &mut sending => return answer.map_err(|error| failure(error, url)),
             more = moved => if !more {
                 // The body has been sent; from now on only the answer counts.

@@ -15,6 +15,7 @@ use futures::stream::FuturesOrdered;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{TransferError, check_platform, unpacks_to};
 use super::manifests::{ManifestTree, for_platform, parse, read_blob, read_tree, too_large};
@@ -323,21 +324,23 @@ impl Delivery {
         }
         let diff_ids = diff_ids(parts);
         let mut waiting: VecDeque<Need> = needs.into();
-        let mut opened = FuturesOrdered::new();
+        let mut opened: FuturesOrdered<AbortOnDropHandle<_>> = FuturesOrdered::new();
         let mut passing = Vec::new();
         loop {
             while opened.len() <= AHEAD {
                 let Some(need) = waiting.pop_front() else { break };
                 let source = Arc::clone(&self.source);
-                opened.push_back(async move {
+                // In tasks of their own: nobody asks after them while a blob is being written.
+                opened.push_back(AbortOnDropHandle::new(tokio::spawn(async move {
                     let data = source.blob(&need.blob).await;
                     (need, data)
-                });
+                })));
             }
-            let Some((need, data)) = opened.next().await else {
+            let Some(next) = opened.next().await else {
                 told(&mut passing, true).await;
                 return Ok(());
             };
+            let (need, data) = next.map_err(|_| TransferError::Worker { doing: "opening blobs" })?;
             let (digest, size) = (need.blob.digest, need.blob.size);
             let progress = Progress::start(&self.events, Some(digest), digest.to_string(), size).await;
             let ticks = progress.ticker();
@@ -348,7 +351,8 @@ impl Delivery {
                     if let Some((size, diff_id)) = parts.plain_sizes.get(&digest).zip(diff_ids.get(&digest)) {
                         (*size, Box::pin(Verified::plain(unpacked(data), &digest, *diff_id, *size)))
                     } else {
-                        let (size, check) = measure(&digest.to_string(), data, Algorithm::Sha256).await?;
+                        let algorithm = diff_ids.get(&digest).map_or(Algorithm::Sha256, Digest::algorithm);
+                        let (size, check) = measure(&digest.to_string(), data, algorithm).await?;
                         if let Some(expected) = diff_ids.get(&digest).filter(|expected| **expected != check) {
                             return Err(unpacks_to(&digest, &check, expected));
                         }

@@ -9,10 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_util::io::StreamReader;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{TransferError, unpacks_to};
 use super::ledger::{KnownLayer, Ledger};
@@ -62,7 +61,7 @@ pub(super) struct Named(BTreeMap<Digest, (Descriptor, Digest)>);
 
 /// Layers that are being unpacked, by digest.
 #[derive(Debug, Default)]
-pub(super) struct Surveys(Mutex<HashMap<Digest, JoinHandle<Result<Plain, TransferError>>>>);
+pub(super) struct Surveys(Mutex<HashMap<Digest, AbortOnDropHandle<Result<Plain, TransferError>>>>);
 
 impl Surveys {
     /// Unpacks the blob while it is stored, if it is a layer and nobody knows what it unpacks to. Whoever stores it hands its bytes to the
@@ -82,11 +81,11 @@ impl Surveys {
             let bytes = receiver.recv().await?;
             Some((Ok::<_, std::io::Error>(bytes), receiver))
         });
-        let (what, algorithm, runtime) = (blob.to_string(), diff_id.algorithm(), Handle::current());
-        // On a thread of its own, beside the one that stores.
-        let surveyed = tokio::task::spawn_blocking(move || {
-            runtime.block_on(survey(&what, Box::pin(StreamReader::new(Box::pin(data))), algorithm))
-        });
+        let (what, algorithm) = (blob.to_string(), diff_id.algorithm());
+        // In a task of its own, beside the one that stores.
+        let surveyed =
+            tokio::spawn(async move { survey(&what, Box::pin(StreamReader::new(Box::pin(data))), algorithm).await });
+        let surveyed = AbortOnDropHandle::new(surveyed);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(*blob, surveyed);
         Ok(Some(sender))
     }

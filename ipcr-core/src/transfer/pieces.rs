@@ -20,6 +20,8 @@ use crate::port::table::{Change, Space, Table, TableError};
 
 /// Rows that are written at once. An operation that learns more writes the first before it ends: memory does not grow with the image.
 const BATCH: usize = 1 << 12;
+/// Rows that are looked for at once.
+const AT_ONCE: usize = 1 << 10;
 
 /// What a row is about, its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,17 +97,19 @@ impl Pieces {
     /// layer's own.
     pub(super) async fn survey(&self, hints: &[PieceHint], file: &Cid) -> Result<u64, TransferError> {
         let mut repeated = 0;
-        for hint in hints {
-            let mut known = self.row(Kind::Opaque, hint).await?.is_some();
-            if let (false, Some(kind)) = (known, Kind::of(self.encoding)) {
-                known = self.row(kind, hint).await?.is_some();
+        for hints in hints.chunks(AT_ONCE) {
+            let mut known = self.known(Kind::Opaque, hints).await?;
+            if let Some(kind) = Kind::of(self.encoding) {
+                let encoded = self.known(kind, hints).await?;
+                known.iter_mut().zip(encoded).for_each(|(known, encoded)| *known |= encoded);
             }
-            if known {
+            for (hint, _) in hints.iter().zip(known).filter(|(_, known)| *known) {
                 repeated += hint[4..].iter().fold(0, |length, byte| length << 8 | u64::from(*byte));
             }
         }
-        for hint in hints {
-            self.note(Kind::Opaque, *hint, file);
+        for hints in hints.chunks(AT_ONCE) {
+            hints.iter().for_each(|hint| self.note(Kind::Opaque, *hint, file));
+            self.make_room().await?;
         }
         Ok(repeated)
     }
@@ -134,6 +138,14 @@ impl Pieces {
         }
         let row = self.tables.get(Space::Pieces, &kind.key(*hint)).await?;
         Ok(row.and_then(|row| leads_to(&row)))
+    }
+
+    /// Which of the pieces have a row.
+    async fn known(&self, kind: Kind, hints: &[PieceHint]) -> Result<Vec<bool>, TransferError> {
+        let rows = self.tables.get_each(Space::Pieces, hints.iter().map(|hint| kind.key(*hint)).collect()).await?;
+        let new = self.learnt();
+        let rows = rows.into_iter().map(|row| row.is_some_and(|row| leads_to(&row).is_some()));
+        Ok(hints.iter().zip(rows).map(|(hint, row)| row || new.contains_key(&(kind, *hint))).collect())
     }
 
     fn note(&self, kind: Kind, hint: PieceHint, cid: &Cid) {

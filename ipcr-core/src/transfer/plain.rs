@@ -38,15 +38,15 @@ pub(crate) async fn measure(
 /// The same, and of which pieces they consist. What has been decompressed is looked at by another thread while more is: a stream has to be
 /// decompressed by one, which takes two thirds of the work.
 pub(crate) async fn survey(what: &str, data: ByteStream, algorithm: Algorithm) -> Result<Plain, TransferError> {
-    let (filled, mut received) = mpsc::channel::<Vec<u8>>(AHEAD);
+    let (filled, mut received) = mpsc::channel::<(Vec<u8>, usize)>(AHEAD);
     let (emptied, mut spare) = mpsc::channel::<Vec<u8>>(AHEAD);
     let looking = tokio::task::spawn_blocking(move || {
         let (mut hasher, mut cutter, mut pieces) = (Hasher::new(algorithm), Cutter::new(), Vec::new());
         let mut size = 0;
-        while let Some(chunk) = received.blocking_recv() {
-            size += length(&chunk);
-            hasher.update(&chunk);
-            let mut bytes = &chunk[..];
+        while let Some((chunk, count)) = received.blocking_recv() {
+            let mut bytes = &chunk[..count];
+            size += length(bytes);
+            hasher.update(bytes);
             while !bytes.is_empty() {
                 pieces.extend(cutter.push(&mut bytes).map(|piece| hint(&piece)));
             }
@@ -58,11 +58,15 @@ pub(crate) async fn survey(what: &str, data: ByteStream, algorithm: Algorithm) -
     });
     let mut plain = unpacked(data);
     loop {
-        let mut chunk = spare.try_recv().unwrap_or_default();
-        chunk.resize(CHUNK, 0);
-        let count = plain.read(&mut chunk).await.map_err(|error| TransferError::from_io(what, error))?;
-        chunk.truncate(count);
-        if count == 0 || filled.send(chunk).await.is_err() {
+        let mut chunk = spare.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
+        let mut count = 0;
+        while count < CHUNK {
+            match plain.read(&mut chunk[count..]).await.map_err(|error| TransferError::from_io(what, error))? {
+                0 => break,
+                read => count += read,
+            }
+        }
+        if filled.send((chunk, count)).await.is_err() || count < CHUNK {
             break;
         }
     }

@@ -84,10 +84,8 @@ struct Before {
 impl Before {
     /// Whether nothing of it has to be waited for.
     fn is_over(&self) -> bool {
-        match &self.passing {
-            Some(passing) => passing.is_finished(),
-            None => self.call.is_finished(),
-        }
+        // It ends when its layer breaks off, too.
+        self.call.is_finished()
     }
 }
 

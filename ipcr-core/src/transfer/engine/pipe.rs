@@ -47,7 +47,7 @@ impl AsyncRead for Reader {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         if buf.filled().len() == before && buf.remaining() > 0 && !self.complete.load(Ordering::Acquire) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::Interrupted, "the image was given up")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the image was given up")));
         }
         Poll::Ready(Ok(()))
     }
@@ -55,6 +55,8 @@ impl AsyncRead for Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -71,8 +73,10 @@ mod tests {
         let (mut writer, mut reader) = pipe(16);
         writer.write_all(b"some").await.unwrap();
         drop(writer);
-        let mut bytes = [0; 4];
-        reader.read_exact(&mut bytes).await.unwrap();
-        assert!(reader.read(&mut bytes).await.is_err());
+        // An error of the kind `Interrupted` would be read past, for ever.
+        let mut bytes = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(10), reader.read_to_end(&mut bytes)).await.unwrap();
+        assert!(ended.is_err());
+        assert_eq!(bytes, b"some");
     }
 }
