@@ -321,6 +321,11 @@ impl Command {
         }
     }
 
+    /// Whether it edits the registry of a home, so that there has to be one.
+    pub(crate) fn needs_home(&self) -> bool {
+        matches!(self, Self::Push(_) | Self::Tag(_) | Self::Rm(_) | Self::Publish(_))
+    }
+
     /// Whether it has to hold the home itself: it makes keys, or goes on serving.
     pub(crate) fn holds(&self) -> bool {
         match self {

@@ -45,7 +45,10 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     /// Opens the home.
     pub(crate) async fn open(purpose: Purpose<'a>) -> Result<Self, Failure> {
-        let Purpose { ui, settings, environment, command, remote, looks, holds } = purpose;
+        let Purpose { ui, settings, environment, command, remote, looks, needs_home, holds } = purpose;
+        if needs_home && matches!(settings.home.try_exists(), Ok(false)) {
+            return Err(Failure::registry(&RegistryError::NoRegistry, command));
+        }
         let wanted = if looks { open::Purpose::Look } else { open::Purpose::Work };
         let builder = home::builder(settings, environment, remote)?.command(format!("ipcr {command}")).purpose(wanted);
         let home = if holds { builder.hold().await } else { builder.open().await };
@@ -106,6 +109,11 @@ impl<'a> Context<'a> {
     pub(crate) async fn keep_provided(&self) -> Result<(), Failure> {
         self.local()?.keep_provided().await;
         Ok(())
+    }
+
+    /// Whether this process works without a network. What another one that holds the home does, is not known.
+    pub(crate) fn is_offline(&self) -> bool {
+        self.home.holder.is_some() && self.settings.offline
     }
 
     /// Says that this command goes on serving, so that what it publishes can be fetched.

@@ -43,7 +43,7 @@ impl Failure {
     /// The user stopped it.
     pub(crate) fn interrupted() -> Self {
         Self::new(ErrorKind::Interrupted, "interrupted")
-            .with_hint("nothing half done is left; the same command begins again, with what was fetched so far")
+            .with_hint("nothing half done is left; the same command begins again, with what it has stored so far")
     }
 
     /// There is nowhere to look for settings.

@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         command: command.name(),
         remote: command.is_remote(),
         looks: command.looks(),
+        needs_home: command.needs_home(),
         holds: command.holds(),
     };
     match dispatch(purpose, command) {

@@ -99,6 +99,24 @@ fn usage_errors() {
 }
 
 #[test]
+fn edits_of_a_registry_that_is_not_there_make_no_home() {
+    let place = Place::new();
+    let home = place.path().join("mistyped");
+    for arguments in [
+        &["push", "oci:image", "--as", "image:1"][..],
+        &["push", "--dry-run", "oci:image", "--as", "image:1"],
+        &["tag", "image:1", "image:2"],
+        &["rm", "image:1"],
+        &["publish"],
+    ] {
+        let shown = place.shown(&[&["--home", home.to_str().unwrap()], arguments].concat(), &[]);
+        assert!(shown.starts_with("exit ") && !shown.starts_with("exit 0"), "{shown}");
+        assert!(shown.contains("there is no registry here yet") && shown.contains("ipcr init"), "{shown}");
+        assert!(!home.exists(), "{arguments:?}");
+    }
+}
+
+#[test]
 fn settings_come_from_option_variable_and_file_in_this_order() {
     let place = Place::new();
     let get = |arguments: &[&str], variables: &[(&str, &str)]| {

@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PLATFORM")]
     pub(crate) platform: Option<Platform>,
 
-    /// Compression of layers that the source has uncompressed: gzip, zstd or none [default: gzip]
+    /// Compression of layers that ipcr makes, of sources without a manifest and with --recompress: gzip, zstd or none [default: gzip]
     #[arg(long, value_name = "HOW")]
     pub(crate) compression: Option<Compression>,
 
@@ -154,6 +154,7 @@ async fn plan(context: &Context<'_>, args: &Args, spec: ImageSpec, options: Push
     let (mut plan, warnings) = context.watch_source(of_engine, planning).await?;
     // Whether the texts are those that the image has is not looked up.
     plan.unchanged &= args.description.is_none() && args.readme.is_none();
+    plan.publish &= !context.is_offline();
     let plan = DryRun { dry_run: true, plan };
     context.show(&plan, &warnings, |ui, DryRun { plan, .. }| {
         let known = plan.layers.iter().filter(|layer| layer.known).count();
