@@ -45,10 +45,7 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     /// Opens the home.
     pub(crate) async fn open(purpose: Purpose<'a>) -> Result<Self, Failure> {
-        let Purpose { ui, settings, environment, command, remote, looks, needs_home, holds } = purpose;
-        if needs_home && matches!(settings.home.try_exists(), Ok(false)) {
-            return Err(Failure::registry(&RegistryError::NoRegistry, command));
-        }
+        let Purpose { ui, settings, environment, command, remote, looks, holds } = purpose;
         let wanted = if looks { open::Purpose::Look } else { open::Purpose::Work };
         let builder = home::builder(settings, environment, remote)?.command(format!("ipcr {command}")).purpose(wanted);
         let home = if holds { builder.hold().await } else { builder.open().await };

@@ -26,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use ipcr_core::registry::error::RegistryError;
 
 use crate::args::{Cli, Command};
 use crate::environment::Environment;
@@ -69,10 +70,16 @@ fn main() -> ExitCode {
         command: command.name(),
         remote: command.is_remote(),
         looks: command.looks(),
-        needs_home: command.needs_home(),
         holds: command.holds(),
     };
-    match dispatch(purpose, command) {
+    // None is made to say that there is nothing in it.
+    let nowhere = command.needs_home() && matches!(settings.home.try_exists(), Ok(false));
+    let done = if nowhere {
+        Err(Failure::registry(&RegistryError::NoRegistry, command.name()))
+    } else {
+        dispatch(purpose, command)
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let failure = failure.with_general_hint(command.name());

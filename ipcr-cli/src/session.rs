@@ -21,8 +21,6 @@ pub(crate) struct Purpose<'a> {
     pub(crate) remote: bool,
     /// Whether it only looks at what is in the home.
     pub(crate) looks: bool,
-    /// Whether it can do nothing where no home is, and makes none.
-    pub(crate) needs_home: bool,
     /// Whether it has to hold the home itself, rather than work through the process that does.
     pub(crate) holds: bool,
 }

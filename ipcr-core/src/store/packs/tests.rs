@@ -486,7 +486,7 @@ async fn what_is_given_up_is_so_on_the_disk_at_once() {
     drop((session, other));
     crash(store);
     let store = open(folder.path(), 20_000);
-    store.doom(&live(&[kept.clone()]), true).await.unwrap();
+    store.doom(&live(std::slice::from_ref(&kept)), true).await.unwrap();
     store.remove_doomed().await.unwrap();
     assert_eq!(store.has(&[*given_up.cid(), *kept.cid()]).await.unwrap(), [false, true]);
 }
