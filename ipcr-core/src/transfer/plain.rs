@@ -30,9 +30,17 @@ pub(crate) async fn measure(
     data: ByteStream,
     algorithm: Algorithm,
 ) -> Result<(u64, Digest), TransferError> {
-    let mut hasher = Hasher::new(algorithm);
-    let size = each(what, data, |bytes| hasher.update(bytes)).await?;
-    Ok((size, hasher.finish()))
+    let (mut hasher, mut size) = (Hasher::new(algorithm), 0);
+    let mut plain = unpacked(data);
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = plain.read(&mut buffer).await.map_err(|error| TransferError::from_io(what, error))?;
+        if count == 0 {
+            return Ok((size, hasher.finish()));
+        }
+        hasher.update(&buffer[..count]);
+        size += length(&buffer[..count]);
+    }
 }
 
 /// The same, and of which pieces they consist. What has been decompressed is looked at by another thread while more is: a stream has to be
@@ -72,21 +80,6 @@ pub(crate) async fn survey(what: &str, data: ByteStream, algorithm: Algorithm) -
     }
     drop(filled);
     looking.await.map_err(|_| TransferError::Worker { doing: "looking at layers" })
-}
-
-/// Reads plain bytes to their end; how many there are.
-async fn each(what: &str, data: ByteStream, mut take: impl FnMut(&[u8])) -> Result<u64, TransferError> {
-    let mut plain = unpacked(data);
-    let mut buffer = vec![0; CHUNK];
-    let mut size = 0;
-    loop {
-        let count = plain.read(&mut buffer).await.map_err(|error| TransferError::from_io(what, error))?;
-        if count == 0 {
-            return Ok(size);
-        }
-        take(&buffer[..count]);
-        size += length(&buffer[..count]);
-    }
 }
 
 fn length(bytes: &[u8]) -> u64 {
